@@ -1,0 +1,134 @@
+"""The CSC layer: a convolution's place, taken by a sparse coding problem (sections 3.1 and A)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sdnet.csc.fista import fista
+from sdnet.csc.operators import Pair, adjoint, pair, reconstruct
+from sdnet.csc.step_size import power_iteration
+
+STEP_SIZE_FACTOR = 0.9  # t = 0.9 / L, section A
+WARM_ITERATIONS = 2  # power iterations per parameter update, from the last update's eigenvector
+
+
+class CSCConv2d(nn.Module):
+    """Convolutional sparse coding layer: x -> z* = argmin lmbd ||z||_1 + 1/2 ||x - A(z)||_2^2 (Eq. 4).
+
+    A drop-in for a bias-free `nn.Conv2d`: same shapes, and `weight` holds one unit-norm atom per
+    output channel. A training loop calls `project_` and then `update_step_size` after each optimiser
+    step (`update_dictionaries` does so for a whole network). In evaluation the layer is a pure
+    function of its state. `lmbd` may be changed at any time and touches no weight.
+
+    Args:
+        in_channels: M, channels of the image.
+        out_channels: C, number of atoms.
+        kernel_size: k, or (height, width).
+        stride: distance between neighbouring code positions, in pixels.
+        padding: zeros around the image, in pixels.
+        lmbd: sparsity weight, in the units of x (section 4: 0.1).
+        n_iter: FISTA iterations (section 4: 2).
+        nonnegative: codes are constrained to z >= 0, as in the authors' released code.
+
+    Raises:
+        ValueError: if lmbd is negative or not finite, or n_iter < 1.
+
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        *,
+        lmbd: float = 0.1,
+        n_iter: int = 2,
+        nonnegative: bool = False,
+    ):
+        super().__init__()
+        if n_iter < 1:
+            raise ValueError(f"CSCConv2d: n_iter is {n_iter}; at least 1 FISTA iteration is needed")
+        self.stride, self.padding = pair(stride), pair(padding)
+        self.lmbd, self.n_iter, self.nonnegative = checked_lambda(lmbd), n_iter, nonnegative
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *pair(kernel_size)))
+        # ASSUME: uniform Kaiming, then projected, as in the released code; the paper names no initialisation.
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        # What `update_step_size` works at; a training forward pass replaces it by the size of its input.
+        self.image_size = tuple(3 * k for k in pair(kernel_size))
+        self.register_buffer("step_size", torch.empty(()))
+        self.register_buffer("eigenvector", torch.empty(1, in_channels, 0, 0))
+        self.project_()
+        self.update_step_size()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Codes (N, C, H', W') of images (N, M, H, W)."""
+        if self.training:
+            self.image_size = tuple(x.shape[-2:])
+        return fista(
+            x,
+            self.weight,
+            lmbd=self.lmbd,
+            step_size=self.step_size,
+            n_iter=self.n_iter,
+            stride=self.stride,
+            padding=self.padding,
+            nonnegative=self.nonnegative,
+        )
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        """A*(x), codes (N, C, H', W') of images (N, M, H, W) (Eq. 7)."""
+        return adjoint(x, self.weight, self.stride, self.padding)
+
+    def reconstruct(self, z: Tensor, output_size: tuple[int, int]) -> Tensor:
+        """A(z), images (N, M, H, W) with (H, W) = output_size of codes (N, C, H', W') (Eq. 3)."""
+        return reconstruct(z, self.weight, output_size, self.stride, self.padding)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Scale every atom to unit norm, in place (the constraint set N of section 3.2)."""
+        norms = self.weight.flatten(1).norm(dim=1).clamp_min(torch.finfo(self.weight.dtype).tiny)
+        self.weight.div_(norms.view(-1, 1, 1, 1))
+
+    @torch.no_grad()
+    def update_step_size(self) -> None:
+        """Set t = 0.9 / L from the present atoms (Eqs. 9 and 10).
+
+        The first call at an image size runs the power iteration to its tolerance. Later calls go
+        on from the last eigenvector with a fixed small number of iterations, so that no training
+        step waits for a number from the device. The paper starts afresh at every update.
+        """
+        options = {"stride": self.stride, "padding": self.padding}
+        if tuple(self.eigenvector.shape[-2:]) == self.image_size:
+            start = self.eigenvector
+            options |= {"n_iter": WARM_ITERATIONS, "tolerance": None}
+        else:
+            generator = torch.Generator().manual_seed(0)
+            size = (1, self.weight.shape[1], *self.image_size)
+            start = torch.randn(size, generator=generator).to(self.weight)
+        lipschitz, self.eigenvector = power_iteration(self.weight, start, **options)
+        self.step_size.copy_(STEP_SIZE_FACTOR / lipschitz)
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(model)`."""
+        c, m, *kernel = self.weight.shape
+        return (
+            f"{m}, {c}, kernel_size={tuple(kernel)}, stride={self.stride}, padding={self.padding}, "
+            f"lmbd={self.lmbd:g}, n_iter={self.n_iter}, nonnegative={self.nonnegative}"
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        eigenvector = state_dict.get(prefix + "eigenvector")
+        if eigenvector is not None:  # its size is that of the images which the saved layer was trained on
+            self.eigenvector = torch.empty_like(eigenvector, device=self.weight.device)
+            self.image_size = tuple(eigenvector.shape[-2:])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def checked_lambda(value: float) -> float:
+    """A sparsity weight, refused unless it is a finite number of at least 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"lambda is {value}; it must be a finite number of at least 0")
+    return float(value)

@@ -1,0 +1,80 @@
+"""What is done to all CSC layers of a network at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sdnet.csc.layer import CSCConv2d, checked_lambda
+
+
+def csc_layers(model: nn.Module) -> list[CSCConv2d]:
+    """The CSC layers of a network, in the order of `model.modules()`; empty if it has none."""
+    return [module for module in model.modules() if isinstance(module, CSCConv2d)]
+
+
+def update_dictionaries(model: nn.Module) -> None:
+    """Project the atoms of every CSC layer and renew its step size: call it after each optimiser step."""
+    for layer in csc_layers(model):
+        layer.project_()
+        layer.update_step_size()
+
+
+@contextmanager
+def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
+    """Evaluate every CSC layer at another sparsity weight (section 3.3); the previous ones return at the end.
+
+    Raises:
+        ValueError: if the network has no CSC layer, or value is negative or not finite.
+
+    """
+    layers = _some_csc_layers(model, "use_lambda")
+    value, previous = checked_lambda(value), [layer.lmbd for layer in layers]
+    try:
+        for layer in layers:
+            layer.lmbd = value
+        yield
+    finally:
+        for layer, lmbd in zip(layers, previous, strict=True):
+            layer.lmbd = lmbd
+
+
+@contextmanager
+def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the residual ||x - A(z)||_2 of each image at each CSC layer (section 3.3).
+
+    Yields:
+        a list with one tensor per CSC layer, in the order of `csc_layers`. Each holds one norm per
+        image, in the units of that layer's input, and grows by N with each forward pass of N images.
+
+    Raises:
+        ValueError: if the network has no CSC layer.
+
+    """
+    layers = _some_csc_layers(model, "record_residuals")
+    residuals = [layer.weight.new_empty(0) for layer in layers]
+
+    @torch.no_grad()
+    def record(layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> None:
+        (x,) = args
+        norms = (x - layer.reconstruct(z, x.shape[-2:])).flatten(1).norm(dim=1)
+        i = layers.index(layer)
+        residuals[i] = torch.cat([residuals[i], norms.to(residuals[i])])
+
+    handles = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        yield residuals
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
+    layers = csc_layers(model)
+    if not layers:
+        raise ValueError(
+            f"{caller}: {type(model).__name__} has no CSC layer, so there is no lambda and no residual; "
+            f"give it one with replace_conv2d"
+        )
+    return layers

@@ -1,0 +1,66 @@
+"""The operator A of the convolutional sparse coding model and its adjoint (Eqs. 3 and 7)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = int | tuple[int, int]
+
+
+def adjoint(x: Tensor, weight: Tensor, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+    """A*(x): the correlation of an image with every atom (Eq. 7).
+
+    The paper prints A* as a transposed convolution because it stores atoms flipped; with
+    `weight[c]` being atom c as it appears in the image, the adjoint is an ordinary `conv2d`.
+
+    Args:
+        x: images, (N, M, H, W).
+        weight: dictionary, (C, M, k, k).
+        stride: distance between neighbouring code positions, in pixels; one number, or height and width.
+        padding: zeros around the image, in pixels; one number, or height and width.
+
+    Returns:
+        (N, C, H', W') with H' = (H + 2 * padding - k) // stride + 1.
+
+    """
+    return F.conv2d(x, weight, stride=stride, padding=padding)
+
+
+def reconstruct(
+    z: Tensor, weight: Tensor, output_size: tuple[int, int], stride: Pair = 1, padding: Pair = 0
+) -> Tensor:
+    """A(z): the image that the codes describe, a sum of shifted atoms (Eq. 3).
+
+    The exact adjoint of `adjoint` at every stride, padding and odd or even size.
+
+    Args:
+        z: codes, (N, C, H', W').
+        weight: dictionary, (C, M, k, k).
+        output_size: (H, W) of the image; several sizes share one code size when stride > 1.
+        stride: as in `adjoint`.
+        padding: as in `adjoint`.
+
+    Returns:
+        images, (N, M, H, W).
+
+    Raises:
+        ValueError: if no image of `output_size` has codes of the size of z.
+
+    """
+    extra = [
+        size - ((code - 1) * s - 2 * p + kernel)
+        for size, code, kernel, s, p in zip(
+            output_size, z.shape[-2:], weight.shape[-2:], pair(stride), pair(padding), strict=True
+        )
+    ]
+    if not all(0 <= rest < s for rest, s in zip(extra, pair(stride), strict=True)):
+        raise ValueError(
+            f"reconstruct: codes of size {tuple(z.shape[-2:])} do not describe an image of size "
+            f"{tuple(output_size)} at kernel {tuple(weight.shape[-2:])}, stride {stride}, padding {padding}; "
+            f"pass the (height, width) of the image that was coded"
+        )
+    return F.conv_transpose2d(z, weight, stride=stride, padding=padding, output_padding=extra)
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """The same number for height and width, or the two that are given."""
+    return (value, value) if isinstance(value, int) else tuple(value)

@@ -1,0 +1,56 @@
+"""Put CSC layers into an existing network (section 3.2)."""
+
+from typing import Literal
+
+from torch import nn
+
+from sdnet.csc.layer import CSCConv2d
+
+
+def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", **csc_options) -> nn.Module:
+    """Replace the first, or every, `nn.Conv2d` of a network by a CSC layer of the same shapes.
+
+    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay.
+    Call `update_dictionaries(model)` after each optimiser step when training.
+
+    Args:
+        model: any network; changed in place. If it is itself an `nn.Conv2d`, the layer is returned.
+        which: "first" (SDNet) or "all" (SDNet-All), in the order of `model.modules()`.
+        **csc_options: lmbd, n_iter and nonnegative of `CSCConv2d`.
+
+    Returns:
+        the network.
+
+    Raises:
+        ValueError: if `which` is unknown, there is no `nn.Conv2d` to replace, or one of those to be
+            replaced is grouped, dilated or not zero-padded by a number: the model of Eq. 3 has none of these.
+
+    """
+    if which not in ("first", "all"):
+        raise ValueError(f'replace_conv2d: which is {which!r}; allowed are "first" and "all"')
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    if not names:
+        raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
+    layers = {
+        name: _csc_layer(name, model.get_submodule(name), csc_options)
+        for name in (names[:1] if which == "first" else names)
+    }
+    for name, layer in layers.items():
+        if name == "":
+            return layer
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+    return model
+
+
+def _csc_layer(name: str, conv: nn.Conv2d, csc_options: dict) -> CSCConv2d:
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    if not plain or isinstance(conv.padding, str):
+        raise ValueError(
+            f"replace_conv2d: {name or 'the convolution'} is {conv}; only convolutions without groups and "
+            f"dilation, and with zero padding given in pixels, have a CSC layer in their place"
+        )
+    layer = CSCConv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, **csc_options
+    )
+    return layer.to(conv.weight).train(conv.training)

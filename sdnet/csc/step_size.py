@@ -1,0 +1,51 @@
+"""The dominant eigenvalue of A*A, which bounds the step size of FISTA (Eqs. 9 and 10)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from sdnet.csc.operators import Pair, adjoint, reconstruct
+
+TOLERANCE = math.sqrt(1e-5)  # section A
+MAX_ITERATIONS = 50  # section A
+
+
+@torch.no_grad()
+def power_iteration(
+    weight: Tensor,
+    start: Tensor,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    *,
+    n_iter: int = MAX_ITERATIONS,
+    tolerance: float | None = TOLERANCE,
+) -> tuple[Tensor, Tensor]:
+    """Dominant eigenvalue of A*A by power iteration, in the precision of `weight`.
+
+    It iterates on images, v <- A(A*(v)) / ||A(A*(v))||, where the paper iterates on codes (Eq. 9):
+    AA* and A*A have the same non-zero eigenvalues, and an image is the smaller of the two.
+
+    Args:
+        weight: dictionary, (C, M, k, k).
+        start: first v, an image (1, M, H, W); the eigenvalue depends, weakly, on its size.
+        stride: as in `adjoint`.
+        padding: as in `adjoint`.
+        n_iter: the largest number of iterations.
+        tolerance: stop once v moves by less than this (l2 norm). None never stops early, and
+            so never makes the host wait for the device.
+
+    Returns:
+        the eigenvalue, a tensor without dimensions on the device of `weight`, and the last v.
+
+    """
+    size = start.shape[-2:]
+    v = start / start.norm()
+    with torch.autocast(weight.device.type, enabled=False):
+        for _ in range(n_iter):
+            last = v
+            v = reconstruct(adjoint(v, weight, stride, padding), weight, size, stride, padding)
+            v = v / v.norm().clamp_min(torch.finfo(v.dtype).tiny)
+            if tolerance is not None and (v - last).norm() < tolerance:
+                break
+        return adjoint(v, weight, stride, padding).square().sum(), v

@@ -1,0 +1,337 @@
+"""The CSC layer does what sections 3.1 and A of the paper say."""
+
+import copy
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from sklearn.linear_model import Lasso
+from torch import nn
+
+from sdnet.csc import (
+    CSCConv2d,
+    adjoint,
+    csc_layers,
+    fista,
+    power_iteration,
+    reconstruct,
+    record_residuals,
+    replace_conv2d,
+    soft_threshold,
+    update_dictionaries,
+    use_lambda,
+)
+
+
+def dictionary(c=5, m=2, k=3, seed=0):
+    weight = torch.randn(c, m, k, k, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def image(n=1, m=2, size=(6, 6), seed=1):
+    return torch.randn(n, m, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def dense_operator(weight, size, stride=1, padding=1):
+    """The explicit matrix of A, one column per code entry."""
+    codes = adjoint(torch.zeros(1, weight.shape[1], *size, dtype=weight.dtype), weight, stride, padding)
+    basis = torch.eye(codes.numel(), dtype=weight.dtype).view(-1, *codes.shape[1:])
+    return reconstruct(basis, weight, size, stride, padding).flatten(1).T
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.integers(7, 13),
+    st.integers(7, 13),
+)
+def test_adjoint_is_the_adjoint_of_reconstruct_at_any_shape(m, c, k, stride, padding, height, width):
+    weight, x = dictionary(c, m, k), image(2, m, (height, width))
+    z = torch.randn_like(adjoint(x, weight, stride, padding))
+    left = (reconstruct(z, weight, (height, width), stride, padding) * x).sum()
+    right = (z * adjoint(x, weight, stride, padding)).sum()
+    torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
+
+
+def test_operators_take_a_stride_and_a_padding_per_direction():
+    weight, x = dictionary(k=3), image(size=(7, 8))
+    z = torch.randn_like(adjoint(x, weight, (2, 1), (0, 1)))
+    left = (reconstruct(z, weight, (7, 8), (2, 1), (0, 1)) * x).sum()
+    torch.testing.assert_close(left, (z * adjoint(x, weight, (2, 1), (0, 1))).sum())
+
+
+def test_reconstruct_is_the_papers_conv2d_at_stride_1():
+    """Eq. 11: conv2d(z, A) with A = weight, transposed and flipped."""
+    weight = dictionary()
+    z = torch.randn(2, 5, 6, 6, dtype=torch.float64)
+    papers = F.conv2d(z, weight.transpose(0, 1).flip(2, 3), padding=1)
+    torch.testing.assert_close(reconstruct(z, weight, (6, 6), 1, 1), papers)
+
+
+def test_reconstruct_refuses_a_size_that_does_not_belong_to_the_codes():
+    with pytest.raises(ValueError, match="do not describe an image of size"):
+        reconstruct(torch.zeros(1, 5, 4, 4), dictionary().float(), (9, 9), 2, 1)
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_soft_threshold_is_the_proximal_operator(nonnegative):
+    """Against brute force on a fine grid of candidates."""
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    grid = torch.linspace(0.0 if nonnegative else -3, 3, 60001, dtype=torch.float64)
+    cost = 0.7 * grid.abs() + 0.5 * (grid - x[:, None]) ** 2
+    expected = grid[cost.argmin(1)]
+    assert (soft_threshold(x, 0.7, nonnegative) - expected).abs().max() < 1e-4  # the grid's spacing
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize(("stride", "size"), [(1, (6, 6)), (2, (7, 6))])
+def test_converged_codes_are_those_of_scikit_learns_lasso(stride, size, nonnegative):
+    weight, x, lmbd = dictionary(), image(size=size), 0.3
+    a = dense_operator(weight, size, stride)
+    step_size = 0.9 / torch.linalg.matrix_norm(a, 2).item() ** 2
+    options = {"stride": stride, "padding": 1, "nonnegative": nonnegative}
+    z = fista(x, weight, lmbd=lmbd, step_size=step_size, n_iter=20_000, **options)
+    # scikit-learn divides the squared error by the number of rows.
+    lasso = Lasso(
+        alpha=lmbd / len(a), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=1_000_000
+    )
+    expected = torch.from_numpy(lasso.fit(a.numpy(), x.flatten().numpy()).coef_)
+    assert 0.05 < (expected != 0).double().mean() < 0.95, "the problem must have a non-trivial support"
+    torch.testing.assert_close(
+        z.flatten(), expected, rtol=0, atol=1e-8
+    )  # far below the codes, which are about 1
+
+
+def test_two_iterations_are_ista_and_three_are_not():
+    weight, x, t, lmbd = dictionary(), image(), 0.1, 0.1
+
+    def ista(n):
+        z = torch.zeros(1, 5, 6, 6, dtype=torch.float64)
+        for _ in range(n):
+            gradient = adjoint(x - reconstruct(z, weight, (6, 6), 1, 1), weight, 1, 1)
+            z = soft_threshold(z + t * gradient, t * lmbd)
+        return z
+
+    def ours(n):
+        return fista(x, weight, lmbd=lmbd, step_size=t, n_iter=n, padding=1)
+
+    torch.testing.assert_close(ours(1), ista(1))
+    torch.testing.assert_close(ours(2), ista(2))
+    assert (ours(3) - ista(3)).abs().max() > 1e-3
+
+
+def test_fista_follows_equation_6_step_by_step():
+    weight, x, t, lmbd = dictionary(), image(), 0.1, 0.1
+    z_last, y, m = (
+        torch.zeros(1, 5, 6, 6, dtype=torch.float64),
+        torch.zeros(1, 5, 6, 6, dtype=torch.float64),
+        1.0,
+    )
+    for _ in range(6):
+        z = y + t * adjoint(x - reconstruct(y, weight, (6, 6), 1, 1), weight, 1, 1)
+        z = (z.abs() - lmbd * t).clamp_min(0) * z.sign()
+        m_next = (1 + math.sqrt(1 + 4 * m**2)) / 2
+        y, z_last, m = z + (m - 1) / m_next * (z - z_last), z, m_next
+    torch.testing.assert_close(fista(x, weight, lmbd=lmbd, step_size=t, n_iter=6, padding=1), z_last)
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize(("stride", "n_iter"), [(1, 1), (1, 2), (2, 3)])
+def test_gradients_are_exact(stride, n_iter, nonnegative):
+    weight, x = dictionary(3, 2).requires_grad_(), image(2, size=(5, 6)).requires_grad_()
+
+    def codes(x, weight):
+        options = {"stride": stride, "padding": 1, "nonnegative": nonnegative}
+        return fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=n_iter, **options)
+
+    assert torch.autograd.gradcheck(codes, (x, weight))
+
+
+@pytest.mark.parametrize(("stride", "padding", "size"), [(1, 1, (8, 8)), (2, 1, (9, 8)), (1, 0, (7, 7))])
+def test_power_iteration_finds_the_dense_operator_norm(stride, padding, size):
+    weight = dictionary(seed=3)
+    exact = torch.linalg.matrix_norm(dense_operator(weight, size, stride, padding), 2) ** 2
+    start = image(size=size, seed=5)
+    converged, v = power_iteration(weight, start, stride, padding, n_iter=5000, tolerance=1e-12)
+    torch.testing.assert_close(converged, exact, rtol=1e-9, atol=0)
+    torch.testing.assert_close(v.norm(), torch.ones_like(exact))
+    papers, _ = power_iteration(weight, start, stride, padding)
+    assert 0.9 < (papers / exact).item() <= 1 + 1e-12, "t = 0.9 / L must stay below 1 / ||A||^2"
+
+
+def test_warm_started_step_size_follows_the_dictionary_while_training():
+    torch.manual_seed(0)
+    layer = CSCConv2d(2, 5, 3, padding=1).double().train()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9)
+    x = image(4, size=(8, 8))
+    for _ in range(30):
+        optimizer.zero_grad()
+        layer(x).square().mean().mul(10).neg().backward()
+        optimizer.step()
+        update_dictionaries(layer)
+        exact = torch.linalg.matrix_norm(dense_operator(layer.weight.detach(), (8, 8)), 2) ** 2
+        assert 0.85 < layer.step_size.item() * exact.item() < 1
+    torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.ones(5, dtype=torch.float64))
+
+
+def test_codes_have_the_shape_of_a_convolution():
+    for kernel, stride, padding, size in [(3, 1, 1, (8, 8)), (7, 2, 3, (17, 16)), (5, 3, 0, (11, 13))]:
+        x = torch.randn(2, 3, *size)
+        conv = nn.Conv2d(3, 6, kernel, stride, padding)
+        assert CSCConv2d(3, 6, kernel, stride, padding)(x).shape == conv(x).shape
+
+
+def test_codes_are_of_both_signs_unless_asked_otherwise():
+    x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    signed, nonnegative = CSCConv2d(2, 5, 3, padding=1), CSCConv2d(2, 5, 3, padding=1, nonnegative=True)
+    assert signed(x).min() < 0 < signed(x).max()
+    assert nonnegative(x).min() == 0 < nonnegative(x).max()
+
+
+def test_evaluation_is_a_pure_function():
+    layer = CSCConv2d(3, 6, kernel_size=3, padding=1).eval()
+    before = copy.deepcopy(layer.state_dict())
+    for size in [(8, 8), (11, 7)]:
+        x = torch.randn(2, 3, *size)
+        assert torch.equal(layer(x), layer(x))
+    assert layer.image_size == (9, 9)
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+def test_a_larger_lambda_gives_fewer_codes_and_a_larger_residual():
+    layer, x = CSCConv2d(2, 8, 3, padding=1, n_iter=50).double(), image(size=(8, 8))
+    active, residual = [], []
+    for lmbd in (0.05, 0.2, 0.8):
+        with use_lambda(layer, lmbd), record_residuals(layer) as norms:
+            active.append((layer(x) != 0).sum().item())
+        residual.append(norms[0].item())
+    assert active[0] > active[1] > active[2]
+    assert residual[0] < residual[1] < residual[2]
+
+
+def test_use_lambda_restores_each_layers_own_value_even_after_an_error():
+    model = nn.Sequential(CSCConv2d(2, 4, 3, lmbd=0.1), CSCConv2d(4, 4, 3, lmbd=0.3))
+    seen = []
+
+    def fail(*_):
+        seen.extend(layer.lmbd for layer in csc_layers(model))
+        raise RuntimeError("inside")
+
+    model.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="inside"), use_lambda(model, 0.7):
+        model(torch.zeros(1, 2, 8, 8))
+    assert seen == [0.7, 0.7]
+    assert [layer.lmbd for layer in csc_layers(model)] == [0.1, 0.3]
+
+
+def test_recorded_residuals_are_the_norms_of_x_minus_its_reconstruction():
+    model = nn.Sequential(
+        CSCConv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), CSCConv2d(4, 6, 3, stride=2)
+    ).double()
+    x = image(5, size=(9, 8))
+    with record_residuals(model) as residuals:
+        model(x[:3])
+        model(x[3:])
+    z = model[0](x)
+    expected = torch.stack([(a - b).norm() for a, b in zip(x, model[0].reconstruct(z, (9, 8)), strict=True)])
+    torch.testing.assert_close(residuals[0], expected)
+    assert residuals[1].shape == (5,)
+    assert not model[0]._forward_hooks
+
+
+def test_saved_layers_load_into_new_ones_and_go_on_alike():
+    """Weights, step size and the warm start: what bit-exact resuming needs."""
+
+    def step(layer):
+        with torch.no_grad():
+            layer.weight.add_(
+                0.01 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
+            )
+        update_dictionaries(layer)
+
+    layer, other = CSCConv2d(2, 4, 3, padding=1), CSCConv2d(2, 4, 3, padding=1)
+    layer(torch.randn(1, 2, 12, 10))
+    step(layer)
+    other.load_state_dict(copy.deepcopy(layer.state_dict()))
+    step(layer)
+    step(other)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(layer.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+def test_a_layer_works_twice_in_one_graph_and_under_autocast():
+    layer = CSCConv2d(2, 2, 3, padding=1)
+    x = torch.randn(1, 2, 8, 8)
+    layer(layer(x)).sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = layer(x)
+    torch.testing.assert_close(low.float(), layer(x), rtol=0.05, atol=0.05)  # bfloat16 keeps 8 bits
+
+
+@pytest.mark.parametrize("which", ["first", "all"])
+def test_replace_conv2d_trains_a_torchvision_network(which):
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    model = replace_conv2d(resnet18(num_classes=3), which, lmbd=0.05)
+    assert isinstance(model.conv1, CSCConv2d)
+    assert len(csc_layers(model)) == (1 if which == "first" else 20)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = torch.randn(8, 3, 32, 32), torch.arange(8) % 3
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        update_dictionaries(model)
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: fista(image(m=3), dictionary(), lmbd=0.1, step_size=0.1, n_iter=2),
+            r"codes images of shape \(N, 2",
+        ),
+        (lambda: fista(image(), dictionary(), lmbd=0.1, step_size=0.1, n_iter=0), "at least 1"),
+        (lambda: CSCConv2d(1, 1, 3, lmbd=-1), "lambda is -1"),
+        (lambda: CSCConv2d(1, 1, 3, lmbd=math.nan), "lambda is nan"),
+        (lambda: CSCConv2d(1, 1, 3, n_iter=0), "n_iter is 0"),
+        (lambda: use_lambda(nn.Linear(1, 1), 0.1).__enter__(), "Linear has no CSC layer"),
+        (lambda: record_residuals(nn.Linear(1, 1)).__enter__(), "Linear has no CSC layer"),
+        (lambda: use_lambda(CSCConv2d(1, 1, 3), -0.1).__enter__(), "lambda is -0.1"),
+        (lambda: replace_conv2d(nn.Linear(1, 1)), "has no nn.Conv2d"),
+        (lambda: replace_conv2d(nn.Conv2d(1, 1, 3), "some"), 'allowed are "first" and "all"'),
+        (lambda: replace_conv2d(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))), "without groups"),
+    ],
+)
+def test_bad_input_is_named_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_a_refused_replacement_leaves_the_network_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, dilation=2))
+    with pytest.raises(ValueError, match="dilation"):
+        replace_conv2d(model, "all")
+    assert not csc_layers(model)
+
+
+def test_the_convolution_and_the_layer_hold_as_many_numbers():
+    conv, layer = nn.Conv2d(3, 8, 3, bias=False), CSCConv2d(3, 8, 3)
+    assert np.prod(conv.weight.shape) == sum(p.numel() for p in layer.parameters())

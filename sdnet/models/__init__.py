@@ -1,0 +1,35 @@
+"""Every network of the paper's tables, by name."""
+
+from torch import nn
+
+from sdnet.models.normalize import Normalize
+from sdnet.models.resnet import resnet18, resnet34
+from sdnet.models.sdnet import sdnet18, sdnet34
+
+MODELS = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "sdnet18": sdnet18,
+    "sdnet34": sdnet34,
+}
+
+__all__ = ["MODELS", "Normalize", "build"]
+
+
+def build(name: str, num_classes: int, *, width: int = 64, small_input: bool = True, **options) -> nn.Module:
+    """A freshly initialised network of the paper.
+
+    Args:
+        name: one of `MODELS`.
+        num_classes: size of the output.
+        width: channels of the first stage; 64 is the paper's.
+        small_input: CIFAR-size images and stem; else the ImageNet stem.
+        **options: of the network, e.g. lmbd, n_iter, nonnegative (SDNet), in_channels.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    return MODELS[name](num_classes, width=width, small_input=small_input, **options)

@@ -1,0 +1,1 @@
+"""Data sets, their download and conversion, the four noises, and the loaders that feed training."""

@@ -1,0 +1,133 @@
+"""The official CIFAR-10-C and CIFAR-100-C files: taken out of their archive, checked, and read.
+
+Each archive is one folder with 19 arrays `<corruption>.npy`, uint8 (50000, 32, 32, 3), and `labels.npy`.
+Rows 0 to 9999 are the 10,000 test images, in the order of the test batch, at severity 1, and so on up to
+severity 5. Four of the arrays are needed: 0.6 of 2.9 GB.
+"""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from sdnet.data.corruptions import check_cell
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where an official archive is, and the checksums of it and of the members that are needed."""
+
+    name: str
+    url: str
+    md5: str
+    sha256: str
+    members_md5: Mapping[str, str]
+
+
+# Archive: MD5 from the Zenodo record, SHA-256 from the checksum list of TensorFlow Datasets.
+# Members: MD5 as ENSTA-U2IS-AI/torch-uncertainty checks them.
+ARCHIVES = {
+    "cifar10": Archive(
+        name="CIFAR-10-C",
+        url="https://zenodo.org/records/2535967/files/CIFAR-10-C.tar",
+        md5="56bf5dcef84df0e2308c6dcbcbbd8499",
+        sha256="c72763e101c723b7c507b96205f7e938912a5d587376173b825850cf3cb876a7",
+        members_md5={
+            "gaussian_noise.npy": "ecaf8b9a2399ffeda7680934c33405fd",
+            "shot_noise.npy": "3a7239bb118894f013d9bf1984be7f11",
+            "speckle_noise.npy": "ef00b87611792b00df09c0b0237a1e30",
+            "impulse_noise.npy": "2090e01c83519ec51427e65116af6b1a",
+            "labels.npy": "c439b113295ed5254878798ffe28fd54",
+        },
+    ),
+    "cifar100": Archive(
+        name="CIFAR-100-C",
+        url="https://zenodo.org/records/3555552/files/CIFAR-100-C.tar",
+        md5="11f0ed0f1191edbf9fa23466ae6021d3",
+        sha256="30ee6543a1bfd049fa33834b7c1ada301e7064b7fbe8fc38340eb8b62ced4b33",
+        members_md5={
+            "gaussian_noise.npy": "ecc4d366eac432bdf25c024086f5e97d",
+            "shot_noise.npy": "b0a1fa6e1e465a747c1b204b1914048a",
+            "speckle_noise.npy": "e3f215b1a0f9fd9fd6f0d1cf94a7ce99",
+            "impulse_noise.npy": "3b3c210ddfa0b5cb918ff4537a429fef",
+            "labels.npy": "bb4026e9ce52996b95f439544568cdb2",
+        },
+    ),
+}
+
+
+def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None:
+    """Take the members named in `members_md5` out of `archive` and write them to `folder`.
+
+    The archive is read once, front to back, and only as far as the last member that is needed. Each file
+    is there whole and with its checksum, or not at all.
+
+    Args:
+        archive: the .tar file, as downloaded.
+        folder: where the .npy files go; made if it is missing.
+        members_md5: file name to MD5, `ARCHIVES[dataset].members_md5`.
+
+    Raises:
+        ValueError: if a member is missing or its checksum does not hold, or the archive is damaged.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = dict(members_md5)
+    try:
+        with tarfile.open(archive, mode="r|") as tar:
+            while missing and (member := tar.next()) is not None:
+                # The last part of the name alone decides, so that no member can point outside the folder.
+                name = PurePosixPath(member.name).name
+                if name in missing and member.isfile():
+                    _write_checked(tar.extractfile(member), folder / name, missing.pop(name))
+    except tarfile.TarError as error:
+        raise ValueError(f"{archive} is damaged ({error}); delete it and download it again") from error
+    if missing:
+        raise ValueError(f"{archive} does not contain {', '.join(missing)}; is it the right archive?")
+
+
+def _write_checked(source, path: Path, md5: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with open(part, "wb") as target:
+            while block := source.read(1 << 20):
+                digest.update(block)
+                target.write(block)
+        if digest.hexdigest() != md5:
+            raise ValueError(f"{path.name} has MD5 {digest.hexdigest()}, expected {md5}; download the archive again")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(folder: Path, noise: str, severity: int, test_labels: np.ndarray) -> np.ndarray:
+    """The test images under one noise at one severity, from the official files.
+
+    Args:
+        folder: where `extract` wrote the files.
+        noise: "gaussian", "shot", "speckle" or "impulse".
+        severity: 1 to 5.
+        test_labels: labels of the clean test set, (N,), which the files must repeat five times.
+
+    Returns:
+        uint8, (N, 32, 32, 3), read-only, mapped from the file: image i is test image i.
+
+    Raises:
+        ValueError: for an unknown noise or severity, or files that do not belong to this test set.
+        FileNotFoundError: if the files have not been extracted.
+    """
+    check_cell(noise, severity)
+    n = len(test_labels)
+    path = Path(folder) / "labels.npy"
+    if not np.array_equal(np.load(path, allow_pickle=False), np.tile(test_labels, 5)):
+        raise ValueError(f"{path} is not the {n} test labels five times over; is it the same data set?")
+    path = Path(folder) / f"{noise}_noise.npy"
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if images.dtype != np.uint8 or images.shape != (5 * n, 32, 32, 3):
+        raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}, expected uint8 {(5 * n, 32, 32, 3)}")
+    return images[(severity - 1) * n : severity * n]

@@ -100,14 +100,10 @@ def test_converged_codes_are_those_of_scikit_learns_lasso(stride, size, nonnegat
     options = {"stride": stride, "padding": 1, "nonnegative": nonnegative}
     z = fista(x, weight, lmbd=lmbd, step_size=step_size, n_iter=20_000, **options)
     # scikit-learn divides the squared error by the number of rows.
-    lasso = Lasso(
-        alpha=lmbd / len(a), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=1_000_000
-    )
+    lasso = Lasso(alpha=lmbd / len(a), fit_intercept=False, positive=nonnegative, tol=1e-14, max_iter=1_000_000)
     expected = torch.from_numpy(lasso.fit(a.numpy(), x.flatten().numpy()).coef_)
     assert 0.05 < (expected != 0).double().mean() < 0.95, "the problem must have a non-trivial support"
-    torch.testing.assert_close(
-        z.flatten(), expected, rtol=0, atol=1e-8
-    )  # far below the codes, which are about 1
+    torch.testing.assert_close(z.flatten(), expected, rtol=0, atol=1e-8)  # far below the codes, which are about 1
 
 
 def test_two_iterations_are_ista_and_three_are_not():
@@ -233,9 +229,7 @@ def test_use_lambda_restores_each_layers_own_value_even_after_an_error():
 
 
 def test_recorded_residuals_are_the_norms_of_x_minus_its_reconstruction():
-    model = nn.Sequential(
-        CSCConv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), CSCConv2d(4, 6, 3, stride=2)
-    ).double()
+    model = nn.Sequential(CSCConv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), CSCConv2d(4, 6, 3, stride=2)).double()
     x = image(5, size=(9, 8))
     with record_residuals(model) as residuals:
         model(x[:3])
@@ -252,9 +246,7 @@ def test_saved_layers_load_into_new_ones_and_go_on_alike():
 
     def step(layer):
         with torch.no_grad():
-            layer.weight.add_(
-                0.01 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
-            )
+            layer.weight.add_(0.01 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0)))
         update_dictionaries(layer)
 
     layer, other = CSCConv2d(2, 4, 3, padding=1), CSCConv2d(2, 4, 3, padding=1)
@@ -263,10 +255,7 @@ def test_saved_layers_load_into_new_ones_and_go_on_alike():
     other.load_state_dict(copy.deepcopy(layer.state_dict()))
     step(layer)
     step(other)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(layer.state_dict().values(), other.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 def test_a_layer_works_twice_in_one_graph_and_under_autocast():

@@ -56,7 +56,6 @@ def fista(
 
     Raises:
         ValueError: if x and the dictionary disagree on the number of channels M, or n_iter < 1.
-
     """
     if x.dim() != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(

@@ -33,7 +33,6 @@ class CSCConv2d(nn.Module):
 
     Raises:
         ValueError: if lmbd is negative or not finite, or n_iter < 1.
-
     """
 
     def __init__(

@@ -27,7 +27,6 @@ def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
 
     Raises:
         ValueError: if the network has no CSC layer, or value is negative or not finite.
-
     """
     layers = _some_csc_layers(model, "use_lambda")
     value, previous = checked_lambda(value), [layer.lmbd for layer in layers]
@@ -50,7 +49,6 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
 
     Raises:
         ValueError: if the network has no CSC layer.
-
     """
     layers = _some_csc_layers(model, "record_residuals")
     residuals = [layer.weight.new_empty(0) for layer in layers]

@@ -20,14 +20,11 @@ def adjoint(x: Tensor, weight: Tensor, stride: Pair = 1, padding: Pair = 0) -> T
 
     Returns:
         (N, C, H', W') with H' = (H + 2 * padding - k) // stride + 1.
-
     """
     return F.conv2d(x, weight, stride=stride, padding=padding)
 
 
-def reconstruct(
-    z: Tensor, weight: Tensor, output_size: tuple[int, int], stride: Pair = 1, padding: Pair = 0
-) -> Tensor:
+def reconstruct(z: Tensor, weight: Tensor, output_size: tuple[int, int], stride: Pair = 1, padding: Pair = 0) -> Tensor:
     """A(z): the image that the codes describe, a sum of shifted atoms (Eq. 3).
 
     The exact adjoint of `adjoint` at every stride, padding and odd or even size.
@@ -44,7 +41,6 @@ def reconstruct(
 
     Raises:
         ValueError: if no image of `output_size` has codes of the size of z.
-
     """
     extra = [
         size - ((code - 1) * s - 2 * p + kernel)

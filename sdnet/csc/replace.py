@@ -24,7 +24,6 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
     Raises:
         ValueError: if `which` is unknown, there is no `nn.Conv2d` to replace, or one of those to be
             replaced is grouped, dilated or not zero-padded by a number: the model of Eq. 3 has none of these.
-
     """
     if which not in ("first", "all"):
         raise ValueError(f'replace_conv2d: which is {which!r}; allowed are "first" and "all"')
@@ -50,7 +49,5 @@ def _csc_layer(name: str, conv: nn.Conv2d, csc_options: dict) -> CSCConv2d:
             f"replace_conv2d: {name or 'the convolution'} is {conv}; only convolutions without groups and "
             f"dilation, and with zero padding given in pixels, have a CSC layer in their place"
         )
-    layer = CSCConv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, **csc_options
-    )
+    layer = CSCConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, **csc_options)
     return layer.to(conv.weight).train(conv.training)

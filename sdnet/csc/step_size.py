@@ -37,7 +37,6 @@ def power_iteration(
 
     Returns:
         the eigenvalue, a tensor without dimensions on the device of `weight`, and the last v.
-
     """
     size = start.shape[-2:]
     v = start / start.norm()

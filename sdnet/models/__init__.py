@@ -28,7 +28,6 @@ def build(name: str, num_classes: int, *, width: int = 64, small_input: bool = T
 
     Raises:
         ValueError: if the name is unknown.
-
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")

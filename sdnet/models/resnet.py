@@ -36,7 +36,6 @@ class ResNet(nn.Module):
         width: channels of the stem and the first stage; each later stage doubles them. 64 in the paper.
         small_input: a 3x3 stem of stride 1 (CIFAR); else 7x7 of stride 2 and max pooling (ImageNet).
         in_channels: channels of the images.
-
     """
 
     def __init__(
@@ -59,12 +58,8 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         channels = [width, width, 2 * width, 4 * width, 8 * width]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(
-                BasicBlock(before, after, stride), *(BasicBlock(after, after, 1) for _ in range(depth - 1))
-            )
-            for depth, before, after, stride in zip(
-                depths, channels, channels[1:], (1, 2, 2, 2), strict=False
-            )
+            nn.Sequential(BasicBlock(before, after, stride), *(BasicBlock(after, after, 1) for _ in range(depth - 1)))
+            for depth, before, after, stride in zip(depths, channels, channels[1:], (1, 2, 2, 2), strict=False)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(8 * width, num_classes)

@@ -1,0 +1,82 @@
+"""SDNet, replicated: from data and settings to every table and figure.
+
+snakemake results/table1.csv            one table of the paper's preset, and just what it needs
+snakemake results/quick/figure6.pdf     the same of another preset: the path names it
+snakemake all | short | small | quick   everything of a preset
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(workflow.basedir))
+from sdnet.experiments import devices, plan, settings
+
+
+configfile: "config/config.yaml"
+
+
+try:
+    SITE = settings.load_site(config)
+    PRESETS = settings.load_presets(Path("config/presets"))
+    RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
+except settings.SettingsError as error:
+    raise WorkflowError(str(error))
+
+# By the results folder and path that Snakemake asks for.
+FOLDERS = {plan.results_folder(name): name for name in PRESETS}
+RUN = {
+    f"{plan.results_folder(name)}/runs/{run.name}": run
+    for name, runs in RUNS.items()
+    for run in runs
+}
+
+# Jobs run the Python that runs Snakemake. What differs by site reaches them through the environment, and so is
+# no part of any rule: nothing runs again when it changes.
+os.environ["PATH"] = os.pathsep.join(
+    [os.path.dirname(sys.executable), os.environ["PATH"]]
+)
+os.environ.setdefault("MLFLOW_TRACKING_URI", SITE.mlflow_uri)
+os.environ["SDNET_DATA_DIR"] = SITE.data_dir
+os.environ["SDNET_IMAGENET_ROOT"] = SITE.imagenet_root or ""
+os.environ["SDNET_FOLDER_ROOT"] = SITE.folder_root or ""
+
+
+wildcard_constraints:
+    root="|".join(FOLDERS),
+    dataset="[a-z0-9]+",
+    system="[a-z0-9-]+",
+    seed=r"\d+",
+
+
+include: "workflow/rules/devices.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/report.smk"
+
+
+def targets(name):
+    """Every table and figure of a preset."""
+    root = plan.results_folder(name)
+    return [f"{root}/{table}.csv" for table in plan.TABLES] + [
+        f"{root}/{figure}.pdf" for figure in plan.FIGURES
+    ]
+
+
+rule all:
+    default_target: True
+    input:
+        targets("paper"),
+
+
+# One target rule for every other preset, by its name.
+for name in set(PRESETS) - {"paper"}:
+
+    rule:
+        name:
+            name
+        input:
+            targets(name),

@@ -1,0 +1,158 @@
+"""From a run's spec.json to its network and its images."""
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sdnet.data.datasets import INFO, load, subset
+from sdnet.data.folders import FolderLoader
+from sdnet.data.loaders import DeviceLoader
+from sdnet.models import Normalize, build
+from sdnet.training.checkpoint import write_atomically
+
+SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
+EVALUATION_BATCH = 250
+SPEC_KEYS = {"preset", "system", "seed", "dataset", "model", "training"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The two loaders of a data set, its class names, and what its images are."""
+
+    train: DeviceLoader | FolderLoader
+    test: DeviceLoader | FolderLoader
+    classes: tuple[str, ...]
+    source: str
+
+
+def read_spec(path: Path) -> dict:
+    """A run's resolved experiment.
+
+    Raises:
+        ValueError: if the file is no such description.
+    """
+    try:
+        spec = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); make it anew with: snakemake {path}") from None
+    if not isinstance(spec, dict) or (wrong := set(spec) ^ SPEC_KEYS):
+        raise ValueError(
+            f"{path} describes no run: missing or unknown keys {', '.join(sorted(wrong))}; "
+            f"make it anew with: snakemake {path}"
+        )
+    return spec
+
+
+def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
+    """The images of a run.
+
+    Args:
+        spec: as from `read_spec`.
+        path: the .npz of CIFAR, or the folder of ImageNet or of one's own images; None looks in the folders
+            that SDNET_DATA_DIR (by default data), SDNET_IMAGENET_ROOT and SDNET_FOLDER_ROOT name.
+        device: where batches are made.
+    """
+    wanted = spec["dataset"]
+    name, seed, batch_size = wanted["name"], spec["seed"], spec["training"]["batch_size"]
+    info = INFO[name]
+    if name in ("imagenet", "folder"):
+        if not (path := path or os.environ.get(f"SDNET_{name.upper()}_ROOT")):
+            raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
+        options = {"image_size": wanted["image_size"] or info.size, "workers": min(8, os.cpu_count() or 1)}
+        train = FolderLoader(
+            Path(path),
+            "train",
+            batch_size=batch_size,
+            augment=True,
+            seed=seed,
+            limit=wanted["train_images"],
+            device=device,
+            **options,
+        )
+        test = FolderLoader(
+            Path(path),
+            "val",
+            batch_size=EVALUATION_BATCH,
+            augment=False,
+            limit=wanted["test_images"],
+            device=device,
+            **options,
+        )
+        return Data(train, test, tuple(train.classes), f"local folder of {len(train.classes)} classes")
+    images = load(name, path or Path(os.environ.get("SDNET_DATA_DIR", "data"), f"{name}.npz"))
+    images = subset(images, wanted["train_images"], wanted["test_images"], seed=0)  # the same ones for every seed
+    train = DeviceLoader(
+        images.train_images,
+        images.train_labels,
+        batch_size=batch_size,
+        device=device,
+        augment=True,
+        crop_padding=info.crop_padding,
+        flip=info.flip,
+        seed=seed,
+    )
+    test = DeviceLoader(
+        images.test_images, images.test_labels, batch_size=EVALUATION_BATCH, device=device, augment=False
+    )
+    return Data(train, test, images.classes, images.source)
+
+
+def build_model(spec: dict, num_classes: int) -> nn.Sequential:
+    """The run's network as it is at the start of training: `normalize`, then `network`; images in [0, 1] in."""
+    info, model = INFO[spec["dataset"]["name"]], spec["model"]
+    size = spec["dataset"]["image_size"] or info.size
+    torch.manual_seed(spec["seed"])
+    network = build(
+        model["name"],
+        num_classes,
+        width=model["width"],
+        small_input=size <= SMALL_IMAGES,
+        in_channels=info.channels,
+        **model["options"],
+    )
+    sequence = nn.Sequential()
+    sequence.add_module("normalize", Normalize(info.mean, info.std))
+    sequence.add_module("network", network)
+    return sequence
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write the weights, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device) -> nn.Sequential:
+    """The trained network of a run's folder, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: if there are no weights, or they are not this network's.
+    """
+    path = folder / "model.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; train the run with: python -m sdnet train {folder}/spec.json")
+    model = build_model(spec, num_classes)
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} does not hold the weights of this run ({reason}); remove it and train again"
+        ) from None
+    return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def choose_device(leased: tuple[int, ...]) -> torch.device:
+    """The first leased GPU, or the CPU."""
+    return torch.device("cuda" if leased and torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,46 @@
+"""Where and with what a run was made."""
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torchdeq", "mlflow", "snakemake")
+
+
+def describe(device: str) -> dict:
+    """Versions, machine, commit and time, for a run's environment.json; `device` is the accelerator's name."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": device,
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "command": sys.argv,
+    }
+
+
+def commit() -> str | None:
+    """The project's git commit, with "+changes" if files differ from it; None outside a checkout."""
+    project = Path(__file__).parents[2]
+    try:
+        head = _git(project, "rev-parse", "HEAD")
+        return head + ("+changes" if _git(project, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(project: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(project), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,35 @@
+"""What data sets and networks are called in tables and figures."""
+
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+    "digits": "scikit-learn digits",
+    "folder": "image folder",
+}
+SYSTEMS = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "mdeq": "MDEQ",
+    "scn": "SCN",
+    "scn18": "SCN-18",
+    "sdnet18": "SDNet-18",
+    "sdnet34": "SDNet-34",
+    "sdnet18-nonnegative": "SDNet-18, released reading",
+}
+
+
+def dataset_label(name: str, source: str = "official") -> str:
+    """The data set's name, with what its images are instead where they are not the official ones."""
+    title = DATASETS[name]
+    return title if source == "official" or name == "digits" else f"{title} ({source})"
+
+
+def system_label(name: str) -> str:
+    """The network's name as the paper prints it; a variant that the paper lacks, as its preset names it."""
+    return SYSTEMS.get(name, name)
+
+
+def scale_label(width: int, epochs: int, train_images: int) -> str:
+    """At what scale a number was made, so that a small run is never taken for the paper's."""
+    return f"width {width}, {epochs} epochs, {train_images:,} training images"

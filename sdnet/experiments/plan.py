@@ -1,0 +1,111 @@
+"""What a preset runs: the resolved experiment of each run, and which runs each table and figure needs."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdnet.experiments.settings import Preset, SettingsError, Site
+
+DOWNLOADED = ("cifar10", "cifar100")
+
+# Systems of each table and figure; those that a preset has are shown.
+TABLES = {
+    "table1": ("resnet18", "resnet34", "sdnet18", "sdnet34"),
+}
+FIGURES = {
+    "figure5": ("sdnet18", "sdnet18-nonnegative"),
+    "figure6": ("sdnet18", "sdnet18-nonnegative"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained network; `folder` is relative to the results folder, `spec` is all that is needed to repeat it."""
+
+    dataset: str
+    system: str
+    seed: int
+    spec: dict
+    gpus: int
+
+    @property
+    def name(self) -> str:
+        """<dataset>/<system>/seed<k>, as in the path of its files."""
+        return f"{self.dataset}/{self.system}/seed{self.seed}"
+
+    @property
+    def spec_json(self) -> str:
+        """The content of its spec.json: equal experiments give equal text."""
+        return json.dumps(self.spec, indent=2, sort_keys=True)
+
+
+def results_folder(preset: str) -> str:
+    """`results` for the preset `paper`, `results/<preset>` for any other."""
+    return "results" if preset == "paper" else f"results/{preset}"
+
+
+def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
+    """The preset's data sets that can be used at this site, and the path of each one's images.
+
+    ImageNet is left out while `imagenet_root` is not set.
+
+    Raises:
+        SettingsError: if the preset wants `folder` and `folder_root` is not set, or a root is no folder.
+    """
+    roots = {"imagenet": site.imagenet_root, "folder": site.folder_root}
+    paths = {name: f"{site.data_dir}/{name}.npz" for name in DOWNLOADED} | roots | {"digits": None}
+    for name in set(roots) & set(preset.datasets):
+        if roots[name] is not None and not Path(roots[name]).is_dir():
+            raise SettingsError(
+                f"config/config.yaml: {name}_root: given {roots[name]!r}, which is no folder; "
+                f"it must hold train/<class>/ and val/<class>/"
+            )
+    if "folder" in preset.datasets and site.folder_root is None:
+        raise SettingsError("config/config.yaml: folder_root: is null, and the preset uses the data set `folder`")
+    return {name: paths[name] for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)}
+
+
+def runs(name: str, preset: Preset, site: Site) -> list[Run]:
+    """Every run of a preset at this site."""
+    planned = []
+    for dataset in datasets(preset, site):
+        images = preset.datasets[dataset]
+        for system, network in preset.systems.items():
+            recipe = preset.recipes[network.recipe or images.recipe]
+            for seed in preset.seeds:
+                spec = {
+                    "preset": name,
+                    "system": system,
+                    "seed": seed,
+                    "dataset": {
+                        "name": dataset,
+                        "checksum": site.downloads[dataset].checksum if dataset in DOWNLOADED else None,
+                        "train_images": images.train_images,
+                        "test_images": images.test_images,
+                        "image_size": images.image_size,
+                    },
+                    "model": {
+                        "name": network.model,
+                        "width": preset.width,
+                        "options": network.options.model_dump(exclude_unset=True),
+                    },
+                    "training": recipe.model_dump(),
+                }
+                planned.append(Run(dataset, system, seed, spec, images.gpus))
+    return planned
+
+
+def systems_of(target: str) -> tuple[str, ...]:
+    """The networks of a table or figure, in its order."""
+    return (TABLES | FIGURES)[target]
+
+
+def runs_of(target: str, planned: list[Run]) -> list[Run]:
+    """The runs that a table or figure shows."""
+    return [run for run in planned if run.system in systems_of(target)]
+
+
+def digest(spec: dict) -> str:
+    """A short name of a resolved experiment, for its checkpoints."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,205 @@
+"""The settings: the site's, in config/config.yaml, and the presets', in config/presets/. Each value is described here.
+
+A preset says what to run and at what scale. It may extend another one: then its top-level keys replace those of the
+other, whole; lists and tables are not merged.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+ModelName = Literal["resnet18", "resnet34", "sdnet18", "sdnet34"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
+
+
+class SettingsError(ValueError):
+    """A setting that is not allowed; the message says which, what was given and what is allowed."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (unknown := set(given) - set(cls.model_fields)):
+            raise ValueError(
+                f"unknown key {', '.join(sorted(map(repr, unknown)))}; allowed are {', '.join(cls.model_fields)}"
+            )
+        return given
+
+
+def _checksum(value: str) -> str:
+    if not re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", value):
+        raise ValueError('must be "md5:" and 32, or "sha256:" and 64, hexadecimal digits')
+    return value
+
+
+def _distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("must be distinct")
+    return values
+
+
+class Download(_Settings):
+    """Where an archive comes from."""
+
+    urls: list[str] = Field(min_length=1, description="Addresses (https, http, file), tried in this order.")
+    checksum: Annotated[str, AfterValidator(_checksum)] = Field(description="Of the archive: md5:... or sha256:...")
+
+
+class Site(_Settings):
+    """What differs from one site to the next; no result depends on it."""
+
+    data_dir: str = Field("data", description="Where downloaded data sets are kept.")
+    downloads: dict[Literal["cifar10", "cifar100"], Download]
+    imagenet_root: str | None = Field(None, description="A folder with train/<class>/ and val/<class>/.")
+    folder_root: str | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
+    mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow's tracking address.")
+
+
+class Dataset(_Settings):
+    """A data set, and how much of it is used."""
+
+    train_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
+    test_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
+    image_size: PositiveInt | None = Field(None, description="Side in pixels, of `imagenet` and `folder` alone.")
+    recipe: str = Field("default", description="Which of `recipes` trains on it.")
+    gpus: PositiveInt = Field(1, description="GPUs for one training run.")
+
+
+class Options(_Settings):
+    """What of a network can be varied."""
+
+    lmbd: NonNegativeFloat = Field(0.1, description="Sparsity weight of the CSC layers (section 4).")
+    n_iter: PositiveInt = Field(2, description="FISTA iterations (section 4; Table 5).")
+    nonnegative: bool = Field(False, description="The released code's reading: codes >= 0 and no ReLU behind them.")
+
+
+class System(_Settings):
+    """One network of the tables."""
+
+    model: ModelName
+    options: Options = Options()
+    recipe: str | None = Field(None, description="Which of `recipes` trains it, in place of the data set's.")
+
+
+class Recipe(_Settings):
+    """How a network is trained; the defaults are the paper's for CIFAR (section 4, "Network training")."""
+
+    epochs: PositiveInt = 220
+    batch_size: PositiveInt = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    momentum: NonNegativeFloat = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegativeFloat = 5e-4
+    schedule: Literal["cosine", "multistep"] = "cosine"
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
+    )
+    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="bfloat16 is by autocast.")
+
+
+class Preset(_Settings):
+    """What to run, and at what scale."""
+
+    description: str
+    extends: str | None = Field(None, description="The preset whose keys hold where this one has none.")
+    width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+    datasets: dict[DatasetName, Dataset] = Field(min_length=1)
+    systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)
+    recipes: dict[str, Recipe]
+
+    @model_validator(mode="after")
+    def _recipes_exist(self) -> "Preset":
+        for kind, members in {"datasets": self.datasets, "systems": self.systems}.items():
+            for name, member in members.items():
+                if member.recipe is not None and member.recipe not in self.recipes:
+                    raise ValueError(
+                        f"{kind}.{name}.recipe is {member.recipe!r}; allowed are {', '.join(self.recipes)}"
+                    )
+        return self
+
+
+def load_site(values: dict, source: str = "config/config.yaml") -> Site:
+    """The site settings from what the YAML file (and `--configfile`) hold.
+
+    Raises:
+        SettingsError: naming each wrong key, what was given and what is allowed.
+    """
+    return _validate(Site, values, source)
+
+
+def read_yaml(path: Path) -> dict:
+    """A settings file as a table.
+
+    Raises:
+        SettingsError: if it is missing, is not YAML or is not a table.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"{path} does not exist; run this in the project's folder") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds {type(values).__name__}; it must be a table of keys and values")
+    return values
+
+
+def load_presets(folder: Path) -> dict[str, Preset]:
+    """All presets of a folder, by name, each with the keys that it extends.
+
+    Raises:
+        SettingsError: naming file and key, what was given and what is allowed.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not files:
+        raise SettingsError(f"{folder} holds no preset (*.yaml)")
+    return {name: _validate(Preset, _extended(name, files, ()), str(path)) for name, path in files.items()}
+
+
+def _extended(name: str, files: dict[str, Path], below: tuple[str, ...]) -> dict:
+    values = read_yaml(files[name])
+    parent = values.get("extends")
+    if parent is None:
+        return values
+    if parent not in files or parent in (*below, name):
+        others = ", ".join(sorted(set(files) - {*below, name}))
+        raise SettingsError(f"{files[name]}: extends: given {parent!r}; allowed are {others}")
+    return {**_extended(parent, files, (*below, name)), **values}
+
+
+def _validate(model: type[_Settings], values: dict, source: str) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(source, item) for item in error.errors())) from None
+
+
+def _sentence(source: str, item: dict) -> str:
+    path = ".".join(str(part) for part in item["loc"] if part != "[key]")
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = item["input"]
+    if item["type"] == "missing":
+        return f"{source}: {path}: is missing and has no default"
+    if isinstance(given, dict | BaseModel):
+        return ": ".join(filter(None, (source, path, message)))
+    return f"{source}: {path}: given {given!r} ({type(given).__name__}); {message}"

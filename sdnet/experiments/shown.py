@@ -1,0 +1,65 @@
+"""What a notebook reads: the result files of the runs that its table or figure shows."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sdnet.experiments import plan, results
+from sdnet.experiments.labels import dataset_label, scale_label
+from sdnet.experiments.settings import Preset, load_presets
+
+
+def project_folder() -> Path:
+    """The project's folder, from wherever in it a notebook was opened.
+
+    Raises:
+        FileNotFoundError: if neither the working directory nor one above it is the project.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "config" / "presets").is_dir():
+            return folder
+    raise FileNotFoundError(f"{Path.cwd()} is not inside the project's folder; open the notebook from there")
+
+
+def results_folder(given: str) -> Path:
+    """A results folder, named from the project's folder: `results` or `results/<preset>`."""
+    return project_folder() / given
+
+
+def read_runs(folder: Path, target: str, kind: str) -> pd.DataFrame:
+    """A result file of every run that a table or figure shows, in the order of the paper.
+
+    Runs are those of the preset's present settings: a folder left over from other settings is not read.
+    A data set without any run, ImageNet where its root is not set, is left out.
+
+    Raises:
+        FileNotFoundError: if a file is missing; the message says how to make it.
+    """
+    preset = _preset_of(folder)
+    systems = [system for system in plan.systems_of(target) if system in preset.systems]
+    frames = [
+        results.read(folder / "runs" / dataset / system / f"seed{seed}" / f"{kind}.csv", kind)
+        for dataset in preset.datasets
+        if (folder / "runs" / dataset).is_dir()
+        for system in systems
+        for seed in preset.seeds
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def scale_note(accuracy: pd.DataFrame) -> str:
+    """The images and the scale of some runs in words, from their accuracy.csv, to be put under every figure."""
+    notes = {
+        f"{dataset_label(row.dataset, row.data_source)}: {scale_label(row.width, row.epochs, row.train_images)}"
+        for row in accuracy.itertuples()
+    }
+    return "; ".join(sorted(notes))
+
+
+def _preset_of(folder: Path) -> Preset:
+    presets = load_presets(project_folder() / "config" / "presets")
+    folders = {project_folder() / plan.results_folder(name): preset for name, preset in presets.items()}
+    if folder not in folders:
+        known = ", ".join(plan.results_folder(name) for name in presets)
+        raise ValueError(f"{folder} is no preset's results folder; choose one of {known}")
+    return folders[folder]

@@ -1,0 +1,135 @@
+"""The paper's tables beside ours, from result files."""
+
+from pathlib import Path
+
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from sdnet.experiments import results
+from sdnet.experiments.labels import dataset_label, scale_label, system_label
+from sdnet.experiments.shown import project_folder, read_runs
+
+REFERENCE = "resnet18"
+
+TABLE_COLUMNS = {
+    "dataset": "data set",
+    "system": "network",
+    "quantity": "what was measured",
+    "unit": "its unit",
+    "paper": "the paper's value",
+    "ours": "mean over seeds",
+    "ours_std": "standard deviation over seeds (n - 1); empty for one seed",
+    "n_seeds": "number of seeds",
+    "ours_low": "accuracy: lower end of the 95% Wilson interval over the test images of all seeds",
+    "ours_high": "accuracy: upper end",
+    "difference": "ours - paper",
+    "released": "value printed with the authors' released code",
+    "measure": "how ours was measured",
+    "data": "the images, in words",
+    "scale": "width, epochs and training images of ours",
+}
+
+
+def table1(folder: Path) -> pd.DataFrame:
+    """Table 1: size, accuracy, memory and speed of every network on every data set, one quantity a row."""
+    runs = read_runs(folder, "table1", "accuracy")
+    rows = [
+        row
+        for (dataset, system), group in runs.groupby(["dataset", "system"], sort=False)
+        for row in _table1_rows(dataset, system, group, folder)
+    ]
+    return _beside_paper("table1", rows)
+
+
+def _table1_rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[dict]:
+    first = runs.iloc[0]
+    common = {
+        "dataset": dataset,
+        "system": system,
+        "data": dataset_label(dataset, first.data_source),
+        "scale": scale_label(first.width, first.epochs, first.train_images),
+    }
+    last, best = runs[runs.checkpoint == "last"], runs[runs.checkpoint == "best_on_test"]
+    speed = results.read(folder / "benchmark" / f"{dataset}.csv", "benchmark").set_index("system").loc[system]
+    on_gpu = pd.notna(speed.peak_memory_bytes)
+    memory = speed.peak_memory_bytes if on_gpu else speed.saved_bytes
+    how = f"{speed.device}, {speed.precision}, batch size {speed.batch_size}"
+    held = "largest memory allocated" if on_gpu else "kept for the backward pass"
+    return [
+        common | {"quantity": "parameters", "unit": "million", "ours": first.parameters / 1e6, "measure": "counted"},
+        common | _accuracy("accuracy", last) | {"measure": "after the last epoch"},
+        common | _accuracy("accuracy_best_epoch", best) | {"measure": "at the epoch that the test set picks"},
+        common | {"quantity": "memory", "unit": "GB", "ours": memory / 1e9, "measure": f"{held}; {how}"},
+        common | {"quantity": "speed", "unit": "images/s", "ours": speed.train_images_per_second, "measure": how},
+        common | {"quantity": "speed_ratio", "unit": "of ResNet-18's", "ours": speed.train_rate_ratio, "measure": how},
+    ]
+
+
+def _accuracy(quantity: str, runs: pd.DataFrame) -> dict:
+    shares = 100 * runs.correct / runs.total
+    low, high = proportion_confint(runs.correct.sum(), runs.total.sum(), method="wilson")
+    return {
+        "quantity": quantity,
+        "unit": "percent",
+        "ours": shares.mean(),
+        "ours_std": shares.std(),
+        "n_seeds": len(runs),
+        "ours_low": 100 * low,
+        "ours_high": 100 * high,
+    }
+
+
+def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
+    ours = pd.DataFrame(rows)
+    paper = paper_values(table)
+    speeds = paper[paper.quantity == "speed"]
+    reference = speeds[speeds.system == REFERENCE].set_index("dataset").value
+    ratios = speeds.assign(quantity="speed_ratio", value=speeds.value / speeds.dataset.map(reference))
+    paper = pd.concat([paper, ratios]).rename(columns={"value": "paper"})
+    keys = ["dataset", "system", "quantity"]
+    joined = ours.merge(paper[[*keys, "paper", "released"]], on=keys, how="left")
+    joined["difference"] = joined.ours - joined.paper
+    return joined.reindex(columns=list(TABLE_COLUMNS))
+
+
+def paper_values(table: str) -> pd.DataFrame:
+    """What the paper prints in a table, one number a row."""
+    values = pd.read_csv(project_folder() / "config" / "paper_values.csv")
+    return values[values.table == table]
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 in the paper's layout: a row per network, ours with the paper's value in brackets."""
+    shown = {"parameters": "Model size (M)", "accuracy": "Top-1 (%)", "memory": "Memory (GB)", "speed": "Speed (n/s)"}
+    digits = {"parameters": 1, "accuracy": 2, "memory": 2, "speed": 0}
+    cells = table[table.quantity.isin(shown)].copy()
+    cells["cell"] = [_cell(row, digits[row.quantity]) for row in cells.itertuples()]
+    wide = cells.pivot(index=["data", "system"], columns="quantity", values="cell")
+    wide = wide.reindex(cells.set_index(["data", "system"]).index.unique())[list(shown)].reset_index()
+    wide["system"] = wide.system.map(system_label)
+    return wide.rename(columns={"data": "Data set", "system": "Network"} | shown)
+
+
+def _cell(row, digits: int) -> str:
+    ours = f"{row.ours:,.{digits}f}"
+    if row.n_seeds > 1:
+        ours += f" ± {row.ours_std:,.{digits}f}"
+    return ours if pd.isna(row.paper) else f"{ours} ({row.paper:,.{digits}f})"
+
+
+def caption(table: pd.DataFrame, title: str, scale: str) -> str:
+    """A table's title, with the images, the scale and the ways of measuring behind our numbers."""
+    measures = table[table.quantity.isin(["memory", "speed"])].drop_duplicates("quantity").set_index("quantity").measure
+    return (
+        f"{title} Ours, the paper's value in brackets where it has one. Ours are at this scale: {scale}. "
+        f"Memory: {measures['memory']}. Speed: training, {measures['speed']}."
+    )
+
+
+def write(table: pd.DataFrame, path: Path, title: str, scale: str) -> None:
+    """Write a table as tidy .csv and, in the paper's layout, as .md and .tex."""
+    layout, text = printed(table), caption(table, title, scale)
+    results.write_text(path.with_suffix(".csv"), table.to_csv(index=False))
+    results.write_text(path.with_suffix(".md"), f"{text}\n\n{layout.to_markdown(index=False)}\n")
+    latex = layout.to_latex(index=False, escape=True, caption=text.replace("%", r"\%"))
+    results.write_text(path.with_suffix(".tex"), latex)

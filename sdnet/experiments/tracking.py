@@ -1,0 +1,146 @@
+"""MLflow: a record of the runs, never a condition of them. The files in a run's folder are the truth."""
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from sdnet.experiments import results
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is
+
+# A server that is down would hold a call for 247 s by MLflow's own defaults.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+def _best_effort(method: Callable) -> Callable:
+    """A failure costs one warning; from then on the tracker does nothing."""
+
+    @functools.wraps(method)
+    def attempt(self, *args) -> None:
+        if self._off:
+            return
+        try:
+            method(self, *args)
+        except Exception as error:  # whatever MLflow, its server or its database may raise
+            self._off = True
+            reason = " ".join(str(error).split())[:200]
+            print(f"warning: MLflow tracking is off for this job: {type(error).__name__}: {reason}", file=sys.stderr)
+
+    return attempt
+
+
+class Tracker:
+    """One MLflow run for one run folder, found again when the run goes on or its results come later.
+
+    Args:
+        folder: the run's folder; its spec.json gives parameters and tags.
+        tags: more tags, e.g. commit and device.
+    """
+
+    def __init__(self, folder: Path, tags: dict[str, str]):
+        self._folder, self._off = folder, False
+        self._open(tags)
+
+    @_best_effort
+    def log_epochs(self, history: list[dict]) -> None:
+        """Log the epochs of a history that MLflow does not have yet."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, row["epoch"])
+            for row in history
+            if row["epoch"] > self._last_epoch
+            for name, value in _metrics(row).items()
+            if value is not None
+        ]
+        for start in range(0, len(metrics), 1000):  # MLflow takes no more in a batch
+            self._client.log_batch(self._id, metrics=metrics[start : start + 1000])
+        self._last_epoch = len(history)
+
+    @_best_effort
+    def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
+        """Log final numbers and attach files."""
+        for name, value in metrics.items():
+            self._client.log_metric(self._id, name, value)
+        for file in files:
+            self._client.log_artifact(self._id, str(file))
+
+    @_best_effort
+    def close(self, status: str = "FINISHED") -> None:
+        """Say how the run ended: FINISHED or FAILED."""
+        self._client.set_terminated(self._id, status)
+
+    @_best_effort
+    def _open(self, tags: dict[str, str]) -> None:
+        spec = json.loads((self._folder / "spec.json").read_text())
+        uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+        from mlflow import MlflowClient
+
+        database = Path(uri.removeprefix("sqlite:///"))
+        # Two clients that find no database both create it, and one of them fails.
+        lock = FileLock(f"{database}.lock", timeout=120) if uri.startswith("sqlite:") else contextlib.nullcontext()
+        with lock:
+            client = MlflowClient(uri)
+            name = f"sdnet {spec['preset']}"
+            found = client.get_experiment_by_name(name)
+            experiment = found.experiment_id if found else client.create_experiment(name)
+        self._id = self._find(client, experiment, spec) or self._create(client, experiment, spec, tags)
+        known = client.get_metric_history(self._id, "test_accuracy")
+        self._last_epoch = max((metric.step for metric in known), default=0)
+        client.update_run(self._id, status="RUNNING")
+        self._client = client
+
+    def _find(self, client, experiment: str, spec: dict) -> str | None:
+        marker = self._folder / MARKER
+        if not marker.exists():
+            return None
+        known = json.loads(marker.read_text())
+        if known["spec"] != spec:
+            return None
+        found = client.search_runs([experiment], f"attributes.run_id = '{known['run_id']}'")
+        return known["run_id"] if found else None
+
+    def _create(self, client, experiment: str, spec: dict, tags: dict[str, str]) -> str:
+        from mlflow.entities import Param
+
+        name = f"{spec['dataset']['name']}/{spec['system']}/seed{spec['seed']}"
+        tags = tags | {
+            "dataset": spec["dataset"]["name"],
+            "system": spec["system"],
+            "model": spec["model"]["name"],
+            "seed": str(spec["seed"]),
+            "preset": spec["preset"],
+        }
+        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in _flat(spec).items()])
+        results.write_text(self._folder / MARKER, json.dumps({"run_id": run_id, "spec": spec}))
+        return run_id
+
+
+def _metrics(row: dict) -> dict[str, float | None]:
+    shares = {f"{split}_accuracy": row[f"{split}_correct"] / row[f"{split}_total"] for split in ("train", "test")}
+    rate = {"train_images_per_second": row["train_total"] / row["train_seconds"]}
+    counts = {"epoch", "train_correct", "train_total", "test_correct", "test_total", "train_seconds"}
+    return shares | rate | {name: value for name, value in row.items() if name not in counts}
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

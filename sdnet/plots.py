@@ -1,0 +1,120 @@
+"""The paper's figures, drawn from result files."""
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from sdnet.experiments.labels import dataset_label, system_label
+
+COLUMN_WIDTH = 3.3  # inches, of a two-column page
+LINES = (0.78, 0.86, 0.94)  # a light blue that no grey atom runs into
+
+
+def style() -> None:
+    """One look for all figures: legible at column width, colours that colour-blind readers can tell apart."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=0.9)
+    plt.rcParams.update({"figure.dpi": 150, "savefig.bbox": "tight", "savefig.pad_inches": 0.03, "pdf.fonttype": 42})
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as .pdf and .png, each whole or not at all; equal figures give equal files."""
+    for suffix, options in {".pdf": {"metadata": {"CreationDate": None}}, ".png": {"dpi": 300}}.items():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+        figure.savefig(temporary, **options)
+        os.replace(temporary, path.with_suffix(suffix))
+
+
+def dictionaries(entries: pd.DataFrame, note: str) -> Figure:
+    """Figure 5: the first CSC layer's atoms as image patches, one panel for each data set and network.
+
+    Zero is mid-grey and each atom is stretched to its own largest entry, so that its pattern shows.
+
+    Args:
+        entries: rows of dictionary.csv; of several seeds the first is drawn.
+        note: printed below: the images and the scale.
+    """
+    entries = entries[entries.seed == entries.seed.min()]
+    panels = list(entries.groupby(["dataset", "system"], sort=False))
+    figure, axes = _panels(len(panels), note, aspect=1.08)
+    for axis, ((dataset, system), rows) in zip(axes, panels, strict=True):
+        axis.imshow(_mosaic(_atoms(rows)), interpolation="nearest")
+        axis.set_title(f"{system_label(system)}\n{dataset_label(dataset)}", fontsize="small")
+        axis.set_axis_off()
+    return figure
+
+
+def code_histograms(codes: pd.DataFrame, note: str) -> Figure:
+    """Figure 6: how often each value occurs in the first CSC layer's code, with the share of exact zeros.
+
+    Args:
+        codes: rows of codes.csv; seeds are drawn over each other, and the share is their mean.
+        note: printed below: the images and the scale.
+    """
+    first_layers = codes.groupby(["dataset", "system", "seed"]).layer.transform("first")
+    panels = list(codes[codes.layer == first_layers].groupby(["dataset", "system"], sort=False))
+    figure, axes = _panels(len(panels), note, aspect=0.75)
+    for axis, ((dataset, system), rows) in zip(axes, panels, strict=True):
+        zeros = rows.bin_low == rows.bin_high
+        totals = rows.groupby("seed")["count"].sum()
+        shares = 100 * rows[zeros].set_index("seed")["count"] / totals
+        for seed, bins in rows[~zeros & np.isfinite(rows.bin_low) & np.isfinite(rows.bin_high)].groupby("seed"):
+            edges = [*bins.bin_low, bins.bin_high.iloc[-1]]
+            axis.stairs(100 * bins["count"] / totals[seed], edges, fill=len(totals) == 1, alpha=0.8, color="C0")
+        axis.plot([0, 0], [axis.get_ylim()[0], shares.mean()], color="C3", linewidth=2)
+        spread = f" ± {shares.std():.1f}" if len(shares) > 1 else ""
+        label = f"exactly zero: {shares.mean():.1f}{spread}%"
+        axis.text(0.5, 1.02, label, transform=axis.transAxes, color="C3", ha="center", va="bottom", fontsize="small")
+        axis.set_yscale("log")
+        axis.set(xlabel="code entry", ylabel="share of entries (%)")
+        axis.set_title(f"{system_label(system)}\n{dataset_label(dataset)}", fontsize="small", pad=14)
+        sns.despine(ax=axis)
+    return figure
+
+
+def zero_shares(codes: pd.DataFrame) -> pd.DataFrame:
+    """The share of exact zeros in each CSC layer's code, per run, in percent (section D.1: 52%)."""
+    keys = ["dataset", "system", "seed", "layer"]
+    zeros = codes[codes.bin_low == codes.bin_high].set_index(keys)["count"]
+    shares = 100 * zeros / codes.groupby(keys)["count"].sum()
+    return shares.rename("zero_percent").reset_index()
+
+
+def _panels(count: int, note: str, aspect: float):
+    """A row of panels, two to a page's column width and at most three in a row."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    width = COLUMN_WIDTH * max(columns, 1.4) / 1.4
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, rows * width / columns * aspect), squeeze=False, layout="constrained"
+    )
+    figure.supxlabel(note, fontsize="xx-small", color="0.4", wrap=True)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, axes.flat[:count]
+
+
+def _atoms(rows: pd.DataFrame) -> np.ndarray:
+    """The first layer's atoms as an array (C, M, k, k)."""
+    rows = rows[rows.layer == rows.layer.iloc[0]]
+    shape = rows[["atom", "channel", "row", "column"]].max() + 1
+    return rows.sort_values(["atom", "channel", "row", "column"]).value.to_numpy().reshape(shape)
+
+
+def _mosaic(atoms: np.ndarray) -> np.ndarray:
+    """Atoms (C, M, k, k) in a square grid, as an RGB image with lines between them."""
+    c, m, height, width = atoms.shape
+    patches = 0.5 + atoms / (2 * np.abs(atoms).max(axis=(1, 2, 3), keepdims=True))
+    patches = np.broadcast_to(patches, (c, 3, height, width)) if m == 1 else patches
+    patches = patches.repeat(8, axis=2).repeat(8, axis=3)  # so that the lines can be thinner than an entry
+    height, width = patches.shape[2:]
+    side, gap = int(np.ceil(np.sqrt(c))), height // 8
+    image = np.tile(LINES, (side * (height + gap) + gap, side * (width + gap) + gap, 1))
+    for i, patch in enumerate(patches):
+        top, left = gap + (i // side) * (height + gap), gap + (i % side) * (width + gap)
+        image[top : top + height, left : left + width] = patch.transpose(1, 2, 0)
+    return image

@@ -1,0 +1,39 @@
+"""Accuracy of a network on clean images."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts over a set of images: `loss` is the mean cross-entropy in nats."""
+
+    correct: int
+    total: int
+    loss: float
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str = "float32") -> Score:
+    """Classify every image of a loader, in evaluation mode; the model's mode is restored.
+
+    Args:
+        model: maps images (N, M, H, W) in [0, 1] to logits (N, classes).
+        loader: as in `sdnet.data.loaders`; its epoch 0 is read.
+        device: where the model is.
+        precision: "float32", or "bfloat16" for autocast.
+    """
+    was_training = model.training
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        for x, y in loader.epoch(0):
+            logits = model(x).float()
+            correct += (logits.argmax(1) == y).sum()
+            loss += F.cross_entropy(logits, y, reduction="sum")
+    model.train(was_training)
+    return Score(int(correct), loader.num_images, float(loss) / loader.num_images)

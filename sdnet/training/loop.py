@@ -1,0 +1,178 @@
+"""The training loop (Eq. 5 and section 4, "Network training")."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from sdnet.csc import csc_layers
+from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
+from sdnet.training.evaluate import evaluate
+from sdnet.training.schedule import learning_rate_factor
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss became infinite or not a number."""
+
+
+def fit(
+    model: nn.Module,
+    train,
+    test,
+    *,
+    checkpoints: Path,
+    epochs: int,
+    learning_rate: float = 0.1,
+    optimizer: str = "sgd",
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 5e-4,
+    schedule: str = "cosine",
+    milestones: Sequence[float] = (),
+    precision: str = "bfloat16",
+    device: torch.device,
+) -> Iterator[list[dict]]:
+    """Train a network, epoch by epoch, from its last checkpoint if there is one.
+
+    The projected SGD of section 3.2: after each optimiser step every module that has a `project_`
+    method is projected, and every CSC layer renews its step size. A run that was killed goes on from
+    the last whole epoch; on the CPU it ends in the very same weights.
+
+    Args:
+        model: maps images in [0, 1] to logits; moved to `device` and trained in place.
+        train: loader of augmented images, see `sdnet.data.loaders`; epoch k is a function of k alone.
+        test: loader of test images, evaluated after each epoch. Nothing is chosen by it.
+        checkpoints: folder of this run's checkpoints.
+        epochs: number of passes over the training images.
+        learning_rate: the initial one.
+        optimizer: "sgd" or "adam"; momentum and nesterov are those of "sgd".
+        momentum: of SGD.
+        nesterov: Nesterov's form of the momentum.
+        weight_decay: on every parameter.
+        schedule: "cosine", or "multistep" with a tenth of the rate after each milestone.
+        milestones: as shares of the training, 0 to 1.
+        precision: "bfloat16" (autocast) or "float32".
+        device: where to train.
+
+    Yields:
+        after each epoch the whole history, one dict per epoch (columns as in a run's history.csv);
+        once at the start if there is a checkpoint to go on from.
+
+    Raises:
+        TrainingDiverged: if the loss is not finite; the last good checkpoint stays.
+    """
+    model.to(device, memory_format=torch.channels_last).train()
+    make_optimizer = {
+        "sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov),
+        "adam": torch.optim.Adam,
+    }[optimizer]
+    optimiser = make_optimizer(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+
+    def rate(progress: float) -> float:
+        return learning_rate * learning_rate_factor(schedule, progress, milestones)
+
+    history: list[dict] = []
+    if state := latest_checkpoint(checkpoints, device):
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimizer"])
+        _set_random_state(state["random"], device)
+        history = state["history"]
+        yield history
+
+    for epoch in range(len(history), epochs):
+        started = time.perf_counter()
+        counts = _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device)
+        seconds = time.perf_counter() - started
+        if counts["diverged_at"] is not None:
+            raise TrainingDiverged(
+                f"the loss is not finite at epoch {epoch + 1}, step {counts['diverged_at'] + 1} of {len(train)} "
+                f"(learning rate {rate(epoch / epochs):.3g}, {precision}); try a lower learning_rate or "
+                f"precision float32. The checkpoints up to epoch {epoch} are in {checkpoints}"
+            )
+        score = evaluate(model, test, device=device, precision=precision)
+        history = [
+            *history,
+            {
+                "epoch": epoch + 1,
+                "learning_rate": rate(epoch / epochs),
+                "train_loss": counts["loss"],
+                "train_correct": counts["correct"],
+                "train_total": counts["total"],
+                "test_loss": score.loss,
+                "test_correct": score.correct,
+                "test_total": score.total,
+                "train_seconds": seconds,
+                "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+            }
+            | _solver_report(model),
+        ]
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimiser.state_dict(),
+            "random": _random_state(device),
+            "history": history,
+        }
+        save_checkpoint(checkpoints, epoch + 1, state)
+        yield history
+
+
+def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device) -> dict:
+    """One pass over the training images; all counting is on the device, so that no step waits for a number."""
+    set_progress = [m.set_progress for m in model.modules() if hasattr(m, "set_progress")]
+    project = [m.project_ for m in model.modules() if hasattr(m, "project_")]
+    update_step_size = [layer.update_step_size for layer in csc_layers(model)]
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    diverged_at = torch.full((), len(train), device=device)
+    total = 0
+    title = f"epoch {epoch + 1}/{epochs}"
+    batches = tqdm(train.epoch(epoch), title, len(train), leave=False, disable=None)
+    for step, (x, y) in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = rate((epoch + step / len(train)) / epochs)
+        for tell in set_progress:
+            tell(epoch * len(train) + step)
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(x).float()
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
+        optimiser.step()
+        for update in (*project, *update_step_size):
+            update()
+        with torch.no_grad():
+            correct += (logits.argmax(1) == y).sum()
+            loss_sum += loss * len(y)
+            diverged_at = torch.where(loss.isfinite(), diverged_at, diverged_at.clamp_max(step))
+        total += len(y)
+    diverged = int(diverged_at)
+    return {
+        "correct": int(correct),
+        "total": total,
+        "loss": float(loss_sum) / total,
+        "diverged_at": diverged if diverged < len(train) else None,
+    }
+
+
+def _solver_report(model: nn.Module) -> dict[str, float]:
+    """What the network's inner solvers say of this epoch, averaged over the layers that have one."""
+    reports = [m.solver_report() for m in model.modules() if hasattr(m, "solver_report")]
+    return {f"solver_{key}": sum(report[key] for report in reports) / len(reports) for key in (reports or [{}])[0]}
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -1,0 +1,31 @@
+"""Speed and memory, all networks of a data set in turns on one device."""
+
+
+rule benchmark:
+    input:
+        specs=lambda wildcards: [
+            f"{wildcards.root}/runs/{run.name}/spec.json"
+            for run in first_seed(FOLDERS[wildcards.root])
+            if run.dataset == wildcards.dataset
+        ],
+    output:
+        table="{root}/benchmark/{dataset}.csv",
+    log:
+        "{root}/logs/benchmark/{dataset}.log",
+    conda:
+        "../../envs/environment.yaml"
+    # Alone on the machine, or other jobs are in the figures.
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=60,
+    message:
+        "{wildcards.dataset}: speed and memory of every network."
+    shell:
+        "python -m sdnet benchmark {input.specs} --out {output.table} --gpus {resources.gpu} > {log} 2>&1"
+
+
+def first_seed(name):
+    """One run of each network of a preset."""
+    return [run for run in RUNS[name] if run.seed == PRESETS[name].seeds[0]]

@@ -1,0 +1,33 @@
+"""Downloads. A file placed at the output's path by hand is used as it is."""
+
+
+localrules:
+    download,
+
+
+rule download:
+    output:
+        f"{SITE.data_dir}/{{dataset}}.npz",
+    log:
+        "logs/download-{dataset}.log",
+    wildcard_constraints:
+        dataset="|".join(plan.DOWNLOADED),
+    retries: 2
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        checksum=lambda wildcards: SITE.downloads[wildcards.dataset].checksum,
+        urls=lambda wildcards: [
+            f"--url={url}" for url in SITE.downloads[wildcards.dataset].urls
+        ],
+    message:
+        "{wildcards.dataset}: download and check."
+    shell:
+        "python -m sdnet data {wildcards.dataset} {params.urls:q} --checksum {params.checksum} --out {output} 2> {log}"
+
+
+def images_of(run):
+    """The file that a run's images are read from, if Snakemake makes it."""
+    return (
+        [f"{SITE.data_dir}/{run.dataset}.npz"] if run.dataset in plan.DOWNLOADED else []
+    )

@@ -1,0 +1,74 @@
+"""From a resolved experiment to a trained network and what it scores."""
+
+_run = "{root}/runs/{dataset}/{system}/seed{seed}"
+
+
+localrules:
+    spec,
+
+
+def run_of(wildcards):
+    return RUN[_run.format(**wildcards)]
+
+
+# The only way for a setting to reach a run: where the text stays the same, nothing is trained again.
+rule spec:
+    output:
+        f"{_run}/spec.json",
+    log:
+        "{root}/logs/spec/{dataset}-{system}-seed{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        spec=lambda wildcards: run_of(wildcards).spec_json,
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: the resolved experiment."
+    shell:
+        "printf '%s\\n' {params.spec:q} > {output} 2> {log}"
+
+
+rule train:
+    input:
+        spec=f"{_run}/spec.json",
+        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+    output:
+        model=f"{_run}/model.pt",
+        history=f"{_run}/history.csv",
+        environment=f"{_run}/environment.json",
+    log:
+        "{root}/logs/train/{dataset}-{system}-seed{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: run_of(wildcards).gpus,
+        mem_mb=8000,
+        runtime=1440,
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: train."
+    shell:
+        "python -m sdnet train {input.spec} --gpus {resources.gpu} 2> {log}"
+
+
+rule evaluate:
+    input:
+        model=f"{_run}/model.pt",
+        history=f"{_run}/history.csv",
+        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+    output:
+        accuracy=f"{_run}/accuracy.csv",
+        codes=f"{_run}/codes.csv",
+        dictionary=f"{_run}/dictionary.csv",
+    log:
+        "{root}/logs/evaluate/{dataset}-{system}-seed{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: test."
+    shell:
+        "python -m sdnet evaluate $(dirname {input.model}) --gpus {resources.gpu} > {log} 2>&1"

@@ -1,8 +1,8 @@
 """Lets `snakemake --cores 8 --resources gpu=4 all` mean what it says.
 
-Snakemake's options --resources and --config take every word behind them, so that a target there is read as a resource and
-refused. Snakemake imports every package of this name before it parses its arguments; this one moves such targets behind
-a "--". As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
+Snakemake's options --resources and --config take every word behind them, so that a target there is read as a resource
+and refused. Snakemake imports every package of this name before it parses its arguments; this one moves such targets
+behind a "--". As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
 """
 
 import os

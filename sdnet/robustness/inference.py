@@ -1,0 +1,137 @@
+"""Robust inference by Algorithm 1, for any network with CSC layers and any noise.
+
+noise = torch.Generator().manual_seed(0)
+calibration = calibrate(
+    model,
+    training_batches,
+    lambda x, std: (x + std * torch.randn(x.shape, generator=noise)).clamp(0, 1),
+    levels=[0, 0.05, 0.1, 0.2],
+    lambdas=[0.1, 0.2, 0.4, 0.8],
+)
+classes = predict(model, noisy_images, calibration).classes
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdnet.csc import csc_layers, use_lambda
+from sdnet.robustness.calibration import (
+    Calibration,
+    LambdaEstimate,
+    find_peaks,
+    fit_calibration,
+    image_residuals,
+)
+from sdnet.robustness.sweep import as_input, evaluate_at, evaluation_mode, logits_and_residuals
+
+
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    corrupt: Callable[[Tensor, Any], Tensor],
+    levels: Sequence[Any],
+    lambdas: Sequence[float],
+    lambda0: float = 0.1,
+    *,
+    estimator: str = "argmax",
+    method: str = "ordinary",
+    definition: str = "norm",
+) -> Calibration:
+    """Fit lambda(r) for one type of noise, on clean images with labels (steps 4 to 12 of Algorithm 1).
+
+    Args:
+        model: a trained network with CSC layers; takes images in [0, 1], (N, channels, H, W).
+        batches: clean training images and their labels, as `evaluate_at` takes them; read once.
+        corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level.
+        levels: the noise levels C, of any type that `corrupt` understands; two at least.
+        lambdas: the values of lambda to try, ascending.
+        lambda0: the lambda of training.
+        estimator: see `fit_calibration`.
+        method: see `fit_calibration`.
+        definition: of the residual, see `image_residuals`.
+
+    Raises:
+        ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image, or the
+            residuals do not differ between the levels.
+    """
+    if not csc_layers(model):
+        raise ValueError(
+            f"calibrate: {type(model).__name__} has no CSC layer, so there is no lambda to choose; "
+            "give it one with replace_conv2d and train it"
+        )
+    sweeps = [[evaluate_at(model, [(corrupt(x, level), y)], lambdas, lambda0) for level in levels] for x, y in batches]
+    if not sweeps:
+        raise ValueError("calibrate: there is no batch of images")
+    correct = np.concatenate([[sweep.correct for sweep in batch] for batch in sweeps], axis=-1)
+    residuals = np.concatenate(
+        [[image_residuals(sweep.residuals, definition) for sweep in batch] for batch in sweeps], axis=-1
+    )
+    return fit_calibration(
+        residuals.mean(axis=-1),
+        find_peaks(correct, lambdas, seed=0),
+        lambdas,
+        lambda0=lambda0,
+        definition=definition,
+        estimator=estimator,
+        method=method,
+    )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Logits of all images, and the lambda that they were computed with."""
+
+    logits: Tensor  # (N, classes)
+    estimates: tuple[LambdaEstimate, ...]  # one for the data set, or one per batch
+
+    @property
+    def classes(self) -> Tensor:
+        """The predicted class of each image, (N,)."""
+        return self.logits.argmax(dim=1)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, batches: Tensor | Iterable, calibration: Calibration, mode: str = "dataset"
+) -> Prediction:
+    """Classify noisy images at the lambda which their residual asks for (steps 14 and 15 of Algorithm 1).
+
+    Args:
+        model: the network that was calibrated.
+        batches: a tensor of images, or batches of images, or of tuples that begin with them; images as
+            `evaluate_at` takes them.
+        calibration: for the type of noise that the images have.
+        mode: "dataset", one lambda from the mean residual of all images, which are read twice (the paper's);
+            or "batch", one lambda for each batch, from its own residual.
+
+    Raises:
+        ValueError: for an unknown mode, or an iterator, which cannot be read twice, in mode "dataset".
+    """
+    if mode not in ("dataset", "batch"):
+        raise ValueError(f"mode {mode!r} is unknown; choose 'dataset' or 'batch'")
+    batches = [batches] if isinstance(batches, Tensor | np.ndarray) else batches
+    if mode == "batch":
+        parts = [predict(model, [batch], calibration) for batch in batches]
+        return Prediction(torch.cat([p.logits for p in parts]), sum((p.estimates for p in parts), ()))
+    if iter(batches) is batches:
+        raise ValueError("predict: an iterator can be read only once; give a list, a DataLoader or mode='batch'")
+    with evaluation_mode(model):
+        residuals = []
+        for batch in batches:
+            _, norms = logits_and_residuals(model, _images(batch, model), calibration.lambda0)
+            residuals.append(image_residuals(norms.cpu().numpy(), calibration.definition))
+        if not residuals:
+            raise ValueError("predict: there is no batch of images")
+        estimate = calibration.lambda_for(np.concatenate(residuals).mean())
+        with use_lambda(model, estimate.lmbd):
+            logits = torch.cat([model(_images(batch, model)) for batch in batches])
+    return Prediction(logits, (estimate,))
+
+
+def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:
+    return as_input(batch[0] if isinstance(batch, tuple | list) else batch, model)

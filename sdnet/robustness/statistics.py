@@ -1,0 +1,144 @@
+"""How sure an accuracy, or a difference of accuracies on the same images, is.
+
+All of it covers the choice of the images. The variance between trained models is another matter: it takes
+several seeds.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the ends of its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
+    """The accuracy correct / total of one model on `total` images, with its Wilson score interval."""
+    result = stats.binomtest(int(correct), int(total))
+    low, high = result.proportion_ci(confidence, method="wilson")
+    return Interval(float(result.statistic), float(low), float(high))
+
+
+def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
+    """Exact two-sided p of McNemar's test that two models (N,) err equally often on the same images."""
+    first, second = _paired(first, second)
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, *, seed: int, resamples: int = 10_000, confidence: float = 0.95
+) -> Interval:
+    """Accuracy of `first` minus that of `second` on the same images, with its paired bootstrap interval.
+
+    Args:
+        first: bool, (N,), or (cells, N) for several conditions, such as severities, that share the images:
+            then the difference is the mean over the cells, and each bootstrap sample draws the same images
+            for all of them.
+        second: bool, as `first`.
+        seed: of the bootstrap.
+        resamples: number of bootstrap samples.
+        confidence: of the (percentile) interval.
+
+    Raises:
+        ValueError: if the two do not have the same shape.
+    """
+    first, second = _paired(first, second)
+    # Summed over the cells, an image's difference is one of a few whole numbers, so that a bootstrap sample
+    # of the images is a multinomial draw of how often each number occurs.
+    cells, images = np.atleast_2d(first).shape
+    values, counts = np.unique(
+        (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0), return_counts=True
+    )
+    draws = np.random.default_rng(seed).multinomial(images, counts / images, size=resamples)
+    return _percentiles(values @ counts / (cells * images), draws @ values / (cells * images), confidence)
+
+
+def adaptive_difference(
+    correct: np.ndarray,
+    lambdas: Sequence[float],
+    lambda_hat: Sequence[float],
+    lambda_draws: np.ndarray,
+    baseline: np.ndarray,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+) -> Interval:
+    """Accuracy at a fitted lambda minus a baseline, its interval covering the fit and the test images.
+
+    The fitted lambda is not known exactly, since another calibration set would have given another one. Each
+    bootstrap sample takes one of `lambda_draws` and draws the test images anew, the same for all cells.
+    Between the lambdas that were tried, accuracy is interpolated linearly.
+
+    Args:
+        correct: bool, (cells, L, N): is test image i classified correctly at each lambda?
+        lambdas: the L values of lambda, ascending.
+        lambda_hat: the fitted lambda of each cell, (cells,).
+        lambda_draws: (resamples, cells), from `calibration.bootstrap_lambdas`.
+        baseline: bool, (cells, N), for instance `correct` at lambda_0.
+        seed: of the bootstrap over test images.
+        confidence: of the (percentile) interval.
+    """
+    correct, baseline = np.asarray(correct), np.asarray(baseline)
+    gain = correct.astype(np.float32) - baseline[:, None]
+    images = correct.shape[-1]
+
+    def mean_gain(chosen: np.ndarray, weights: np.ndarray) -> float:
+        curves = gain @ weights / images
+        return np.mean([np.interp(x, lambdas, curve) for x, curve in zip(chosen, curves, strict=True)])
+
+    samples = bootstrap_counts(images, len(lambda_draws), seed)
+    draws = [mean_gain(chosen, weights) for chosen, weights in zip(lambda_draws, samples, strict=True)]
+    return _percentiles(mean_gain(lambda_hat, np.ones(images, np.float32)), draws, confidence)
+
+
+def split_half(correct: np.ndarray, lambdas: Sequence[float]) -> tuple[np.ndarray, tuple[float, float]]:
+    """What the best lambda gives, without the bias of choosing and measuring it on the same images.
+
+    The best lambda of the even-numbered images is used for the odd-numbered ones, and the other way round.
+
+    Args:
+        correct: bool, (L, N).
+        lambdas: the L values of lambda, ascending.
+
+    Returns:
+        bool, (N,): is image i classified correctly at the lambda that the other half chose? And the two
+        lambdas, as chosen by the even-numbered and by the odd-numbered images.
+    """
+    correct = np.asarray(correct)
+    by_even, by_odd = (int(np.argmax(correct[:, half::2].mean(axis=1))) for half in (0, 1))
+    chosen = np.empty(correct.shape[-1], dtype=bool)
+    chosen[0::2], chosen[1::2] = correct[by_odd, 0::2], correct[by_even, 1::2]
+    return chosen, (float(lambdas[by_even]), float(lambdas[by_odd]))
+
+
+def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of n images is drawn, (n,) float32, in each of `resamples` bootstrap samples."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float32)
+
+
+def _percentiles(estimate: float, draws: Sequence[float], confidence: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(estimate), float(low), float(high))
+
+
+def _paired(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"the two sets of predictions have shapes {first.shape} and {second.shape}; "
+            "a paired comparison needs the same images in the same order"
+        )
+    return first, second

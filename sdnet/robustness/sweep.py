@@ -1,0 +1,109 @@
+"""Accuracy against lambda, and the residual of the CSC layers, on one set of images (section 4.2, Figure 2)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sdnet.csc import csc_layers, record_residuals, use_lambda
+from sdnet.data.loaders import unit_pixels
+from sdnet.robustness.calibration import check_grid
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Each image's fate at each lambda.
+
+    A model without CSC layers has no lambda: `lambdas` is (nan,), its single row of `correct` is the plain
+    evaluation, and `residuals` has no row.
+    """
+
+    lambdas: np.ndarray  # (L,)
+    correct: np.ndarray  # (L, N) bool
+    residuals: np.ndarray  # (CSC layers, N): ||x - A(z)||_2 at lambda_0, in the units of the layer's input
+
+
+@torch.no_grad()
+def evaluate_at(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]],
+    lambdas: Sequence[float],
+    lambda0: float = 0.1,
+    *,
+    progress: str | None = None,
+) -> Sweep:
+    """Evaluate a network on the same images at several lambdas, and record its residuals at lambda_0.
+
+    Every batch is asked for once and used for all lambdas, so that noise drawn while reading is common to
+    them. The network is evaluated in evaluation mode, on the device it is on, and left as it was found.
+
+    Args:
+        model: takes images in [0, 1], (N, channels, H, W), and gives logits.
+        batches: of images and labels. Images are uint8, (N, H, W, channels), or float in [0, 1],
+            (N, channels, H, W), as arrays or tensors.
+        lambdas: the values to try, ascending.
+        lambda0: the lambda of training.
+        progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
+
+    Raises:
+        ValueError: if lambdas are not ascending, or there is no batch.
+    """
+    has_lambda = bool(csc_layers(model))
+    lambdas = check_grid(lambdas) if has_lambda else np.array([np.nan])
+    correct, residuals = [], []
+    with evaluation_mode(model):
+        for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
+            x = as_input(images, model)
+            y = torch.as_tensor(labels, device=x.device)
+            logits0, norms = logits_and_residuals(model, x, lambda0)
+            hits = []
+            for lmbd in lambdas:
+                logits = logits0
+                if has_lambda and lmbd != lambda0:
+                    with use_lambda(model, lmbd):
+                        logits = model(x)
+                hits.append(logits.argmax(dim=1) == y)
+            correct.append(torch.stack(hits).cpu().numpy())
+            residuals.append(norms.cpu().numpy())
+    if not correct:
+        raise ValueError("evaluate_at: there is no batch; give images, and no iterator that is used up already")
+    return Sweep(lambdas, np.concatenate(correct, axis=1), np.concatenate(residuals, axis=1))
+
+
+def logits_and_residuals(model: nn.Module, x: Tensor, lmbd: float) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and residual norms (CSC layers, N) of one batch (N, channels, H, W) at one lambda."""
+    if not csc_layers(model):
+        return model(x), x.new_empty(0, len(x))
+    with use_lambda(model, lmbd), record_residuals(model) as norms:
+        logits = model(x)
+    return logits, torch.stack(norms)
+
+
+def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
+    """A batch as the network takes it: float in [0, 1], (N, channels, H, W), on the network's device.
+
+    uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1].
+    """
+    parameter = next(model.parameters())
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images.copy())  # torch cannot share what is read-only, as a mapped file is
+    images = images.to(parameter.device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = unit_pixels(images)
+    return images.to(parameter.dtype)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module is in the mode it was in."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode

@@ -1,0 +1,186 @@
+"""The numbers of Algorithm 1 on problems whose answer is known."""
+
+import numpy as np
+import pytest
+
+from sdnet.robustness.calibration import (
+    Peak,
+    argmax,
+    bootstrap_lambdas,
+    find_peaks,
+    fit_calibration,
+    image_residuals,
+    parabola,
+    plateau,
+    released_residuals,
+)
+
+GRID = np.arange(1, 16) / 10  # 0.1 to 1.5, section 4.2
+
+
+def planted(best, n=2000, seed=0, rows=1):
+    """(L, n): image i is correct where a uniform number lies below 0.9 - (lambda - best)^2.
+
+    The number is the image's own, or, with as many rows as there are lambdas, another one for each.
+    """
+    uniform = np.random.default_rng(seed).random((rows, n))
+    return uniform < (0.9 - (GRID - best) ** 2)[:, None]
+
+
+def exact_peak(lmbd, std=0.0):
+    return Peak(lmbd, lmbd, std, std, plateau=(lmbd,), at_grid_end=False)
+
+
+def fit(residuals, best, **options):
+    return fit_calibration(residuals, [exact_peak(b) for b in best], GRID, lambda0=0.1, **options)
+
+
+def test_both_estimators_find_a_planted_maximum():
+    (peak,) = find_peaks(planted(0.33)[None], GRID, seed=0, resamples=200)
+    assert peak.argmax == 0.3
+    assert peak.parabola == pytest.approx(0.33, abs=0.03)
+    assert not peak.at_grid_end
+    assert 0 < peak.parabola_std < 0.05
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_where_lambda_changes_nothing_the_smallest_is_taken_and_none_is_worse(value):
+    (peak,) = find_peaks(np.full((1, 15, 50), bool(value)), GRID, seed=0, resamples=5)
+    assert peak == Peak(0.1, 0.1, 0.0, 0.0, plateau=tuple(GRID), at_grid_end=True)
+
+
+def test_a_parabola_through_exact_accuracies_has_their_vertex():
+    vertices = np.array([0.2, 0.72, 1.31])
+    accuracy = 0.8 - 0.3 * (GRID - vertices[:, None]) ** 2
+    np.testing.assert_allclose(parabola(accuracy, GRID), vertices, atol=1e-9)
+    assert parabola(accuracy[1], GRID) == pytest.approx(0.72, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "expected"),
+    [
+        (GRID, 1.5),  # no curvature
+        (GRID**2, 1.5),  # opens upwards
+        (-((GRID - 2) ** 2), 1.5),  # the vertex lies beyond the grid
+        (-((GRID + 1) ** 2), 0.1),
+    ],
+)
+def test_a_parabola_without_a_vertex_in_the_grid_gives_the_nearest_end(accuracy, expected):
+    assert parabola(accuracy, GRID) == pytest.approx(expected)
+
+
+def test_the_vertex_of_a_flat_parabola_stays_where_it_was_fitted():
+    accuracy = 0.5 + 0.001 * GRID - 0.0001 * GRID**2  # the vertex is at 5
+    accuracy[4] += 0.01  # chance makes 0.5 the best one
+    assert parabola(accuracy, GRID) <= 0.8
+
+
+def test_a_grid_too_short_for_a_parabola_gives_the_best_lambda():
+    assert parabola(np.array([0.1, 0.5]), np.array([0.1, 0.3])) == 0.3
+
+
+def test_ties_go_to_the_smaller_lambda():
+    assert argmax(np.array([0.2, 0.7, 0.7]), GRID[:3]) == 0.2
+
+
+def test_the_plateau_holds_what_is_within_one_paired_standard_error():
+    best, one_lost, two_lost_one_won = np.zeros((3, 100), dtype=bool)
+    best[:50], one_lost[1:50], two_lost_one_won[2:51] = True, True, True
+    # One image worse on balance. Without any other change that is more than sqrt(1 - 1/100) images;
+    # with two more images that changed it is less than sqrt(3 - 1/100).
+    assert plateau(np.array([best, one_lost, two_lost_one_won])).tolist() == [True, False, True]
+
+
+def test_the_bootstrap_standard_deviation_is_that_of_new_images():
+    """Estimated from one sample of 500 images, against 300 samples really drawn anew."""
+    (peak,) = find_peaks(planted(0.65, n=500, rows=15)[None], GRID, seed=0, resamples=300)
+    drawn = [parabola(planted(0.65, n=500, seed=1 + s, rows=15).mean(axis=1), GRID) for s in range(300)]
+    assert peak.parabola_std == pytest.approx(np.std(drawn), rel=0.35)  # one sample knows it this well
+
+
+@pytest.mark.parametrize("method", ["ordinary", "weighted", "theil-sen"])
+@pytest.mark.parametrize("estimator", ["argmax", "parabola"])
+def test_an_exact_line_is_recovered(estimator, method):
+    residuals = np.array([0.05, 0.1, 0.25, 0.5])
+    calibration = fit(residuals, 2 * residuals + 0.1, estimator=estimator, method=method)
+    assert calibration.slope == pytest.approx(2, abs=1e-8)
+    assert calibration.intercept == pytest.approx(0.1, abs=1e-8)
+    assert calibration.r_squared == pytest.approx(1, abs=1e-8)
+
+
+def test_a_prediction_beyond_the_tried_lambdas_is_clamped_and_beyond_the_residuals_extrapolated():
+    residuals = np.array([0.05, 0.1, 0.25, 0.5])
+    calibration = fit(residuals, 2 * residuals + 0.1)
+
+    def flags(residual):
+        estimate = calibration.lambda_for(residual)
+        return round(estimate.lmbd, 8), estimate.clamped, estimate.extrapolated
+
+    assert flags(0.2) == (0.5, False, False)
+    assert flags(0.6) == (1.3, False, True)
+    assert flags(3.0) == (1.5, True, True)
+    assert flags(-1.0) == (0.1, True, True)
+
+
+def test_a_weighted_fit_follows_the_certain_levels_and_theil_sen_ignores_an_outlier():
+    residuals = np.arange(1.0, 8.0)
+    best = 0.1 * residuals + 0.1
+    best[-1] = 0.1
+    peaks = [exact_peak(b, std=0.001) for b in best[:-1]] + [exact_peak(best[-1], std=2.0)]
+    slopes = {
+        method: fit_calibration(residuals, peaks, GRID, lambda0=0.1, method=method).slope
+        for method in ("ordinary", "weighted", "theil-sen")
+    }
+    assert slopes["ordinary"] < 0.05
+    assert slopes["weighted"] == pytest.approx(0.1, rel=0.01)
+    assert slopes["theil-sen"] == pytest.approx(0.1, rel=0.01)
+
+
+def test_levels_that_do_not_differ_in_residual_are_refused():
+    with pytest.raises(ValueError, match=r"all 2 noise levels have the residual 1.*at least two levels"):
+        fit([1.0, 1.0], [0.1, 0.3])
+
+
+def test_unknown_choices_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'mean' is unknown; choose one of argmax, parabola"):
+        fit([1.0, 2.0], [0.1, 0.3], estimator="mean")
+    with pytest.raises(ValueError, match="'lasso' is unknown; choose 'ordinary', 'weighted' or 'theil-sen'"):
+        fit([1.0, 2.0], [0.1, 0.3], method="lasso")
+    with pytest.raises(ValueError, match="'max' is unknown; choose 'norm' or 'squared'"):
+        image_residuals(np.ones((1, 2)), "max")
+
+
+def test_residuals_are_averaged_over_layers_after_squaring():
+    norms = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert image_residuals(norms, "norm").tolist() == [2, 3]
+    assert image_residuals(norms, "squared").tolist() == [5, 10]
+
+
+def test_the_bootstrap_interval_of_lambda_covers_the_truth_and_shrinks_with_more_images():
+    """Levels with residual r and best lambda 0.2 + r; the test residual 0.5 asks for 0.7."""
+
+    def interval_width_and_cover(n):
+        correct = np.array([planted(0.2 + r, n, seed=7) for r in (0.1, 0.3, 0.6, 0.9)])
+        residuals = np.array([[0.1], [0.3], [0.6], [0.9]]) + 0.05 * np.random.default_rng(1).standard_normal(n)
+        draws = bootstrap_lambdas(correct, residuals, GRID, [0.5, 99.0], seed=0, estimator="parabola")
+        assert draws.shape == (200, 2)
+        assert np.all(draws[:, 1] == 1.5)
+        low, high = np.quantile(draws[:, 0], [0.025, 0.975])
+        return high - low, low <= 0.7 <= high
+
+    narrow, covers = interval_width_and_cover(3200)
+    wide, _ = interval_width_and_cover(200)
+    assert covers
+    assert narrow < 0.5 * wide
+
+
+def test_the_released_residual_is_a_running_mean_read_at_the_best_lambda():
+    residuals = np.array([[1.0, 3.0], [5.0, 7.0]])
+    accuracy = np.array([[0.9, 0.8], [0.1, 0.2]])
+    assert released_residuals(residuals, accuracy).tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize("lambdas", [[], [0.3, 0.1], [0.1, 0.1], [-0.1, 0.1], [0.1, float("nan")], 0.1])
+def test_a_grid_that_is_not_ascending_is_refused(lambdas):
+    with pytest.raises(ValueError, match="give at least one, none negative, ascending and each once"):
+        find_peaks(np.ones((1, 2, 3), dtype=bool), lambdas, seed=0)

@@ -1,0 +1,134 @@
+"""Intervals are those of the references, and cover what they should."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sdnet.robustness.statistics import (
+    adaptive_difference,
+    mcnemar_p_value,
+    paired_difference,
+    split_half,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize("correct", [0, 1, 37, 99, 100])
+def test_the_interval_of_an_accuracy_is_wilsons(correct):
+    interval = wilson_interval(correct, 100)
+    z = stats.norm.ppf(0.975)
+    p = correct / 100
+    centre = (p + z**2 / 200) / (1 + z**2 / 100)
+    half = z / (1 + z**2 / 100) * np.sqrt(p * (1 - p) / 100 + z**2 / 40_000)
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+        (p, max(centre - half, 0), min(centre + half, 1)), abs=1e-9
+    )
+
+
+def two_models(n, rng, difference=0.05):
+    """Predictions that share most of their fate: the first is right `difference` more often."""
+    uniform = rng.random(n)
+    first = uniform < 0.7
+    second = np.where(rng.random(n) < 0.1, rng.random(n) < 0.7 - 10 * difference, first)
+    return first, second
+
+
+def test_the_paired_interval_covers_a_planted_difference_and_is_narrower_than_the_unpaired_one():
+    rng = np.random.default_rng(0)
+    covered, widths, unpaired = [], [], []
+    for trial in range(1000):
+        first, second = two_models(400, rng)
+        interval = paired_difference(first, second, seed=trial, resamples=500)
+        covered.append(interval.low <= 0.05 <= interval.high)
+        widths.append(interval.high - interval.low)
+        unpaired.append(2 * 1.96 * np.sqrt((first.var() + second.var()) / 400))
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert np.mean(widths) < 0.7 * np.mean(unpaired)
+
+
+def test_the_multinomial_shortcut_is_the_bootstrap_over_images():
+    """Against scipy's bootstrap, which draws images; both have a standard error of about 1% of the width."""
+    rng = np.random.default_rng(1)
+    first, second = rng.random((3, 300)) < 0.7, rng.random((3, 300)) < 0.6
+    ours = paired_difference(first, second, seed=0, resamples=20_000)
+    per_image = (first.astype(int) - second).mean(axis=0)
+    scipys = stats.bootstrap(
+        (per_image,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    width = scipys.high - scipys.low
+    assert ours.estimate == pytest.approx(per_image.mean())
+    assert (ours.low, ours.high) == pytest.approx(tuple(scipys), abs=0.03 * width)
+
+
+def test_cells_that_share_their_images_are_not_independent():
+    """Five copies of one comparison carry no more information than one."""
+    first, second = two_models(400, np.random.default_rng(3))
+    one = paired_difference(first, second, seed=0)
+    five = paired_difference(np.tile(first, (5, 1)), np.tile(second, (5, 1)), seed=0)
+    assert vars(five) == pytest.approx(vars(one))
+
+
+def test_a_model_compared_with_itself_differs_by_exactly_nothing():
+    first, _ = two_models(100, np.random.default_rng(4))
+    interval = paired_difference(first, first, seed=0)
+    assert (interval.estimate, interval.low, interval.high) == (0, 0, 0)
+    assert mcnemar_p_value(first, first) == 1
+
+
+def test_mcnemar_is_a_sign_test_of_the_discordant_images():
+    first = np.array([1] * 8 + [0] * 1 + [1] * 50, dtype=bool)
+    second = np.array([0] * 8 + [1] * 1 + [1] * 50, dtype=bool)
+    assert mcnemar_p_value(first, second) == pytest.approx(2 * (1 + 9) / 2**9)  # 0 or 1 of 9, both sides
+
+
+def test_predictions_of_different_images_are_refused():
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(4,\).*the same images in the same order"):
+        paired_difference(np.ones(3), np.ones(4), seed=0)
+
+
+def test_split_half_takes_out_the_bias_of_the_best_lambda():
+    """Where no lambda is better than another, the best of 15 looks better than the first; split-half does not."""
+    rng = np.random.default_rng(5)
+    naive, honest = [], []
+    for _ in range(300):
+        correct = rng.random((15, 200)) < 0.5
+        chosen, _ = split_half(correct, np.arange(15))
+        naive.append(correct.mean(axis=1).max() - correct[0].mean())
+        honest.append(chosen.mean() - correct[0].mean())
+    assert np.mean(naive) > 0.04
+    assert abs(np.mean(honest)) < 3 * np.std(honest) / np.sqrt(300)
+
+
+def test_split_half_uses_for_each_half_what_the_other_chose():
+    correct = np.array([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0]], dtype=bool)  # row 0 suits even numbers, row 1 odd ones
+    chosen, lambdas = split_half(correct, [0.1, 0.5])
+    assert lambdas == (0.1, 0.5)
+    assert not chosen.any()
+
+
+def curves(n, seed=0):
+    """(2 cells, 3 lambdas, n): accuracies 0.5, 0.7, 0.6 in both cells."""
+    return np.random.default_rng(seed).random((2, 1, n)) < np.array([0.5, 0.7, 0.6])[:, None]
+
+
+def test_an_exactly_known_lambda_gives_the_paired_interval():
+    correct = curves(500)
+    known = np.full((2000, 2), 0.4)
+    adaptive = adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], known, correct[:, 0], seed=0)
+    paired = paired_difference(correct[:, 1], correct[:, 0], seed=1)
+    assert adaptive.estimate == pytest.approx(paired.estimate)
+    # 2,000 samples: the ends of the interval have a standard error of about 2% of its width
+    assert (adaptive.low, adaptive.high) == pytest.approx(
+        (paired.low, paired.high), abs=0.08 * (paired.high - paired.low)
+    )
+
+
+def test_an_uncertain_lambda_widens_the_interval():
+    correct = curves(500)
+    unknown = np.random.default_rng(1).uniform(0.1, 0.8, (500, 2))
+    uncertain, certain = (
+        adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], draws, correct[:, 0], seed=0)
+        for draws in (unknown, np.full((500, 2), 0.4))
+    )
+    assert uncertain.estimate == certain.estimate
+    assert uncertain.high - uncertain.low > 1.5 * (certain.high - certain.low)

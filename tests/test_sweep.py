@@ -1,0 +1,295 @@
+"""A sweep over lambda measures what it says, leaves the network alone, and Algorithm 1 runs on top of it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_sample_image
+from torch import nn
+
+from sdnet.csc import CSCConv2d, use_lambda
+from sdnet.data.corruptions import corrupt_level
+from sdnet.robustness.inference import calibrate, predict
+from sdnet.robustness.sweep import evaluate_at
+
+LAMBDAS = [0.1, 0.3, 0.6, 1.0]
+
+
+def small_network(in_channels=1, atoms=16, classes=10, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        CSCConv2d(in_channels, atoms, 3, padding=1),
+        nn.BatchNorm2d(atoms),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(16 * atoms, classes),
+    )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """uint8 (1797, 8, 8, 1) and labels."""
+    data = load_digits()
+    return (data.images * 255 / 16).astype(np.uint8)[..., None], data.target
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A small network that reads 95% of the digits it was trained on, in a few seconds."""
+    model, (images, labels) = small_network(), digits
+    x, y = torch.from_numpy(images[:1200]).permute(0, 3, 1, 2) / 255.0, torch.from_numpy(labels[:1200])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        for rows in torch.randperm(1200, generator=generator).split(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+            model[0].project_()
+            model[0].update_step_size()
+    return model.eval()
+
+
+def batches_of(images, labels, *sizes):
+    ends = np.cumsum(sizes)
+    return [(images[e - s : e], labels[e - s : e]) for s, e in zip(sizes, ends, strict=True)]
+
+
+class Watched(nn.Module):
+    """Passes its input on and remembers it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.clone())
+        return x
+
+
+def test_correctness_is_that_of_plain_evaluation_at_each_lambda(trained, digits):
+    images, labels = digits[0][1200:1300], digits[1][1200:1300]
+    sweep = evaluate_at(trained, batches_of(images, labels, 30, 70), LAMBDAS)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0
+    for row, lmbd in zip(sweep.correct, LAMBDAS, strict=True):
+        with torch.no_grad(), use_lambda(trained, lmbd):
+            assert np.array_equal(row, trained(x).argmax(1).numpy() == labels)
+    assert not np.array_equal(sweep.correct[0], sweep.correct[-1])
+
+
+def test_a_sweep_leaves_the_network_as_it_was(digits):
+    model = small_network().train()
+    model[1].eval()  # a frozen batch norm in a network in training mode
+    model[0].lmbd = 0.25
+    before = copy.deepcopy(model.state_dict())
+    evaluate_at(model, batches_of(*digits, 50), LAMBDAS)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model[0].lmbd == 0.25
+    assert [module.training for module in model] == [True, False, True, True, True, True]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_all_lambdas_see_the_same_images_and_each_batch_is_asked_for_once(digits):
+    asked = []
+
+    def noisy_batches():
+        for number, (images, labels) in enumerate(batches_of(*digits, 20, 30)):
+            asked.append(number)
+            yield np.random.default_rng().integers(0, 256, images.shape, np.uint8), labels
+
+    watched = Watched()
+    evaluate_at(nn.Sequential(watched, small_network()), noisy_batches(), LAMBDAS)
+    assert asked == [0, 1]
+    first, second = watched.seen[: len(LAMBDAS)], watched.seen[len(LAMBDAS) :]
+    assert len(first) == len(second) == len(LAMBDAS)
+    assert all(torch.equal(x, first[0]) for x in first)
+    assert all(torch.equal(x, second[0]) for x in second)
+
+
+def test_a_layer_that_explains_nothing_leaves_the_image_as_its_residual(digits):
+    model = small_network()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    images, labels = digits[0][:10], digits[1][:10]
+    sweep = evaluate_at(model, [(images, labels)], LAMBDAS)
+    expected = np.linalg.norm(images.reshape(10, -1) / 255.0, axis=1)
+    np.testing.assert_allclose(sweep.residuals, expected[None], rtol=1e-5)  # float32
+
+
+def test_residuals_belong_to_images_whatever_the_batches_the_calls_before_and_the_lambda_set(trained, digits):
+    once = evaluate_at(trained, batches_of(*digits, 60), LAMBDAS)
+    again = evaluate_at(trained, batches_of(*digits, 60), LAMBDAS)
+    assert np.array_equal(once.residuals, again.residuals)
+    with use_lambda(trained, 0.9):
+        elsewhere = evaluate_at(trained, batches_of(*digits, 7, 53), [0.5, 1.0])
+    np.testing.assert_allclose(elsewhere.residuals, once.residuals, rtol=1e-5)  # float32, other batch shapes
+    at_half = evaluate_at(trained, batches_of(*digits, 60), LAMBDAS, lambda0=0.5)
+    assert np.all(at_half.residuals > once.residuals)
+
+
+def test_bytes_and_unit_floats_are_the_same_images(trained, digits):
+    images, labels = digits[0][:40], digits[1][:40]
+    floats = torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0
+    from_bytes = evaluate_at(trained, [(images, labels)], LAMBDAS)
+    from_floats = evaluate_at(trained, [(floats, torch.from_numpy(labels))], LAMBDAS)
+    assert np.array_equal(from_bytes.correct, from_floats.correct)
+    np.testing.assert_allclose(from_bytes.residuals, from_floats.residuals, rtol=1e-5)  # other memory layout
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_mapped_read_only_from_a_file_are_read_without_a_warning(trained, digits, tmp_path):
+    np.save(tmp_path / "images.npy", digits[0][:40])
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    from_file = evaluate_at(trained, [(images, digits[1][:40])], LAMBDAS)
+    assert np.array_equal(from_file.correct, evaluate_at(trained, batches_of(*digits, 40), LAMBDAS).correct)
+
+
+def test_a_network_without_csc_layers_is_evaluated_once(digits):
+    watched = Watched()
+    model = nn.Sequential(watched, nn.Flatten(), nn.Linear(64, 10))
+    sweep = evaluate_at(model, batches_of(*digits, 20, 30), LAMBDAS)
+    assert len(watched.seen) == 2
+    assert np.isnan(sweep.lambdas).tolist() == [True]
+    assert sweep.correct.shape == (1, 50)
+    assert sweep.residuals.shape == (0, 50)
+
+
+def test_every_csc_layer_has_a_row_of_residuals(digits):
+    model = nn.Sequential(CSCConv2d(1, 4, 3, padding=1), small_network(in_channels=4))
+    sweep = evaluate_at(model, batches_of(*digits, 20), LAMBDAS)
+    assert sweep.residuals.shape == (2, 20)
+    assert not np.allclose(*sweep.residuals)
+
+
+def test_what_cannot_be_swept_is_refused_in_one_sentence(trained, digits):
+    with pytest.raises(ValueError, match="there is no batch"):
+        evaluate_at(trained, [], LAMBDAS)
+    with pytest.raises(ValueError, match=r"\[0\.3, 0\.1\]; give at least one, none negative, ascending"):
+        evaluate_at(trained, batches_of(*digits, 10), [0.3, 0.1])
+
+
+def test_a_larger_lambda_gives_a_sparser_code_and_in_the_end_no_information(trained, digits):
+    images, labels = digits[0][1200:], digits[1][1200:]
+    x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0
+    zeros = []
+    for lmbd in (0.1, 0.5, 1.0, 5.0):
+        with torch.no_grad(), use_lambda(trained, lmbd):
+            zeros.append((trained[0](x) == 0).float().mean().item())
+    assert np.all(np.diff(zeros) > 0)
+    sweep = evaluate_at(trained, [(images, labels)], [0.1, 5.0])
+    assert sweep.correct[0].mean() > 0.85
+    assert sweep.correct[1].mean() < 0.2
+
+
+def test_the_squared_residual_of_photographs_is_linear_in_the_power_of_the_noise():
+    """As Table 2 implies: R^2 > .99 in sigma^2, up to sigma = 0.10, and clearly less in sigma."""
+    photograph = load_sample_image("china.jpg")
+    patches = np.stack([photograph[r : r + 32, c : c + 32] for r in range(0, 320, 40) for c in range(0, 320, 40)])
+    sigma = np.array([0, 0.02, 0.04, 0.06, 0.08, 0.10])
+    normalize = nn.BatchNorm2d(3, affine=False)  # of standard deviation 1/4, about that of CIFAR-10
+    normalize.running_mean.fill_(0.5)
+    normalize.running_var.fill_(1 / 16)
+    model = nn.Sequential(normalize, small_network(in_channels=3, atoms=32))
+    labels = np.zeros(len(patches), dtype=int)
+    squared = [
+        np.square(
+            evaluate_at(model, [(corrupt_level(patches, "gaussian", s, seed=0, slot=100), labels)], [0.1]).residuals
+        ).mean()
+        for s in sigma
+    ]
+    assert np.corrcoef(sigma**2, squared)[0, 1] ** 2 > 0.99
+    assert np.corrcoef(sigma, squared)[0, 1] ** 2 < 0.96
+
+
+class AtomDetector(nn.Module):
+    """Says which atom an image consists of, by the sum of its code channels: noise adds to all of them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.csc = CSCConv2d(1, 4, 3, padding=1, nonnegative=True)
+
+    def forward(self, x):
+        return self.csc(x).sum(dim=(2, 3))
+
+
+def atom_images(detector, n, seed):
+    """Images (n, 1, 8, 8) with one atom each, somewhere, and which it is."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (n,), generator=generator)
+    row, column = torch.randint(1, 7, (2, n), generator=generator)
+    codes = torch.zeros(n, 4, 8, 8)
+    codes[torch.arange(n), labels, row, column] = 2
+    with torch.no_grad():
+        return detector.csc.reconstruct(codes, (8, 8)), labels
+
+
+def add_noise(x, std, seed=0):
+    return x + std * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return AtomDetector().eval()
+
+
+@pytest.fixture(scope="module")
+def calibration(detector):
+    x, y = atom_images(detector, 800, seed=1)
+    batches = zip(x.split(300), y.split(300), strict=True)  # an iterator will do: it is read once
+    grid = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2]
+    return calibrate(detector, batches, add_noise, levels=[0, 0.05, 0.1, 0.2, 0.3], lambdas=grid)
+
+
+def test_noisier_images_ask_for_a_larger_lambda_and_gain_by_it(detector, calibration):
+    clean, y = atom_images(detector, 400, seed=2)
+    chosen = []
+    for std, least_gain in ((0.08, 0.1), (0.25, 0.3)):
+        x = add_noise(clean, std, seed=2)
+        prediction = predict(detector, x, calibration)
+        with torch.no_grad():
+            fixed = (detector(x).argmax(1) == y).float().mean()
+        assert (prediction.classes == y).float().mean() > fixed + least_gain
+        chosen.append(prediction.estimates[0].lmbd)
+    assert 0.1 < chosen[0] < chosen[1] < 1.2
+    assert calibration.r_squared > 0.8
+
+
+def test_a_data_set_is_predicted_at_the_lambda_of_the_mean_residual_of_its_images(detector, calibration):
+    """The mean over images, not over batches; and not at the residual of another lambda."""
+    x, y = atom_images(detector, 90, seed=2)
+    x = torch.cat([x[:10], add_noise(x[10:], 0.2, seed=2)])
+    prediction = predict(detector, [x[:10], x[10:]], calibration)
+    (estimate,) = prediction.estimates
+    residuals = evaluate_at(detector, [(x, y)], [0.1]).residuals
+    assert estimate.residual == pytest.approx(residuals.mean(), rel=1e-6)
+    assert estimate == calibration.lambda_for(estimate.residual)
+    with torch.no_grad(), use_lambda(detector, estimate.lmbd):
+        torch.testing.assert_close(prediction.logits, detector(x))
+
+
+def test_each_batch_can_have_its_own_lambda(detector, calibration):
+    x, y = atom_images(detector, 100, seed=2)
+    mixed = [(add_noise(x[:50], 0.05), y[:50]), (add_noise(x[50:], 0.25), y[50:])]
+    prediction = predict(detector, iter(mixed), calibration, mode="batch")
+    apart = [predict(detector, images, calibration) for images, _ in mixed]
+    assert prediction.estimates == (apart[0].estimates[0], apart[1].estimates[0])
+    assert prediction.estimates[0].lmbd < prediction.estimates[1].lmbd
+    assert torch.equal(prediction.logits, torch.cat([p.logits for p in apart]))
+
+
+def test_algorithm_1_refuses_what_it_cannot_do(detector, calibration):
+    x, y = atom_images(detector, 20, seed=2)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ValueError, match="Sequential has no CSC layer, so there is no lambda to choose"):
+        calibrate(plain, [(x, y)], add_noise, [0, 0.1], LAMBDAS)
+    with pytest.raises(ValueError, match="there is no batch of images"):
+        calibrate(detector, [], add_noise, [0, 0.1], LAMBDAS)
+    with pytest.raises(ValueError, match="there is no batch of images"):
+        predict(detector, [], calibration)
+    with pytest.raises(ValueError, match=r"an iterator can be read only once; give a list, a DataLoader or mode"):
+        predict(detector, iter([x]), calibration)
+    with pytest.raises(ValueError, match="mode 'image' is unknown; choose 'dataset' or 'batch'"):
+        predict(detector, x, calibration, mode="image")

@@ -54,6 +54,7 @@ wildcard_constraints:
 include: "workflow/rules/devices.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/robustness.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
 

@@ -26,10 +26,10 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["cifar10", "cifar100"]))
+@click.argument("name", type=click.Choice(["cifar10", "cifar100", "cifar10-c", "cifar100-c"]))
 @click.option("--url", "urls", multiple=True, help="Address of the archive; repeatable, tried in order.")
 @click.option("--checksum", help="Of the archive: md5:... or sha256:...")
-@click.option("--out", type=PathType, help="The .npz to write.  [default: data/<name>.npz]")
+@click.option("--out", type=PathType, help="The .npz to write, or the folder of the noisy images.")
 def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | None) -> None:
     """Download a data set, check it, and pack it for loading; config/config.yaml says from where."""
     from sdnet.commands.data import data
@@ -39,7 +39,7 @@ def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | Non
 
         download = load_site(read_yaml(Path("config/config.yaml"))).downloads[name]
         urls, checksum = urls or tuple(download.urls), checksum or download.checksum
-    data(name, urls, checksum, out or Path(f"data/{name}.npz"))
+    data(name, urls, checksum, out or Path("data", name if name.endswith("-c") else f"{name}.npz"))
 
 
 @cli.command()
@@ -62,6 +62,70 @@ def evaluate(run: Path, data_path: Path | None, gpus: int) -> None:
     from sdnet.commands.evaluate import evaluate
 
     evaluate(run, data_path, gpus)
+
+
+def noise_options(command):
+    """The options that say which noise is meant, and at which lambdas."""
+    options = [
+        click.option("--noise", required=True, type=click.Choice(["gaussian", "shot", "speckle", "impulse"])),
+        click.option("--lambdas", required=True, help="Sparsity weights to try, ascending, with commas between."),
+        click.option("--scale", type=click.Choice(["cifar", "imagenet"]), default="cifar", show_default=True),
+        click.option("--noise-seed", default=0, show_default=True, help="Of generated noise."),
+        click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
+        click.option("--images", type=click.IntRange(1), help="Test images, class-balanced.  [default: all]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers in a list with commas between."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--lambdas: given {text!r}; must be numbers with commas between, such as 0.1,0.5,1") from None
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@noise_options
+@gpus_option
+def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
+    """Accuracy of the trained network in the folder RUN against lambda, under one noise (Figure 2)."""
+    from sdnet.commands.noisy import Noise
+    from sdnet.commands.sweep import sweep
+
+    sweep(run, data_path, Noise(noise, scale, noise_seed, official), numbers(lambdas), images, gpus)
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@noise_options
+@click.option("--levels", type=click.Choice(["interleaved", "released"]), default="interleaved", show_default=True)
+@click.option("--calibration-images", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--variants", default="paper", show_default=True, help="Readings of Algorithm 1, with commas between.")
+@gpus_option
+def calibrate(
+    run, data_path, noise, lambdas, scale, noise_seed, official, images, levels, calibration_images, variants, gpus
+) -> None:
+    """Algorithm 1 for the network in the folder RUN, which has been swept: fit lambda(r), and test with it."""
+    from sdnet.commands.calibrate import calibrate
+    from sdnet.commands.noisy import Noise
+
+    calibrate(
+        run,
+        data_path,
+        Noise(noise, scale, noise_seed, official),
+        numbers(lambdas),
+        levels=levels,
+        images=calibration_images,
+        limit=images,
+        variants=variants.split(","),
+        gpus=gpus,
+    )
 
 
 @cli.command()

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments.labels import dataset_label, system_label
 
 COLUMN_WIDTH = 3.3  # inches, of a two-column page
+PAGE_WIDTH = 6.9
 LINES = (0.78, 0.86, 0.94)  # a light blue that no grey atom runs into
 
 
@@ -73,6 +75,92 @@ def code_histograms(codes: pd.DataFrame, note: str) -> Figure:
         axis.set(xlabel="code entry", ylabel="share of entries (%)")
         axis.set_title(f"{system_label(system)}\n{dataset_label(dataset)}", fontsize="small", pad=14)
         sns.despine(ax=axis)
+    return figure
+
+
+def lambda_curves(sweep: pd.DataFrame, note: str) -> Figure:
+    """Figure 2: accuracy against lambda, one panel per noise and one curve per severity.
+
+    A dot marks each curve's maximum, the dotted line the lambda of training; bands are the standard deviation
+    over seeds, or, of a single one, the 95% Wilson interval over the images.
+
+    Args:
+        sweep: rows of sweep-<noise>.csv.
+        note: printed below: the images and the scale.
+    """
+    return _noise_grid(sweep, note, "accuracy (%)", "λ", _draw_lambda_curves)
+
+
+def _draw_lambda_curves(axis: plt.Axes, rows: pd.DataFrame) -> None:
+    colours = sns.color_palette("viridis", 5)
+    for severity, curve in rows.groupby("severity"):
+        percent = 100 * curve.correct / curve.total
+        by_lambda = percent.groupby(curve["lambda"]).agg(["mean", "std", "count"])
+        if by_lambda["count"].max() > 1:
+            low, high = by_lambda["mean"] - by_lambda["std"], by_lambda["mean"] + by_lambda["std"]
+        else:
+            counts = curve.set_index("lambda")
+            low, high = (100 * end for end in proportion_confint(counts.correct, counts.total, method="wilson"))
+        colour = colours[severity - 1]
+        axis.plot(by_lambda.index, by_lambda["mean"], color=colour, linewidth=1, label=f"level {severity - 1}")
+        axis.fill_between(by_lambda.index, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(by_lambda["mean"].idxmax(), by_lambda["mean"].max(), "o", color=colour, markersize=3.5)
+    axis.axvline(rows.lambda0.iloc[0], color="0.5", linestyle=":", linewidth=1)
+
+
+def best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
+    """The best lambda of each run, noise and severity, and its gain over that of training, in percentage points."""
+    keys = ["dataset", "system", "seed", "noise", "severity"]
+    sweep = sweep.assign(percent=100 * sweep.correct / sweep.total)
+    best = sweep.loc[sweep.groupby(keys, sort=False).percent.idxmax()].set_index(keys)
+    trained = sweep[np.isclose(sweep["lambda"], sweep.lambda0)].set_index(keys).percent
+    return best[["lambda", "percent"]].assign(gain=best.percent - trained).reset_index()
+
+
+def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
+    """Figure 3: the best lambda against the residual, a cross per noise level, with the fitted line.
+
+    Bars are the bootstrap standard deviation of the best lambda. Of several seeds the first is drawn.
+
+    Args:
+        peaks: rows of peaks-<noise>.csv, of one variant.
+        lines: rows of lines-<noise>.csv, of the same variant.
+        note: printed below: the images and the scale.
+    """
+
+    def draw(axis: plt.Axes, rows: pd.DataFrame) -> None:
+        run = rows.iloc[0]
+        same = (lines[["dataset", "system", "seed", "noise"]] == run[["dataset", "system", "seed", "noise"]]).all(
+            axis=1
+        )
+        line = lines[same].iloc[0]
+        ends = np.array([rows.residual.min(), rows.residual.max()])
+        axis.plot(ends, line.slope * ends + line.intercept, color="0.2", linewidth=1)
+        axis.errorbar(
+            rows.residual, rows["lambda"], rows.lambda_std, fmt="x", color="C3", markersize=5, linewidth=0.6, capsize=0
+        )
+        axis.text(0.04, 0.93, f"R² = {line.r_squared:.2f}", transform=axis.transAxes, va="top", fontsize="small")
+
+    first = peaks[peaks.seed == peaks.groupby(["dataset", "system"]).seed.transform("min")]
+    return _noise_grid(first, note, "best λ", "residual ‖x − A(z)‖", draw)
+
+
+def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -> Figure:
+    """A panel per noise, from left to right, and a row of panels per data set and network."""
+    noises = list(rows.noise.unique())
+    systems = list(rows.groupby(["dataset", "system"], sort=False))
+    size = (PAGE_WIDTH * len(noises) / 4, 1.75 * len(systems) + 0.25)
+    figure, axes = plt.subplots(len(systems), len(noises), figsize=size, squeeze=False, layout="constrained")
+    for line, ((dataset, system), of_system) in zip(axes, systems, strict=True):
+        for axis, noise in zip(line, noises, strict=True):
+            draw(axis, of_system[of_system.noise == noise])
+            axis.set_title(noise.capitalize() if line is axes[0] else "", fontsize="small")
+            axis.set_xlabel(xlabel if line is axes[-1] else "")
+            sns.despine(ax=axis)
+        line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\n{ylabel}", fontsize="small")
+    if axes[0, 0].get_legend_handles_labels()[0]:
+        axes[0, -1].legend(frameon=False, fontsize="xx-small", handlelength=1.2, loc="best")
+    figure.supxlabel(note, fontsize="xx-small", color="0.4", wrap=True)
     return figure
 
 

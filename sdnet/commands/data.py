@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
-from sdnet.data.cifar import convert
+from sdnet.data import cifar, cifar_c
 from sdnet.data.download import fetch
 
 
 def data(name: str, urls: tuple[str, ...], checksum: str, out: Path) -> None:
-    """Fetch the archive of cifar10 or cifar100, check it, and write its images to one .npz file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    archive = fetch(list(urls), checksum, out.parent / f"{name}-python.tar.gz")
-    convert(archive, name, out)
+    """Fetch an archive, check it, and write its images: to one .npz file, or, of the noisy ones, to a folder."""
+    if name.endswith("-c"):
+        official = cifar_c.ARCHIVES[name.removesuffix("-c")]
+        archive = fetch(list(urls), checksum, out.parent / f"{official.name}.tar")
+        cifar_c.extract(archive, out, official.members_md5)
+    else:
+        archive = fetch(list(urls), checksum, out.parent / f"{name}-python.tar.gz")
+        cifar.convert(archive, name, out)

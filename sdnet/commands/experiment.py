@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdnet.data.datasets import INFO, load, subset
+from sdnet.data.datasets import INFO, Images, load, subset
 from sdnet.data.folders import FolderLoader
 from sdnet.data.loaders import DeviceLoader
 from sdnet.models import Normalize, build
@@ -49,7 +49,7 @@ def read_spec(path: Path) -> dict:
 
 
 def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
-    """The images of a run.
+    """The images of a run, in batches on a device.
 
     Args:
         spec: as from `read_spec`.
@@ -58,34 +58,23 @@ def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
         device: where batches are made.
     """
     wanted = spec["dataset"]
-    name, seed, batch_size = wanted["name"], spec["seed"], spec["training"]["batch_size"]
-    info = INFO[name]
-    if name in ("imagenet", "folder"):
-        if not (path := path or os.environ.get(f"SDNET_{name.upper()}_ROOT")):
-            raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
-        options = {"image_size": wanted["image_size"] or info.size, "workers": min(8, os.cpu_count() or 1)}
-        train = FolderLoader(
-            Path(path),
+    seed, batch_size = spec["seed"], spec["training"]["batch_size"]
+    if wanted["name"] in ("imagenet", "folder"):
+        train = open_folder(
+            spec,
+            path,
             "train",
             batch_size=batch_size,
             augment=True,
             seed=seed,
             limit=wanted["train_images"],
             device=device,
-            **options,
         )
-        test = FolderLoader(
-            Path(path),
-            "val",
-            batch_size=EVALUATION_BATCH,
-            augment=False,
-            limit=wanted["test_images"],
-            device=device,
-            **options,
-        )
+        test = open_folder(spec, path, "val", augment=False, limit=wanted["test_images"], device=device)
         return Data(train, test, tuple(train.classes), f"local folder of {len(train.classes)} classes")
-    images = load(name, path or Path(os.environ.get("SDNET_DATA_DIR", "data"), f"{name}.npz"))
+    images = open_images(spec, path)
     images = subset(images, wanted["train_images"], wanted["test_images"], seed=0)  # the same ones for every seed
+    info = INFO[wanted["name"]]
     train = DeviceLoader(
         images.train_images,
         images.train_labels,
@@ -100,6 +89,23 @@ def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
         images.test_images, images.test_labels, batch_size=EVALUATION_BATCH, device=device, augment=False
     )
     return Data(train, test, images.classes, images.source)
+
+
+def open_images(spec: dict, path: Path | None) -> Images:
+    """All images of a data set that fits in memory; `path` as in `open_data`."""
+    name = spec["dataset"]["name"]
+    return load(name, path or Path(os.environ.get("SDNET_DATA_DIR", "data"), f"{name}.npz"))
+
+
+def open_folder(
+    spec: dict, path: Path | None, split: str, *, batch_size: int = EVALUATION_BATCH, **options
+) -> FolderLoader:
+    """One split of a data set that is a tree of class folders; `path` as in `open_data`."""
+    name, size = spec["dataset"]["name"], spec["dataset"]["image_size"] or INFO[spec["dataset"]["name"]].size
+    if not (root := path or os.environ.get(f"SDNET_{name.upper()}_ROOT")):
+        raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
+    workers = min(8, os.cpu_count() or 1)
+    return FolderLoader(Path(root), split, image_size=size, batch_size=batch_size, workers=workers, **options)
 
 
 def build_model(spec: dict, num_classes: int) -> nn.Sequential:

@@ -17,7 +17,8 @@ class _SocketKernelManager(AsyncKernelManager):
     def __init__(self, **options):
         super().__init__(**options)
         self.transport = "ipc"
-        self.ip = str(Path(tempfile.mkdtemp(prefix="sdnet-")) / "kernel")  # prefix of the sockets' names
+        self._folder = tempfile.TemporaryDirectory(prefix="sdnet-")  # removed with this object
+        self.ip = str(Path(self._folder.name) / "kernel")  # prefix of the sockets' names
 
 
 def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Path) -> None:

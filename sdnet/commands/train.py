@@ -1,5 +1,6 @@
 """Train one run."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from filelock import FileLock, Timeout
 from sdnet.commands.experiment import build_model, choose_device, device_name, open_data, read_spec, save_model
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
-from sdnet.experiments.plan import digest
 from sdnet.experiments.tracking import Tracker
 from sdnet.training.loop import fit
 
@@ -24,7 +24,7 @@ def train(spec_path: Path, data_path: Path | None, gpus: int) -> None:
         about = environment.describe(device_name(device)) | {"data_source": data.source}
         tracker = Tracker(folder, {"commit": str(about["commit"]), "device": about["device"]})
         recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
-        checkpoints = folder / "checkpoints" / digest(spec)
+        checkpoints = folder / "checkpoints" / _digest(spec)
         try:
             for history in fit(model, data.train, data.test, checkpoints=checkpoints, device=device, **recipe):
                 results.write(folder / "history.csv", "history", history)
@@ -52,6 +52,11 @@ def _only_process(path: Path) -> FileLock:
     except Timeout:
         print(f"{path.parent}: another process trains this run; waiting for it to end", file=sys.stderr)
     return lock
+
+
+def _digest(spec: dict) -> str:
+    """A short name of a resolved experiment: changed settings never go on from the checkpoints of the old ones."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _report(history: list[dict], epochs: int) -> None:

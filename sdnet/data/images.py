@@ -33,18 +33,21 @@ def subset(images: Images, train_images: int | None, test_images: int | None, se
         ValueError: if a number is below 1 or above the number of images there are.
     """
     parts = {}
-    for stream, (split, count) in enumerate({"train": train_images, "test": test_images}.items()):
-        if count is None:
-            continue
-        labels = getattr(images, f"{split}_labels")
-        if not 1 <= count <= len(labels):
-            raise ValueError(
-                f"subset: {count} {split} images asked for; there are {len(labels)}, choose 1 to {len(labels)}."
-            )
-        chosen = balanced_indices(labels, count, np.random.default_rng([seed, stream]))
-        parts[f"{split}_images"] = getattr(images, f"{split}_images")[chosen]
-        parts[f"{split}_labels"] = labels[chosen]
+    for split, count in {"train": train_images, "test": test_images}.items():
+        chosen = subset_indices(getattr(images, f"{split}_labels"), split, count, seed)
+        parts |= {f"{split}_{kind}": getattr(images, f"{split}_{kind}")[chosen] for kind in ("images", "labels")}
     return replace(images, **parts)
+
+
+def subset_indices(labels: np.ndarray, split: str, count: int | None, seed: int) -> np.ndarray:
+    """Which items of a split, "train" or "test", `subset` keeps."""
+    if count is None:
+        return np.arange(len(labels))
+    if not 1 <= count <= len(labels):
+        raise ValueError(
+            f"subset: {count} {split} images asked for; there are {len(labels)}, choose 1 to {len(labels)}."
+        )
+    return balanced_indices(labels, count, np.random.default_rng([seed, ("train", "test").index(split)]))
 
 
 def balanced_indices(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -14,38 +14,48 @@ from filelock import FileLock, Timeout
 
 POLL_SECONDS = 0.5
 LOCKS = Path(tempfile.gettempdir()) / f"sdnet-gpu-{socket.gethostname()}"
+STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID")
+
+Device = int | str  # the index of nvidia-smi; the UUID of a part of a device (MIG), which has none
 
 
-def installed() -> list[int]:
-    """Indices of this machine's NVIDIA devices; empty without a driver."""
+def installed() -> dict[str, int]:
+    """The UUID and index of each of this machine's NVIDIA devices; empty without a driver."""
     try:
-        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        query = ["nvidia-smi", "--query-gpu=uuid,index", "--format=csv,noheader"]
         listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return [int(line) for line in listed.split()]
+        return {}
+    return {uuid: int(index) for uuid, index in (line.split(",") for line in listed.splitlines())}
 
 
-def visible() -> list[int]:
+def visible() -> list[Device]:
     """The installed devices that CUDA_VISIBLE_DEVICES, where it is set, leaves to this process."""
     outer = os.environ.get("CUDA_VISIBLE_DEVICES")
     if outer is None:
-        return installed()
-    return [int(index) for index in outer.split(",") if index.strip().isdigit()]
+        return list(installed().values())
+    names = [name.strip() for name in outer.split(",")]
+    index = installed() if "GPU-" in outer else {}
+    return [
+        int(name) if name.isdigit() else next((i for uuid, i in index.items() if uuid.startswith(name)), name)
+        for name in names
+        if name.isdigit() or name.startswith(("GPU-", "MIG-"))
+    ]
 
 
 @contextlib.contextmanager
-def lease(count: int, *, available: Sequence[int] | None = None) -> Iterator[tuple[int, ...]]:
+def lease(count: int, *, available: Sequence[Device] | None = None) -> Iterator[tuple[Device, ...]]:
     """Hold `count` devices that no other lease on this machine holds; wait for them if need be.
 
     Each device has a lock file, held by this process: the kernel frees it the instant the process
-    ends, however it ends. Waiting is first come, first served, so that a job of several devices is
-    not passed over for ever. Inside, CUDA_VISIBLE_DEVICES names the devices: enter before the first
-    use of CUDA. A scheduler's own assignment (Slurm) is taken as it is.
+    ends, however it ends. Jobs choose one after another, so that a job of several devices is not
+    passed over for ever by smaller ones. Inside, CUDA_VISIBLE_DEVICES names the devices: enter
+    before the first use of CUDA. What a scheduler (Slurm) has assigned is shared out in the same
+    way among the processes of that job alone.
 
     Args:
         count: how many devices; 0 for the CPU.
-        available: indices to choose from; by default those visible to this process.
+        available: devices to choose from; by default those visible to this process.
 
     Yields:
         the indices; fewer than `count` if there are fewer, empty on a machine without a GPU.
@@ -56,40 +66,67 @@ def lease(count: int, *, available: Sequence[int] | None = None) -> Iterator[tup
     if count < 0:
         raise ValueError(f"lease: count is {count}; it must be 0 (the CPU) or more")
     pool = visible() if available is None else list(available)
-    if available is None and "SLURM_JOB_ID" in os.environ:
-        yield tuple(pool)
-        return
     with contextlib.ExitStack() as locks:
         held = _acquire(min(count, len(pool)), pool, locks)
-        previous = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of nvidia-smi
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, held))
+        new = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, held))}
+        previous = {name: os.environ.get(name) for name in new}
+        os.environ.update(new)
         try:
             yield held
         finally:
-            if previous is None:
-                del os.environ["CUDA_VISIBLE_DEVICES"]
-            else:
-                os.environ["CUDA_VISIBLE_DEVICES"] = previous
+            for name, value in previous.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
-def _acquire(count: int, pool: list[int], locks: contextlib.ExitStack) -> tuple[int, ...]:
+def _acquire(count: int, pool: list[Device], locks: contextlib.ExitStack) -> tuple[Device, ...]:
     if count == 0:
         return ()
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    held: list[int] = []
-    told = False
-    # Whoever holds the gate collects devices as they come free; the others queue behind it.
-    with FileLock(LOCKS / "gate"):
+    folder = _lock_folder()
+    held: list[Device] = []
+    with contextlib.ExitStack() as turn:
+        # Whoever holds the gate collects devices as they come free; the others queue behind it.
+        gate = _lock(folder / "gate")
+        if not _try(gate, turn, timeout=POLL_SECONDS):
+            _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
+            turn.enter_context(gate)
+        told = False
         while True:
             for device in pool:
-                if device not in held and len(held) < count:
-                    with contextlib.suppress(Timeout):
-                        locks.enter_context(FileLock(LOCKS / str(device)).acquire(blocking=False))
-                        held.append(device)
-            if len(held) == count:
-                return tuple(sorted(held))
+                if device not in held and _try(_lock(folder / str(device)), locks):
+                    held.append(device)
+                if len(held) == count:
+                    return tuple(device for device in pool if device in held)
             if not told:
-                print(f"waiting for {count - len(held)} of {count} GPUs, all {len(pool)} busy", file=sys.stderr)
+                _say(f"waiting for {count - len(held)} of {count} GPUs; {len(pool) - len(held)} of {len(pool)} in use")
                 told = True
             time.sleep(POLL_SECONDS)
+
+
+def _lock_folder() -> Path:
+    """One for the machine, of all its users; one for each Slurm job, whose devices Slurm may number from 0."""
+    folder = LOCKS
+    if "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ:
+        folder = LOCKS.with_name("-".join([LOCKS.name, *(os.environ[name] for name in STEP if name in os.environ)]))
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # it is another user's, who has opened it
+        folder.chmod(0o777)
+    return folder
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path, mode=0o666)
+
+
+def _try(lock: FileLock, held: contextlib.ExitStack, timeout: float = 0) -> bool:
+    try:
+        held.enter_context(lock.acquire(timeout=timeout))
+    except Timeout:
+        return False
+    return True
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

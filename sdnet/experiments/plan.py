@@ -12,8 +12,12 @@ DOWNLOADED = ("cifar10", "cifar100")
 # Systems of each table and figure; those that a preset has are shown.
 TABLES = {
     "table1": ("resnet18", "resnet34", "sdnet18", "sdnet34"),
+    "table2": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
+    "table3": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
 FIGURES = {
+    "figure2": ("sdnet18", "sdnet18-nonnegative"),
+    "figure3": ("sdnet18", "sdnet18-nonnegative"),
     "figure5": ("sdnet18", "sdnet18-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
 }
@@ -88,7 +92,7 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
                     "model": {
                         "name": network.model,
                         "width": preset.width,
-                        "options": network.options.model_dump(exclude_unset=True),
+                        "options": network.options.model_dump(exclude_defaults=True),
                     },
                     "training": recipe.model_dump(),
                 }
@@ -99,6 +103,58 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
 def systems_of(target: str) -> tuple[str, ...]:
     """The networks of a table or figure, in its order."""
     return (TABLES | FIGURES)[target]
+
+
+def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
+    """Where the official noisy images of a data set are read from; None where noise is to be generated.
+
+    Raises:
+        SettingsError: if the preset insists on official files that this site cannot have.
+    """
+    wanted = preset.datasets[dataset].noise_source
+    folder = {
+        "cifar10": f"{site.data_dir}/cifar10-c",
+        "cifar100": f"{site.data_dir}/cifar100-c",
+        "imagenet": site.imagenet_c_root,
+    }.get(dataset)
+    if wanted == "official" and folder is None:
+        raise SettingsError(
+            f"datasets.{dataset}.noise_source: given 'official', but there are no such files"
+            + (
+                "; set imagenet_c_root in config/config.yaml, or use 'auto'"
+                if dataset == "imagenet"
+                else ": use 'auto'"
+            )
+        )
+    at_hand = folder is not None and Path(folder).is_dir()
+    return folder if wanted == "official" or (wanted == "auto" and at_hand) else None
+
+
+def noise_options(run: Run, preset: Preset) -> str:
+    """The options of `python -m sdnet sweep` that say which noise and lambdas the preset wants."""
+    images, robustness = preset.datasets[run.dataset], preset.robustness
+    lambdas = ",".join(f"{value:g}" for value in robustness.lambdas)
+    options = f"--lambdas {lambdas} --scale {images.noise_scale} --noise-seed {robustness.seed}"
+    return options + (f" --images {robustness.test_images}" if robustness.test_images else "")
+
+
+def calibration_options(run: Run, preset: Preset) -> str:
+    """The further options of `python -m sdnet calibrate`."""
+    levels, robustness = preset.datasets[run.dataset].noise_levels, preset.robustness
+    return (
+        f"--levels {levels} --calibration-images {robustness.calibration_images} "
+        f"--variants {','.join(robustness.variants)}"
+    )
+
+
+def noises_of(target: str, preset: Preset) -> list[str]:
+    """The noises that a table or figure shows; Table 2 has Gaussian noise alone."""
+    return ["gaussian"] if target == "table2" else preset.robustness.noises
+
+
+def has_lambda(model: str) -> bool:
+    """Whether a network has CSC layers, and so a lambda to choose."""
+    return model.startswith("sdnet")
 
 
 def runs_of(target: str, planned: list[Run]) -> list[Run]:

@@ -12,6 +12,16 @@ _RUN = {
     "seed": "seed of initialisation and augmentation",
 }
 
+_NOISY = _RUN | {
+    "data_source": "official, or what the clean images are instead",
+    "noise": "gaussian, shot, speckle or impulse",
+    "noise_source": "official (CIFAR-10-C, ImageNet-C), or how it was generated",
+}
+_RESIDUALS = {
+    "residual_norm": "||x - A(z)||_2 at the lambda of training, mean over images and CSC layers",
+    "residual_squared": "the same, of the square",
+}
+
 COLUMNS: dict[str, dict[str, str]] = {
     # results/runs/<run>/history.csv
     "history": {
@@ -58,6 +68,74 @@ COLUMNS: dict[str, dict[str, str]] = {
         "column": "from the left",
         "value": "entry of the unit-norm atom",
     },
+    # results/runs/<run>/sweep-<noise>.csv
+    "sweep": _NOISY
+    | {
+        "severity": "1 (weakest) to 5; the paper's level is one less",
+        "lambda": "sparsity weight of all CSC layers; empty for a network without one",
+        "lambda0": "lambda of training; empty for a network without one",
+        "correct": "noisy test images classified correctly",
+        "total": "noisy test images",
+        **_RESIDUALS,
+    },
+    # results/runs/<run>/calibration-<noise>.csv
+    "calibration": _RUN
+    | {
+        "noise": "gaussian, shot, speckle or impulse",
+        "level": "the noise's parameter, in the set C of Algorithm 1; empty for clean images",
+        "images": "training images that were used",
+        "lambda": "sparsity weight of all CSC layers",
+        "correct": "noisy training images classified correctly",
+        "total": "noisy training images",
+        **_RESIDUALS,
+    },
+    # results/runs/<run>/peaks-<noise>.csv
+    "peaks": _RUN
+    | {
+        "noise": "gaussian, shot, speckle or impulse",
+        "variant": "how Algorithm 1 was read; paper: as printed",
+        "level": "the noise's parameter; empty for clean images",
+        "residual": "r_c, in units of the normalised image, or its square",
+        "lambda": "lambda_c, of the highest accuracy",
+        "lambda_std": "its standard deviation over bootstrap samples of the images",
+        "plateau_low": "smallest lambda whose accuracy is within one standard error of the highest",
+        "plateau_high": "largest such lambda",
+        "at_grid_end": "whether lambda_c is the smallest or the largest that was tried",
+    },
+    # results/runs/<run>/lines-<noise>.csv
+    "lines": _RUN
+    | {
+        "noise": "gaussian, shot, speckle or impulse",
+        "variant": "how Algorithm 1 was read; paper: as printed",
+        "slope": "of lambda(r)",
+        "intercept": "of lambda(r)",
+        "r_squared": "of the fit",
+        "lambda_min": "smallest lambda that was tried; predictions are clamped to it",
+        "lambda_max": "largest lambda that was tried",
+        "residual_min": "smallest r_c; below it lambda(r) is extrapolated",
+        "residual_max": "largest r_c",
+        "lambda0": "lambda of training, at which residuals are measured",
+        "definition": "norm: mean l2 norm of the residual; squared: of its square",
+    },
+    # results/runs/<run>/adaptive-<noise>.csv
+    "adaptive": _NOISY
+    | {
+        "variant": "how Algorithm 1 was read; paper: as printed",
+        "severity": "1 to 5; 0 for clean images; mean: over 1 to 5",
+        "residual": "r_test at lambda_0",
+        "lambda": "lambda(r_test), used for prediction",
+        "lambda_low": "lower end of its 95% interval over the calibration images",
+        "lambda_high": "upper end",
+        "clamped": "whether the line left the range of lambdas that were tried",
+        "extrapolated": "whether r_test lies outside the residuals that the line was fitted to",
+        "correct": "test images classified correctly at lambda(r_test)",
+        "fixed_correct": "the same at lambda_0",
+        "total": "test images",
+        "gain": "accuracy at lambda(r_test) minus that at lambda_0, in percentage points",
+        "gain_low": "lower end of its 95% interval: paired, over test images; of the mean, over calibration images too",
+        "gain_high": "upper end",
+        "p_value": "exact two-sided p of McNemar's test",
+    },
     # results/benchmark/<dataset>.csv
     "benchmark": {
         "dataset": "data set whose image size was used",
@@ -85,10 +163,10 @@ def write(path: Path, kind: str, rows: Iterable[dict]) -> None:
     Raises:
         ValueError: if a row has not exactly the columns of its kind.
     """
-    frame = pd.DataFrame(list(rows))
-    if frame.empty:
-        frame = pd.DataFrame(columns=list(COLUMNS[kind]))
-    _check(path, kind, list(frame.columns))
+    rows = list(rows)
+    for row in rows:
+        _check(path, kind, list(row))
+    frame = pd.DataFrame(rows, columns=None if rows else list(COLUMNS[kind]))
     write_text(path, frame.to_csv(index=False))
 
 
@@ -103,6 +181,10 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         frame = pd.read_csv(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {path}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no CSV file ({error}); remove it and make it anew with: snakemake {path}"
+        ) from None
     _check(path, kind, list(frame.columns))
     return frame
 

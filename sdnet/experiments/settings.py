@@ -23,6 +23,8 @@ from pydantic import (
 )
 
 ModelName = Literal["resnet18", "resnet34", "sdnet18", "sdnet34"]
+Noise = Literal["gaussian", "shot", "speckle", "impulse"]
+Variant = Literal["paper", "squared", "parabola", "released"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
 
 
@@ -31,7 +33,7 @@ class SettingsError(ValueError):
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -49,9 +51,15 @@ def _checksum(value: str) -> str:
     return value
 
 
-def _distinct(values: list[int]) -> list[int]:
+def _distinct(values: list) -> list:
     if len(set(values)) < len(values):
         raise ValueError("must be distinct")
+    return values
+
+
+def _ascending(values: list[float]) -> list[float]:
+    if values != sorted(set(values)):
+        raise ValueError("must be ascending, each value once")
     return values
 
 
@@ -66,8 +74,9 @@ class Site(_Settings):
     """What differs from one site to the next; no result depends on it."""
 
     data_dir: str = Field("data", description="Where downloaded data sets are kept.")
-    downloads: dict[Literal["cifar10", "cifar100"], Download]
+    downloads: dict[Literal["cifar10", "cifar100", "cifar10-c", "cifar100-c"], Download]
     imagenet_root: str | None = Field(None, description="A folder with train/<class>/ and val/<class>/.")
+    imagenet_c_root: str | None = Field(None, description="A folder with <noise>_noise/<severity>/<class>/.")
     folder_root: str | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
     mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow's tracking address.")
 
@@ -79,6 +88,13 @@ class Dataset(_Settings):
     test_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
     image_size: PositiveInt | None = Field(None, description="Side in pixels, of `imagenet` and `folder` alone.")
     recipe: str = Field("default", description="Which of `recipes` trains on it.")
+    noise_source: Literal["official", "generated", "auto"] = Field(
+        "auto", description="CIFAR-10-C or ImageNet-C, or our own noise; auto is official where it is at hand."
+    )
+    noise_scale: Literal["cifar", "imagenet"] = Field("cifar", description="Whose severities generated noise has.")
+    noise_levels: Literal["interleaved", "released"] = Field(
+        "interleaved", description="The set C of Algorithm 1: ours for CIFAR-10-C, or the released code's (ImageNet-C)."
+    )
     gpus: PositiveInt = Field(1, description="GPUs for one training run.")
 
 
@@ -105,7 +121,7 @@ class Recipe(_Settings):
     batch_size: PositiveInt = 128
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: PositiveFloat = 0.1
-    momentum: NonNegativeFloat = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
     weight_decay: NonNegativeFloat = 5e-4
     schedule: Literal["cosine", "multistep"] = "cosine"
@@ -113,6 +129,35 @@ class Recipe(_Settings):
         [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
     )
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="bfloat16 is by autocast.")
+
+
+class Robustness(_Settings):
+    """How networks are tested under noise (section 4.2)."""
+
+    noises: Annotated[list[Noise], Field(min_length=1), AfterValidator(_distinct)] = [
+        "gaussian",
+        "shot",
+        "speckle",
+        "impulse",
+    ]
+    seed: NonNegativeInt = Field(0, description="Of generated noise.")
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=2), AfterValidator(_ascending)] = Field(
+        [round(0.1 * k, 1) for k in range(1, 16)],
+        description="The set Lambda of Algorithm 1 (section 4.2: 0.1 to 1.5).",
+    )
+    test_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
+    calibration_images: PositiveInt = Field(2000, description="Training images that Algorithm 1 is fitted on.")
+    variants: Annotated[list[Variant], Field(min_length=1), AfterValidator(_distinct)] = Field(
+        ["paper", "squared", "parabola", "released"],
+        description="paper: Algorithm 1 as printed. squared: of the residual. parabola: a smoother arg max. "
+        "released: the fit of the authors' code, on test images.",
+    )
+
+    @model_validator(mode="after")
+    def _has_paper(self) -> "Robustness":
+        if "paper" not in self.variants:
+            raise ValueError(f"variants: given {self.variants}; must contain paper, which the tables show")
+        return self
 
 
 class Preset(_Settings):
@@ -125,6 +170,7 @@ class Preset(_Settings):
     datasets: dict[DatasetName, Dataset] = Field(min_length=1)
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)
     recipes: dict[str, Recipe]
+    robustness: Robustness = Robustness()
 
     @model_validator(mode="after")
     def _recipes_exist(self) -> "Preset":
@@ -156,7 +202,7 @@ def read_yaml(path: Path) -> dict:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist; run this in the project's folder") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds {type(values).__name__}; it must be a table of keys and values")
@@ -180,8 +226,8 @@ def _extended(name: str, files: dict[str, Path], below: tuple[str, ...]) -> dict
     parent = values.get("extends")
     if parent is None:
         return values
-    if parent not in files or parent in (*below, name):
-        others = ", ".join(sorted(set(files) - {*below, name}))
+    if not isinstance(parent, str) or parent not in files or parent in (*below, name):
+        others = ", ".join(sorted(set(files) - {*below, name})) or "none"
         raise SettingsError(f"{files[name]}: extends: given {parent!r}; allowed are {others}")
     return {**_extended(parent, files, (*below, name)), **values}
 

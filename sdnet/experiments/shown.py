@@ -1,5 +1,6 @@
 """What a notebook reads: the result files of the runs that its table or figure shows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,8 @@ import pandas as pd
 from sdnet.experiments import plan, results
 from sdnet.experiments.labels import dataset_label, scale_label
 from sdnet.experiments.settings import Preset, load_presets
+
+NEED_LAMBDA = ("calibration", "peaks", "lines", "adaptive")
 
 
 def project_folder() -> Path:
@@ -26,23 +29,35 @@ def results_folder(given: str) -> Path:
     return project_folder() / given
 
 
-def read_runs(folder: Path, target: str, kind: str) -> pd.DataFrame:
+def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) -> pd.DataFrame:
     """A result file of every run that a table or figure shows, in the order of the paper.
 
     Runs are those of the preset's present settings: a folder left over from other settings is not read.
     A data set without any run, ImageNet where its root is not set, is left out.
 
+    Args:
+        folder: a results folder.
+        target: the table or figure.
+        kind: of result file, a key of `results.COLUMNS`.
+        noises: read <kind>-<noise>.csv of each of them; of kinds that need a lambda, of networks that have one.
+
     Raises:
         FileNotFoundError: if a file is missing; the message says how to make it.
     """
-    preset = _preset_of(folder)
-    systems = [system for system in plan.systems_of(target) if system in preset.systems]
+    preset = preset_of(folder)
+    systems = [
+        system
+        for system in plan.systems_of(target)
+        if system in preset.systems and (kind not in NEED_LAMBDA or plan.has_lambda(preset.systems[system].model))
+    ]
+    files = [f"{kind}-{noise}.csv" for noise in noises] or [f"{kind}.csv"]
     frames = [
-        results.read(folder / "runs" / dataset / system / f"seed{seed}" / f"{kind}.csv", kind)
+        results.read(folder / "runs" / dataset / system / f"seed{seed}" / file, kind)
         for dataset in preset.datasets
         if (folder / "runs" / dataset).is_dir()
         for system in systems
         for seed in preset.seeds
+        for file in files
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -56,7 +71,8 @@ def scale_note(accuracy: pd.DataFrame) -> str:
     return "; ".join(sorted(notes))
 
 
-def _preset_of(folder: Path) -> Preset:
+def preset_of(folder: Path) -> Preset:
+    """The preset whose results folder this is."""
     presets = load_presets(project_folder() / "config" / "presets")
     folders = {project_folder() / plan.results_folder(name): preset for name, preset in presets.items()}
     if folder not in folders:

@@ -1,5 +1,6 @@
 """The paper's tables beside ours, from result files."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.shown import project_folder, read_runs
 
 REFERENCE = "resnet18"
+
+BESIDE = "Ours, the paper's value in brackets where it has one. Scale of ours:"
 
 TABLE_COLUMNS = {
     "dataset": "data set",
@@ -57,15 +60,16 @@ def _table1_rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) ->
     held = "largest memory allocated" if on_gpu else "kept for the backward pass"
     return [
         common | {"quantity": "parameters", "unit": "million", "ours": first.parameters / 1e6, "measure": "counted"},
-        common | _accuracy("accuracy", last) | {"measure": "after the last epoch"},
-        common | _accuracy("accuracy_best_epoch", best) | {"measure": "at the epoch that the test set picks"},
+        common | accuracy("accuracy", last) | {"measure": "after the last epoch"},
+        common | accuracy("accuracy_best_epoch", best) | {"measure": "at the epoch that the test set picks"},
         common | {"quantity": "memory", "unit": "GB", "ours": memory / 1e9, "measure": f"{held}; {how}"},
         common | {"quantity": "speed", "unit": "images/s", "ours": speed.train_images_per_second, "measure": how},
         common | {"quantity": "speed_ratio", "unit": "of ResNet-18's", "ours": speed.train_rate_ratio, "measure": how},
     ]
 
 
-def _accuracy(quantity: str, runs: pd.DataFrame) -> dict:
+def accuracy(quantity: str, runs: pd.DataFrame) -> dict:
+    """Mean, spread and interval of an accuracy, from counts `correct` of `total`, one row per seed."""
     shares = 100 * runs.correct / runs.total
     low, high = proportion_confint(runs.correct.sum(), runs.total.sum(), method="wilson")
     return {
@@ -98,38 +102,37 @@ def paper_values(table: str) -> pd.DataFrame:
     return values[values.table == table]
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
+def table1_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 in the paper's layout: a row per network, ours with the paper's value in brackets."""
     shown = {"parameters": "Model size (M)", "accuracy": "Top-1 (%)", "memory": "Memory (GB)", "speed": "Speed (n/s)"}
     digits = {"parameters": 1, "accuracy": 2, "memory": 2, "speed": 0}
     cells = table[table.quantity.isin(shown)].copy()
-    cells["cell"] = [_cell(row, digits[row.quantity]) for row in cells.itertuples()]
+    cells["cell"] = [cell(row, digits[row.quantity]) for row in cells.itertuples()]
     wide = cells.pivot(index=["data", "system"], columns="quantity", values="cell")
     wide = wide.reindex(cells.set_index(["data", "system"]).index.unique())[list(shown)].reset_index()
     wide["system"] = wide.system.map(system_label)
     return wide.rename(columns={"data": "Data set", "system": "Network"} | shown)
 
 
-def _cell(row, digits: int) -> str:
+def cell(row, digits: int) -> str:
+    """Ours, with its spread over seeds, and the paper's value in brackets where it has one."""
     ours = f"{row.ours:,.{digits}f}"
     if row.n_seeds > 1:
         ours += f" ± {row.ours_std:,.{digits}f}"
     return ours if pd.isna(row.paper) else f"{ours} ({row.paper:,.{digits}f})"
 
 
-def caption(table: pd.DataFrame, title: str, scale: str) -> str:
-    """A table's title, with the images, the scale and the ways of measuring behind our numbers."""
+def table1_text(table: pd.DataFrame, scale: str) -> str:
+    """Table 1's caption: what every reader must know of our numbers."""
     measures = table[table.quantity.isin(["memory", "speed"])].drop_duplicates("quantity").set_index("quantity").measure
-    return (
-        f"{title} Ours, the paper's value in brackets where it has one. Ours are at this scale: {scale}. "
-        f"Memory: {measures['memory']}. Speed: training, {measures['speed']}."
-    )
+    return f"Table 1. {BESIDE} {scale}. Memory: {measures['memory']}. Speed: training, {measures['speed']}."
 
 
-def write(table: pd.DataFrame, path: Path, title: str, scale: str) -> None:
+def write(table: pd.DataFrame, layout: pd.DataFrame, path: Path, caption: str) -> None:
     """Write a table as tidy .csv and, in the paper's layout, as .md and .tex."""
-    layout, text = printed(table), caption(table, title, scale)
     results.write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-    results.write_text(path.with_suffix(".md"), f"{text}\n\n{layout.to_markdown(index=False)}\n")
-    latex = layout.to_latex(index=False, escape=True, caption=text.replace("%", r"\%"))
+    results.write_text(
+        path.with_suffix(".md"), f"{caption}\n\n{layout.to_markdown(index=False, disable_numparse=True)}\n"
+    )
+    latex = layout.to_latex(index=False, escape=True, caption=re.sub(r"([%&_#$])", r"\\\1", caption))
     results.write_text(path.with_suffix(".tex"), latex)

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import os
+import pickle
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 
 HEADER = b"sdnet checkpoint, sha256 of the rest:\n"
@@ -28,7 +30,8 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> Path:
     torch.save(state, buffer)
     content = buffer.getbuffer()
     write_atomically(path, HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n", content)
-    for old in sorted(folder.glob("epoch*.pt"))[:-KEPT]:
+    killed_while_writing = folder.glob(".epoch*.pt.*")
+    for old in (*sorted(folder.glob("epoch*.pt"))[:-KEPT], *killed_while_writing):
         old.unlink()
     return path
 
@@ -47,7 +50,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
         )
     if header != HEADER or hashlib.sha256(content).hexdigest() != digest:
         raise DamagedCheckpoint(f"{path} is damaged: its content does not have the digest it was written with")
-    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        raise DamagedCheckpoint(f"{path} is no checkpoint: it holds more than tensors and plain values") from None
 
 
 def latest_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict | None:
@@ -56,8 +62,15 @@ def latest_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict 
         try:
             return load_checkpoint(path, device)
         except DamagedCheckpoint as error:
-            warnings.warn(f"{error}; going on from the checkpoint before it", stacklevel=2)
+            warnings.warn(f"{error}; an earlier checkpoint, or else the start, takes its place", stacklevel=2)
     return None
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write NumPy arrays to a compressed .npz, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getbuffer())
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:

@@ -16,6 +16,17 @@ class Score:
     loss: float
 
 
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """A context that computes in the given precision.
+
+    Raises:
+        ValueError: if it is neither "float32" nor "bfloat16".
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision {precision!r} is unknown; choose float32 or bfloat16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 @torch.inference_mode()
 def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str = "float32") -> Score:
     """Classify every image of a loader, in evaluation mode; the model's mode is restored.
@@ -30,7 +41,7 @@ def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str =
     model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with autocast(precision, device):
         for x, y in loader.epoch(0):
             logits = model(x).float()
             correct += (logits.argmax(1) == y).sum()

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from sdnet.csc import csc_layers
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
-from sdnet.training.evaluate import evaluate
+from sdnet.training.evaluate import autocast, evaluate
 from sdnet.training.schedule import learning_rate_factor
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss became infinite or not a number."""
+    """The loss or a weight became infinite or not a number."""
 
 
 def fit(
@@ -64,14 +64,14 @@ def fit(
         once at the start if there is a checkpoint to go on from.
 
     Raises:
-        TrainingDiverged: if the loss is not finite; the last good checkpoint stays.
+        ValueError: if the optimizer, schedule or precision is none of those above.
+        TrainingDiverged: if the loss or a weight is not finite; the last good checkpoint stays.
     """
+    optimizers = {"sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov), "adam": torch.optim.Adam}
+    if optimizer not in optimizers:
+        raise ValueError(f"optimizer {optimizer!r} is unknown; choose {' or '.join(optimizers)}")
     model.to(device, memory_format=torch.channels_last).train()
-    make_optimizer = {
-        "sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov),
-        "adam": torch.optim.Adam,
-    }[optimizer]
-    optimiser = make_optimizer(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimiser = optimizers[optimizer](model.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
     def rate(progress: float) -> float:
         return learning_rate * learning_rate_factor(schedule, progress, milestones)
@@ -90,8 +90,8 @@ def fit(
         seconds = time.perf_counter() - started
         if counts["diverged_at"] is not None:
             raise TrainingDiverged(
-                f"the loss is not finite at epoch {epoch + 1}, step {counts['diverged_at'] + 1} of {len(train)} "
-                f"(learning rate {rate(epoch / epochs):.3g}, {precision}); try a lower learning_rate or "
+                f"the loss or a weight is not finite at epoch {epoch + 1}, step {counts['diverged_at'] + 1} of "
+                f"{len(train)} (learning rate {rate(epoch / epochs):.3g}, {precision}); try a lower learning_rate or "
                 f"precision float32. The checkpoints up to epoch {epoch} are in {checkpoints}"
             )
         score = evaluate(model, test, device=device, precision=precision)
@@ -138,7 +138,7 @@ def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device
         for tell in set_progress:
             tell(epoch * len(train) + step)
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(precision, device):
             logits = model(x).float()
         loss = F.cross_entropy(logits, y)
         loss.backward()
@@ -150,7 +150,8 @@ def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device
             loss_sum += loss * len(y)
             diverged_at = torch.where(loss.isfinite(), diverged_at, diverged_at.clamp_max(step))
         total += len(y)
-    diverged = int(diverged_at)
+    finite = torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all()  # after the last step
+    diverged = int(torch.where(finite, diverged_at, diverged_at.clamp_max(step)))
     return {
         "correct": int(correct),
         "total": total,

@@ -12,7 +12,12 @@ def learning_rate_factor(schedule: str, progress: float, milestones: Sequence[fl
         progress: share of the training that is done, 0 to 1.
         milestones: shares too, so that a shorter training keeps the shape: the paper's epochs 30, 60
             and 90 of 100 are 0.3, 0.6 and 0.9.
+
+    Raises:
+        ValueError: if the schedule is neither.
     """
+    if schedule not in ("cosine", "multistep"):
+        raise ValueError(f"schedule {schedule!r} is unknown; choose cosine or multistep")
     if schedule == "cosine":
         return (1 + math.cos(math.pi * progress)) / 2
     return 0.1 ** sum(progress >= milestone - 1e-9 for milestone in milestones)

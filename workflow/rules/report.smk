@@ -13,6 +13,16 @@ def run_files(wildcards, target, name):
     ]
 
 
+def noise_files(wildcards, target, kind):
+    """A result file of every run and noise that a table or figure shows; of Algorithm 1, of networks with a lambda."""
+    return [
+        f"{wildcards.root}/runs/{run.name}/{kind}-{noise}.csv"
+        for run in shown_runs(wildcards, target)
+        if kind == "sweep" or plan.has_lambda(run.spec["model"]["name"])
+        for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
+    ]
+
+
 rule table1:
     input:
         notebook="notebooks/table1.ipynb",
@@ -39,7 +49,72 @@ rule table1:
         " > {log.text} 2>&1"
 
 
-rule figure5:
+use rule table1 as table2 with:
+    input:
+        notebook="notebooks/table2.ipynb",
+        paper="config/paper_values.csv",
+        accuracy=lambda wildcards: run_files(wildcards, "table2", "accuracy.csv"),
+        sweep=lambda wildcards: noise_files(wildcards, "table2", "sweep"),
+        adaptive=lambda wildcards: noise_files(wildcards, "table2", "adaptive"),
+    output:
+        tables=multiext("{root}/table2", ".csv", ".md", ".tex"),
+        page="{root}/notebooks/table2.html",
+    log:
+        executed="{root}/notebooks/table2.ipynb",
+        text="{root}/logs/table2.log",
+    message:
+        "Table 2 of {wildcards.root}."
+
+
+use rule table1 as table3 with:
+    input:
+        notebook="notebooks/table3.ipynb",
+        paper="config/paper_values.csv",
+        accuracy=lambda wildcards: run_files(wildcards, "table3", "accuracy.csv"),
+        sweep=lambda wildcards: noise_files(wildcards, "table3", "sweep"),
+        adaptive=lambda wildcards: noise_files(wildcards, "table3", "adaptive"),
+    output:
+        tables=multiext("{root}/table3", ".csv", ".md", ".tex"),
+        page="{root}/notebooks/table3.html",
+    log:
+        executed="{root}/notebooks/table3.ipynb",
+        text="{root}/logs/table3.log",
+    message:
+        "Table 3 of {wildcards.root}."
+
+
+use rule table1 as figure2 with:
+    input:
+        notebook="notebooks/figure2.ipynb",
+        accuracy=lambda wildcards: run_files(wildcards, "figure2", "accuracy.csv"),
+        sweep=lambda wildcards: noise_files(wildcards, "figure2", "sweep"),
+    output:
+        figures=multiext("{root}/figure2", ".pdf", ".png"),
+        page="{root}/notebooks/figure2.html",
+    log:
+        executed="{root}/notebooks/figure2.ipynb",
+        text="{root}/logs/figure2.log",
+    message:
+        "Figure 2 of {wildcards.root}."
+
+
+use rule table1 as figure3 with:
+    input:
+        notebook="notebooks/figure3.ipynb",
+        accuracy=lambda wildcards: run_files(wildcards, "figure3", "accuracy.csv"),
+        peaks=lambda wildcards: noise_files(wildcards, "figure3", "peaks"),
+        lines=lambda wildcards: noise_files(wildcards, "figure3", "lines"),
+    output:
+        figures=multiext("{root}/figure3", ".pdf", ".png"),
+        page="{root}/notebooks/figure3.html",
+    log:
+        executed="{root}/notebooks/figure3.ipynb",
+        text="{root}/logs/figure3.log",
+    message:
+        "Figure 3 of {wildcards.root}."
+
+
+use rule table1 as figure5 with:
     input:
         notebook="notebooks/figure5.ipynb",
         accuracy=lambda wildcards: run_files(wildcards, "figure5", "accuracy.csv"),
@@ -50,16 +125,11 @@ rule figure5:
     log:
         executed="{root}/notebooks/figure5.ipynb",
         text="{root}/logs/figure5.log",
-    conda:
-        "../../envs/environment.yaml"
     message:
         "Figure 5 of {wildcards.root}."
-    shell:
-        "python -m sdnet notebook {input.notebook} --results {wildcards.root} --out {wildcards.root}/notebooks"
-        " > {log.text} 2>&1"
 
 
-use rule figure5 as figure6 with:
+use rule table1 as figure6 with:
     input:
         notebook="notebooks/figure6.ipynb",
         accuracy=lambda wildcards: run_files(wildcards, "figure6", "accuracy.csv"),

@@ -1,6 +1,6 @@
 """From a resolved experiment to a trained network and what it scores."""
 
-_run = "{root}/runs/{dataset}/{system}/seed{seed}"
+RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
 
 
 localrules:
@@ -8,13 +8,13 @@ localrules:
 
 
 def run_of(wildcards):
-    return RUN[_run.format(**wildcards)]
+    return RUN[RUN_FOLDER.format(**wildcards)]
 
 
 # The only way for a setting to reach a run: where the text stays the same, nothing is trained again.
 rule spec:
     output:
-        f"{_run}/spec.json",
+        f"{RUN_FOLDER}/spec.json",
     log:
         "{root}/logs/spec/{dataset}-{system}-seed{seed}.log",
     conda:
@@ -29,12 +29,12 @@ rule spec:
 
 rule train:
     input:
-        spec=f"{_run}/spec.json",
+        spec=f"{RUN_FOLDER}/spec.json",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
     output:
-        model=f"{_run}/model.pt",
-        history=f"{_run}/history.csv",
-        environment=f"{_run}/environment.json",
+        model=f"{RUN_FOLDER}/model.pt",
+        history=f"{RUN_FOLDER}/history.csv",
+        environment=f"{RUN_FOLDER}/environment.json",
     log:
         "{root}/logs/train/{dataset}-{system}-seed{seed}.log",
     conda:
@@ -52,13 +52,13 @@ rule train:
 
 rule evaluate:
     input:
-        model=f"{_run}/model.pt",
-        history=f"{_run}/history.csv",
+        model=f"{RUN_FOLDER}/model.pt",
+        history=f"{RUN_FOLDER}/history.csv",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
     output:
-        accuracy=f"{_run}/accuracy.csv",
-        codes=f"{_run}/codes.csv",
-        dictionary=f"{_run}/dictionary.csv",
+        accuracy=f"{RUN_FOLDER}/accuracy.csv",
+        codes=f"{RUN_FOLDER}/codes.csv",
+        dictionary=f"{RUN_FOLDER}/dictionary.csv",
     log:
         "{root}/logs/evaluate/{dataset}-{system}-seed{seed}.log",
     conda:

@@ -1,0 +1,259 @@
+"""Algorithm 1 on a trained network and one noise: fit lambda(r), and test with the lambda that it gives."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from sdnet.commands.experiment import choose_device, load_model, read_spec
+from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.sweep import SEVERITIES, run_columns, sweep_rows
+from sdnet.csc import csc_layers
+from sdnet.data.corruptions import CALIBRATION_LEVELS
+from sdnet.experiments import results
+from sdnet.experiments.devices import lease
+from sdnet.robustness.calibration import (
+    Calibration,
+    Peak,
+    bootstrap_lambdas,
+    find_peaks,
+    fit_calibration,
+    image_residuals,
+    released_residuals,
+)
+from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
+from sdnet.robustness.sweep import Sweep, evaluate_at
+
+BOOTSTRAP_SEED = 0
+RELEASED_LAMBDA_MAX = 1.4  # the released code's grid: 0.1 to 1.4
+
+# What of Algorithm 1 the paper leaves open: the residual's norm, and where the maximum of a plateau lies.
+READINGS = {
+    "paper": {"definition": "norm", "estimator": "argmax"},
+    "squared": {"definition": "squared", "estimator": "argmax"},
+    "parabola": {"definition": "norm", "estimator": "parabola"},
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted line, the points it was fitted to, and what it might have been with other images."""
+
+    calibration: Calibration
+    levels: tuple[float | None, ...]
+    residuals: np.ndarray  # r_c, (levels,)
+    peaks: list[Peak]
+    estimator: str
+    draws: np.ndarray | None  # lambda_hat of each bootstrap sample at each test set, (resamples, test sets)
+
+
+def calibrate(
+    folder: Path,
+    data_path: Path | None,
+    noise: Noise,
+    lambdas: list[float],
+    *,
+    levels: str,
+    images: int,
+    limit: int | None,
+    variants: list[str],
+    gpus: int,
+) -> None:
+    """Write calibration-, peaks-, lines- and adaptive-<noise>.csv into the folder of a run that has been swept.
+
+    Args:
+        folder: the run's.
+        data_path: as in `experiment.open_data`.
+        noise: which noise.
+        lambdas: the set Lambda, as in the sweep.
+        levels: which set C, a key of `CALIBRATION_LEVELS`.
+        images: how many training images to fit on; all, if there are fewer.
+        limit: how many test images, as in the sweep.
+        variants: keys of `READINGS`, or "released": the fit of the authors' code, on test images.
+        gpus: devices to hold.
+
+    Raises:
+        ValueError: if the network has no CSC layer.
+    """
+    spec = read_spec(folder / "spec.json")
+    lambda0 = spec["model"]["options"].get("lmbd", 0.1)
+    swept = np.load(folder / f"sweep-{noise.name}.npz", allow_pickle=False)
+    with lease(gpus) as devices:
+        test = Split(spec, data_path, "test", limit)
+        train = Split(spec, data_path, "train", images)
+        model = load_model(folder, spec, len(test.classes), choose_device(devices))
+        if not csc_layers(model):
+            raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
+        clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
+        # Of the clean test set, then of each severity: the residual of each image and layer at lambda_0.
+        test_residuals = [clean.residuals, *swept["residuals"]]
+        fixed = np.stack([clean.correct[0], *_at_lambda(swept["correct"], swept["lambdas"], lambda0)])
+        chosen_levels = CALIBRATION_LEVELS[levels][noise.name]
+        sweeps = [
+            evaluate_at(model, train.at_level(noise, position, level), lambdas, lambda0)
+            for position, level in enumerate(tqdm(chosen_levels, f"{noise.name}: Algorithm 1", disable=None))
+        ]
+        fits = {
+            variant: _fit_released(model, test, noise, lambdas, lambda0)
+            if variant == "released"
+            else _fit(sweeps, chosen_levels, lambdas, lambda0, test_residuals, **READINGS[variant])
+            for variant in variants
+        }
+        adaptive = [
+            row
+            for variant, fit in fits.items()
+            for row in _test(model, test, noise, variant, fit, test_residuals, fixed, swept)
+        ]
+    run = run_columns(spec) | {"noise": noise.name}
+    sources = {"data_source": test.data_source, "noise_source": noise.source}
+    calibration = [
+        run | {"level": level, "images": len(train)} | row
+        for level, one in zip(chosen_levels, sweeps, strict=True)
+        for row in sweep_rows(one)
+    ]
+    peaks = [run | {"variant": variant} | row for variant, fit in fits.items() for row in _peak_rows(fit)]
+    lines = [run | {"variant": variant} | asdict(fit.calibration) for variant, fit in fits.items()]
+    results.write(folder / f"calibration-{noise.name}.csv", "calibration", calibration)
+    results.write(folder / f"peaks-{noise.name}.csv", "peaks", peaks)
+    results.write(folder / f"lines-{noise.name}.csv", "lines", lines)
+    results.write(folder / f"adaptive-{noise.name}.csv", "adaptive", [run | sources | row for row in adaptive])
+
+
+def _fit(
+    sweeps: list[Sweep],
+    levels: tuple[float | None, ...],
+    lambdas: list[float],
+    lambda0: float,
+    test_residuals: list[np.ndarray],
+    *,
+    definition: str,
+    estimator: str,
+) -> Fit:
+    """Steps 4 to 12 of Algorithm 1, as printed."""
+    correct = np.stack([one.correct for one in sweeps])
+    residuals = np.stack([image_residuals(one.residuals, definition) for one in sweeps])
+    peaks = find_peaks(correct, lambdas, seed=BOOTSTRAP_SEED)
+    line = fit_calibration(
+        residuals.mean(axis=1), peaks, lambdas, lambda0=lambda0, definition=definition, estimator=estimator
+    )
+    targets = [image_residuals(norms, definition).mean() for norms in test_residuals]
+    draws = bootstrap_lambdas(correct, residuals, lambdas, targets, seed=BOOTSTRAP_SEED, estimator=estimator)
+    return Fit(line, levels, residuals.mean(axis=1), peaks, estimator, draws)
+
+
+def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[float], lambda0: float) -> Fit:
+    """The fit of the authors' released code: on test images and their labels, with its running mean for a residual."""
+    grid = [value for value in lambdas if value <= RELEASED_LAMBDA_MAX]
+    levels = CALIBRATION_LEVELS["released"][noise.name]
+    correct, residuals = [], []
+    for position, level in enumerate(tqdm(levels, f"{noise.name}: released code's fit", disable=None)):
+        batches = list(test.at_level(noise, position, level))
+        at = [evaluate_at(model, batches, [value], lambda0=value) for value in grid]
+        correct.append(np.concatenate([one.correct for one in at]))
+        residuals.append([image_residuals(one.residuals, "squared").mean() for one in at])
+    correct, residuals = np.stack(correct), np.array(residuals)
+    peaks = find_peaks(correct, grid, seed=BOOTSTRAP_SEED)
+    levels_residuals = released_residuals(residuals, correct.mean(axis=2))
+    line = fit_calibration(levels_residuals, peaks, grid, lambda0=lambda0, definition="squared")
+    return Fit(line, levels, levels_residuals, peaks, "argmax", None)
+
+
+def _test(
+    model: nn.Module,
+    test: Split,
+    noise: Noise,
+    variant: str,
+    fit: Fit,
+    test_residuals: list[np.ndarray],
+    fixed: np.ndarray,
+    swept,
+) -> list[dict]:
+    """Steps 13 to 15: predict the clean test set (severity 0) and each severity at lambda(r_test)."""
+    line = fit.calibration
+    estimates = [line.lambda_for(image_residuals(norms, line.definition).mean()) for norms in test_residuals]
+    adaptive = np.stack(
+        [
+            evaluate_at(
+                model,
+                test.at_severity(noise, severity) if severity else test.clean(),
+                [estimate.lmbd],
+                lambda0=estimate.lmbd,  # one pass: the residuals are known
+            ).correct[0]
+            for severity, estimate in zip((0, *SEVERITIES), estimates, strict=True)
+        ]
+    )
+    rows = []
+    for severity, estimate in enumerate(estimates):
+        gain = paired_difference(adaptive[severity], fixed[severity], seed=BOOTSTRAP_SEED)
+        low, high = (None, None) if fit.draws is None else np.quantile(fit.draws[:, severity], (0.025, 0.975))
+        rows.append(
+            {
+                "variant": variant,
+                "severity": str(severity),
+                "residual": estimate.residual,
+                "lambda": estimate.lmbd,
+                "lambda_low": low,
+                "lambda_high": high,
+                "clamped": estimate.clamped,
+                "extrapolated": estimate.extrapolated,
+                "correct": int(adaptive[severity].sum()),
+                "fixed_correct": int(fixed[severity].sum()),
+                "total": adaptive.shape[1],
+                "gain": 100 * gain.estimate,
+                "gain_low": 100 * gain.low,
+                "gain_high": 100 * gain.high,
+                "p_value": mcnemar_p_value(adaptive[severity], fixed[severity]),
+            }
+        )
+    mean = paired_difference(adaptive[1:], fixed[1:], seed=BOOTSTRAP_SEED)
+    if fit.draws is not None:  # the interval covers the choice of the calibration images, too
+        lambdas = [estimate.lmbd for estimate in estimates[1:]]
+        covered = adaptive_difference(
+            swept["correct"], swept["lambdas"], lambdas, fit.draws[:, 1:], fixed[1:], seed=BOOTSTRAP_SEED
+        )
+        low, high = min(mean.low, covered.low), max(mean.high, covered.high)
+    else:
+        low, high = mean.low, mean.high
+    rows.append(
+        dict.fromkeys(rows[0])
+        | {
+            "variant": variant,
+            "severity": "mean",
+            "correct": int(adaptive[1:].sum()),
+            "fixed_correct": int(fixed[1:].sum()),
+            "total": adaptive[1:].size,
+            "gain": 100 * mean.estimate,
+            "gain_low": 100 * low,
+            "gain_high": 100 * high,
+        }
+    )
+    return rows
+
+
+def _at_lambda(correct: np.ndarray, lambdas: np.ndarray, lambda0: float) -> np.ndarray:
+    """The swept images' fate (severities, N) at lambda_0.
+
+    Raises:
+        ValueError: if it was not swept.
+    """
+    (where,) = np.nonzero(np.isclose(lambdas, lambda0))
+    if not len(where):
+        raise ValueError(f"robustness.lambdas: given {lambdas.tolist()}; must contain {lambda0:g}, that of training")
+    return correct[:, where[0]]
+
+
+def _peak_rows(fit: Fit) -> list[dict]:
+    return [
+        {
+            "level": level,
+            "residual": residual,
+            "lambda": getattr(peak, fit.estimator),
+            "lambda_std": getattr(peak, f"{fit.estimator}_std"),
+            "plateau_low": min(peak.plateau),
+            "plateau_high": max(peak.plateau),
+            "at_grid_end": peak.at_grid_end,
+        }
+        for level, residual, peak in zip(fit.levels, fit.residuals, fit.peaks, strict=True)
+    ]

@@ -1,0 +1,108 @@
+"""The clean and noisy images that robustness is measured on, batch by batch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader, Subset
+
+from sdnet.commands.experiment import EVALUATION_BATCH, open_folder, open_images
+from sdnet.data import cifar_c
+from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level
+from sdnet.data.imagenet_c import ImageNetC
+from sdnet.data.images import balanced_indices, subset_indices
+
+Batch = tuple[np.ndarray, np.ndarray]  # uint8 (N, H, W, channels), and labels (N,)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One type of noise, as a run's robustness is measured with it.
+
+    Attributes:
+        name: one of `corruptions.NOISES`.
+        scale: whose severities generated noise has, "cifar" or "imagenet".
+        seed: of generated noise.
+        official: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C; None generates the noise.
+    """
+
+    name: str
+    scale: str
+    seed: int
+    official: Path | None
+
+    @property
+    def source(self) -> str:
+        """What the result files call it."""
+        return "official" if self.official else f"generated, {self.scale} severities"
+
+
+class Split:
+    """The clean images of one split of a run's data set, or a class-balanced part of `limit` of them.
+
+    Args:
+        spec: the run's, as from `read_spec`.
+        data_path: as in `experiment.open_data`.
+        split: "train" (not augmented) or "test".
+        limit: the largest number of images; None for all that the run uses.
+    """
+
+    def __init__(self, spec: dict, data_path: Path | None, split: str, limit: int | None):
+        wanted = spec["dataset"]
+        self.dataset = wanted["name"]
+        self._loader = None
+        if self.dataset in ("imagenet", "folder"):
+            counts = [n for n in (wanted[f"{split}_images"], limit) if n is not None]
+            folder = "train" if split == "train" else "val"
+            self._loader = open_folder(spec, data_path, folder, augment=False, limit=min(counts, default=None))
+            self.classes, self.data_source = (
+                self._loader.classes,
+                f"local folder of {len(self._loader.classes)} classes",
+            )
+            self.indices = self._loader.indices
+            return
+        images = open_images(spec, data_path)
+        self.classes, self.data_source = images.classes, images.source
+        self._labels = getattr(images, f"{split}_labels")
+        self._images = getattr(images, f"{split}_images")
+        self.indices = subset_indices(self._labels, split, wanted[f"{split}_images"], seed=0)
+        if limit is not None and limit < len(self.indices):
+            part = balanced_indices(self._labels[self.indices], limit, np.random.default_rng(0))
+            self.indices = self.indices[part]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def clean(self) -> Iterator[Batch]:
+        """The images as they are."""
+        if self._loader:
+            for x, y in self._loader.epoch(0):
+                yield (x * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy(), y.cpu().numpy()
+        else:
+            for part in self._parts():
+                yield self._images[part], self._labels[part]
+
+    def at_severity(self, noise: Noise, severity: int) -> Iterator[Batch]:
+        """The images at a published severity, 1 to 5."""
+        if noise.official is None:
+            for (images, labels), part in zip(self.clean(), self._parts(), strict=True):
+                yield corrupt(images, noise.name, severity, seed=noise.seed, scale=noise.scale, indices=part), labels
+        elif self._loader:
+            files = ImageNetC(noise.official, noise.name, severity, self.classes)
+            batches = DataLoader(Subset(files, self.indices), EVALUATION_BATCH, num_workers=self._loader.workers)
+            for images, labels in batches:
+                yield images.numpy(), labels.numpy()
+        else:
+            images = cifar_c.load(noise.official, noise.name, severity, self._labels)
+            for part in self._parts():
+                yield images[part], self._labels[part]
+
+    def at_level(self, noise: Noise, position: int, level: float | None) -> Iterator[Batch]:
+        """The images under a level of the set C of Algorithm 1, the one at this position in C."""
+        slot = CALIBRATION_SLOT + position
+        for (images, labels), part in zip(self.clean(), self._parts(), strict=True):
+            yield corrupt_level(images, noise.name, level, seed=noise.seed, slot=slot, indices=part), labels
+
+    def _parts(self) -> list[np.ndarray]:
+        return [self.indices[i : i + EVALUATION_BATCH] for i in range(0, len(self.indices), EVALUATION_BATCH)]

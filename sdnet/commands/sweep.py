@@ -1,0 +1,77 @@
+"""Accuracy of a trained network against lambda, under one noise at its five severities (Figure 2)."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from sdnet.commands.experiment import choose_device, load_model, read_spec
+from sdnet.commands.noisy import Noise, Split
+from sdnet.experiments import results
+from sdnet.experiments.devices import lease
+from sdnet.robustness.sweep import Sweep, evaluate_at
+from sdnet.training.checkpoint import write_arrays
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def sweep(
+    folder: Path, data_path: Path | None, noise: Noise, lambdas: list[float], limit: int | None, gpus: int
+) -> None:
+    """Write sweep-<noise>.csv, counts, and sweep-<noise>.npz, each image's fate, into a run's folder."""
+    spec = read_spec(folder / "spec.json")
+    lambda0 = spec["model"]["options"].get("lmbd", 0.1)
+    with lease(gpus) as devices:
+        images = Split(spec, data_path, "test", limit)
+        model = load_model(folder, spec, len(images.classes), choose_device(devices))
+        started = time.perf_counter()
+        sweeps = [
+            evaluate_at(
+                model, images.at_severity(noise, severity), lambdas, lambda0, progress=f"{noise.name} {severity}"
+            )
+            for severity in SEVERITIES
+        ]
+        seconds = time.perf_counter() - started
+    common = run_columns(spec) | {
+        "data_source": images.data_source,
+        "noise": noise.name,
+        "noise_source": noise.source,
+    }
+    rows = [
+        common | {"severity": severity, "lambda0": lambda0 if len(one.residuals) else None} | row
+        for severity, one in zip(SEVERITIES, sweeps, strict=True)
+        for row in sweep_rows(one)
+    ]
+    write_arrays(
+        folder / f"sweep-{noise.name}.npz",
+        lambdas=sweeps[0].lambdas,
+        correct=np.stack([one.correct for one in sweeps]),
+        residuals=np.stack([one.residuals for one in sweeps]),
+        indices=images.indices,
+    )
+    results.write(folder / f"sweep-{noise.name}.csv", "sweep", rows)
+    passes = len(images) * len(sweeps) * len(sweeps[0].lambdas)
+    print(f"{passes:,} forward passes in {seconds:,.0f} s: {passes / seconds:,.0f} images/s")
+
+
+def run_columns(spec: dict) -> dict:
+    """The columns that say which run a row is of."""
+    return {"dataset": spec["dataset"]["name"], "system": spec["system"], "seed": spec["seed"]}
+
+
+def sweep_rows(one: Sweep) -> list[dict]:
+    """One row per lambda; the residuals, at lambda_0, are those of all rows. Empty without a CSC layer."""
+    has_layers = len(one.residuals) > 0
+    residual = {
+        "residual_norm": one.residuals.mean() if has_layers else None,
+        "residual_squared": np.square(one.residuals, dtype=np.float64).mean() if has_layers else None,
+    }
+    return [
+        {
+            "lambda": None if np.isnan(lmbd) else float(lmbd),
+            "correct": int(correct.sum()),
+            "total": correct.size,
+        }
+        | residual
+        for lmbd, correct in zip(one.lambdas, one.correct, strict=True)
+    ]

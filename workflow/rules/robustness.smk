@@ -1,0 +1,112 @@
+"""Accuracy under noise: the lambda sweep (Figure 2) and Algorithm 1 (Tables 2 and 3, Figure 3)."""
+
+
+wildcard_constraints:
+    noise="gaussian|shot|speckle|impulse",
+
+
+localrules:
+    download_noisy,
+
+
+rule download_noisy:
+    output:
+        directory(f"{SITE.data_dir}/cifar{{classes}}-c"),
+    log:
+        "logs/download-cifar{classes}-c.log",
+    wildcard_constraints:
+        classes="10|100",
+    retries: 2
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        checksum=lambda wildcards: SITE.downloads[
+            f"cifar{wildcards.classes}-c"
+        ].checksum,
+        urls=lambda wildcards: [
+            f"--url={url}"
+            for url in SITE.downloads[f"cifar{wildcards.classes}-c"].urls
+        ],
+    message:
+        "CIFAR-{wildcards.classes}-C: download, check and unpack."
+    shell:
+        "python -m sdnet data cifar{wildcards.classes}-c {params.urls:q} --checksum {params.checksum} --out {output}"
+        " 2> {log}"
+
+
+def official_noise(run):
+    """The folder of official noisy images that a run is tested on, or None."""
+    preset = PRESETS[run.spec["preset"]]
+    return plan.noise_source(run.dataset, preset, SITE)
+
+
+def noisy_images_of(run):
+    """Those of them that Snakemake makes."""
+    folder = official_noise(run)
+    return [folder] if folder and run.dataset in plan.DOWNLOADED else []
+
+
+def noise_options(wildcards):
+    run = run_of(wildcards)
+    official = official_noise(run)
+    return plan.noise_options(run, PRESETS[run.spec["preset"]]) + (
+        f" --official {official}" if official else ""
+    )
+
+
+rule sweep:
+    input:
+        model=f"{RUN_FOLDER}/model.pt",
+        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
+    output:
+        counts=f"{RUN_FOLDER}/sweep-{{noise}}.csv",
+        fates=f"{RUN_FOLDER}/sweep-{{noise}}.npz",
+    log:
+        "{root}/logs/sweep/{dataset}-{system}-seed{seed}-{noise}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        options=noise_options,
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: accuracy against lambda, {wildcards.noise} noise."
+    shell:
+        "python -m sdnet sweep $(dirname {input.model}) --noise {wildcards.noise} {params.options}"
+        " --gpus {resources.gpu} > {log} 2>&1"
+
+
+rule calibrate:
+    input:
+        model=f"{RUN_FOLDER}/model.pt",
+        swept=f"{RUN_FOLDER}/sweep-{{noise}}.npz",
+        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
+    output:
+        calibration=f"{RUN_FOLDER}/calibration-{{noise}}.csv",
+        peaks=f"{RUN_FOLDER}/peaks-{{noise}}.csv",
+        lines=f"{RUN_FOLDER}/lines-{{noise}}.csv",
+        adaptive=f"{RUN_FOLDER}/adaptive-{{noise}}.csv",
+    log:
+        "{root}/logs/calibrate/{dataset}-{system}-seed{seed}-{noise}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        options=noise_options,
+        calibration=lambda wildcards: plan.calibration_options(
+            run_of(wildcards), PRESETS[run_of(wildcards).spec["preset"]]
+        ),
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: Algorithm 1, {wildcards.noise} noise."
+    shell:
+        "python -m sdnet calibrate $(dirname {input.model}) --noise {wildcards.noise} {params.options}"
+        " {params.calibration} --gpus {resources.gpu} > {log} 2>&1"

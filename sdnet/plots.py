@@ -139,7 +139,8 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
         axis.errorbar(
             rows.residual, rows["lambda"], rows.lambda_std, fmt="x", color="C3", markersize=5, linewidth=0.6, capsize=0
         )
-        axis.text(0.04, 0.93, f"R² = {line.r_squared:.2f}", transform=axis.transAxes, va="top", fontsize="small")
+        quality = "flat" if np.isnan(line.r_squared) else f"R² = {line.r_squared:.2f}"
+        axis.set_title(quality, loc="right", fontsize="xx-small")
 
     first = peaks[peaks.seed == peaks.groupby(["dataset", "system"]).seed.transform("min")]
     return _noise_grid(first, note, "best λ", "residual ‖x − A(z)‖", draw)
@@ -154,10 +155,12 @@ def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -
     for line, ((dataset, system), of_system) in zip(axes, systems, strict=True):
         for axis, noise in zip(line, noises, strict=True):
             draw(axis, of_system[of_system.noise == noise])
-            axis.set_title(noise.capitalize() if line is axes[0] else "", fontsize="small")
-            axis.set_xlabel(xlabel if line is axes[-1] else "")
             sns.despine(ax=axis)
         line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\n{ylabel}", fontsize="small")
+    for axis, noise in zip(axes[0], noises, strict=True):
+        axis.set_title(noise.capitalize(), loc="left", fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel, fontsize="small")
     if axes[0, 0].get_legend_handles_labels()[0]:
         axes[0, -1].legend(frameon=False, fontsize="xx-small", handlelength=1.2, loc="best")
     figure.supxlabel(note, fontsize="xx-small", color="0.4", wrap=True)

@@ -61,6 +61,11 @@ def _digest(spec: dict) -> str:
 
 def _report(history: list[dict], epochs: int) -> None:
     row = history[-1]
+    if (unconverged := row.get("solver_unconverged", 0)) > 0:
+        print(
+            f"warning: epoch {row['epoch']}: an inner solver missed its tolerance for {unconverged:.1%} of its samples",
+            file=sys.stderr,
+        )
     rate = row["train_total"] / row["train_seconds"]
     left = (epochs - row["epoch"]) * sum(r["train_seconds"] for r in history) / len(history)
     print(

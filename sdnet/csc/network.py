@@ -68,6 +68,18 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module is in the mode it was in."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
 def _some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
     layers = csc_layers(model)
     if not layers:

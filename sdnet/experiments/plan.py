@@ -5,15 +5,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdnet.experiments.settings import Preset, SettingsError, Site
+from sdnet.experiments.settings import Preset, SettingsError, Site, System
 
 DOWNLOADED = ("cifar10", "cifar100")
 
 # Systems of each table and figure; those that a preset has are shown.
 TABLES = {
-    "table1": ("resnet18", "resnet34", "sdnet18", "sdnet34"),
-    "table2": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
-    "table3": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
+    "table1": ("resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"),
+    "table2": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
+    "table3": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
 }
 FIGURES = {
     "figure2": ("sdnet18", "sdnet18-nonnegative"),
@@ -70,12 +70,19 @@ def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
     return {name: paths[name] for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)}
 
 
+def trains_on(network: System, dataset: str) -> bool:
+    """Whether a preset trains a network on a data set."""
+    return network.datasets is None or dataset in network.datasets
+
+
 def runs(name: str, preset: Preset, site: Site) -> list[Run]:
     """Every run of a preset at this site."""
     planned = []
     for dataset in datasets(preset, site):
         images = preset.datasets[dataset]
         for system, network in preset.systems.items():
+            if not trains_on(network, dataset):
+                continue
             recipe = preset.recipes[network.recipe or images.recipe]
             for seed in preset.seeds:
                 spec = {

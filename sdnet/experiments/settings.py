@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-ModelName = Literal["resnet18", "resnet34", "sdnet18", "sdnet34"]
+ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"]
 Noise = Literal["gaussian", "shot", "speckle", "impulse"]
 Variant = Literal["paper", "squared", "parabola", "released"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
@@ -111,6 +111,7 @@ class System(_Settings):
 
     model: ModelName
     options: Options = Options()
+    datasets: list[DatasetName] | None = Field(None, description="The data sets it is trained on; null for all.")
     recipe: str | None = Field(None, description="Which of `recipes` trains it, in place of the data set's.")
 
 

@@ -56,6 +56,7 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
         for dataset in preset.datasets
         if (folder / "runs" / dataset).is_dir()
         for system in systems
+        if plan.trains_on(preset.systems[system], dataset)
         for seed in preset.seeds
         for file in files
     ]

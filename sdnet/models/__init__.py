@@ -2,13 +2,18 @@
 
 from torch import nn
 
+from sdnet.models.mdeq import mdeq
 from sdnet.models.normalize import Normalize
 from sdnet.models.resnet import resnet18, resnet34
+from sdnet.models.scn import scn, scn18
 from sdnet.models.sdnet import sdnet18, sdnet34
 
 MODELS = {
     "resnet18": resnet18,
     "resnet34": resnet34,
+    "mdeq": mdeq,
+    "scn": scn,
+    "scn18": scn18,
     "sdnet18": sdnet18,
     "sdnet34": sdnet34,
 }

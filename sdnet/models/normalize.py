@@ -17,3 +17,7 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Standardised images, of the same shape."""
         return (x - self.mean) / self.std
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] of standardised ones."""
+        return x * self.std + self.mean

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc import csc_layers, use_lambda
+from sdnet.csc import csc_layers, evaluation_mode, use_lambda
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -27,7 +27,7 @@ from sdnet.robustness.calibration import (
     fit_calibration,
     image_residuals,
 )
-from sdnet.robustness.sweep import as_input, evaluate_at, evaluation_mode, logits_and_residuals
+from sdnet.robustness.sweep import as_input, evaluate_at, logits_and_residuals
 
 
 def calibrate(

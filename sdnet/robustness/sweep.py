@@ -1,7 +1,6 @@
 """Accuracy against lambda, and the residual of the CSC layers, on one set of images (section 4.2, Figure 2)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sdnet.csc import csc_layers, record_residuals, use_lambda
+from sdnet.csc import csc_layers, evaluation_mode, record_residuals, use_lambda
 from sdnet.data.loaders import unit_pixels
 from sdnet.robustness.calibration import check_grid
 
@@ -95,15 +94,3 @@ def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
     if images.dtype == torch.uint8:
         images = unit_pixels(images)
     return images.to(parameter.dtype)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module is in the mode it was in."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sdnet.csc import evaluation_mode
+
 
 @dataclass(frozen=True)
 class Score:
@@ -37,8 +39,6 @@ def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str =
         device: where the model is.
         precision: "float32", or "bfloat16" for autocast.
     """
-    was_training = model.training
-    model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     with autocast(precision, device):
@@ -46,5 +46,4 @@ def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str =
             logits = model(x).float()
             correct += (logits.argmax(1) == y).sum()
             loss += F.cross_entropy(logits, y, reduction="sum")
-    model.train(was_training)
     return Score(int(correct), loader.num_images, float(loss) / loader.num_images)

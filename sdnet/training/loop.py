@@ -109,7 +109,7 @@ def fit(
                 "train_seconds": seconds,
                 "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             }
-            | _solver_report(model),
+            | counts["solver"],
         ]
         state = {
             "model": model.state_dict(),
@@ -126,6 +126,7 @@ def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device
     set_progress = [m.set_progress for m in model.modules() if hasattr(m, "set_progress")]
     project = [m.project_ for m in model.modules() if hasattr(m, "project_")]
     update_step_size = [layer.update_step_size for layer in csc_layers(model)]
+    _solver_report(model)  # forgets what evaluation did
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     diverged_at = torch.full((), len(train), device=device)
@@ -133,10 +134,11 @@ def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device
     title = f"epoch {epoch + 1}/{epochs}"
     batches = tqdm(train.epoch(epoch), title, len(train), leave=False, disable=None)
     for step, (x, y) in enumerate(batches):
+        progress = (epoch + step / len(train)) / epochs
         for group in optimiser.param_groups:
-            group["lr"] = rate((epoch + step / len(train)) / epochs)
+            group["lr"] = rate(progress)
         for tell in set_progress:
-            tell(epoch * len(train) + step)
+            tell(progress)
         optimiser.zero_grad(set_to_none=True)
         with autocast(precision, device):
             logits = model(x).float()
@@ -157,13 +159,14 @@ def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device
         "total": total,
         "loss": float(loss_sum) / total,
         "diverged_at": diverged if diverged < len(train) else None,
+        "solver": _solver_report(model),
     }
 
 
 def _solver_report(model: nn.Module) -> dict[str, float]:
-    """What the network's inner solvers say of this epoch, averaged over the layers that have one."""
+    """What the network's inner solvers say of their work since the last call: of each figure the largest layer's."""
     reports = [m.solver_report() for m in model.modules() if hasattr(m, "solver_report")]
-    return {f"solver_{key}": sum(report[key] for report in reports) / len(reports) for key in (reports or [{}])[0]}
+    return {f"solver_{key}": max(report[key] for report in reports) for key in (reports or [{}])[0]}
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -71,6 +71,7 @@ rule all:
     default_target: True
     input:
         targets("paper"),
+        "results/logs/tracked",
 
 
 # One target rule for every other preset, by its name.
@@ -81,3 +82,4 @@ for name in set(PRESETS) - {"paper"}:
             name
         input:
             targets(name),
+            f"{plan.results_folder(name)}/logs/tracked",

@@ -151,6 +151,15 @@ def notebook(source: Path, folder: str, out: Path) -> None:
     notebook(source, {"results": folder}, out / source.name, out / f"{source.stem}.html")
 
 
+@cli.command()
+@click.argument("folder", type=ExistingFolder)
+def track(folder: Path) -> None:
+    """Bring MLflow up to date with FOLDER, a results folder: epochs it missed, and every result file."""
+    from sdnet.commands.track import track
+
+    track(folder)
+
+
 def main() -> None:
     """Run a command; an error is one sentence, unless --debug asks for its origin."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

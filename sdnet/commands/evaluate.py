@@ -9,7 +9,6 @@ from sdnet.commands.experiment import choose_device, load_model, open_data, read
 from sdnet.csc import CSCConv2d, csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
-from sdnet.experiments.tracking import Tracker
 from sdnet.training.evaluate import evaluate as score_of
 
 BINS = 121  # odd, so that zero is inside a bin
@@ -84,9 +83,6 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
     }
     for kind, rows in files.items():
         results.write(folder / f"{kind}.csv", kind, rows)
-    tracker = Tracker(folder, {})
-    tracker.log_results({"accuracy": score.correct / score.total}, [folder / f"{kind}.csv" for kind in files])
-    tracker.close()
     print(f"{run['dataset']}/{run['system']}/seed{run['seed']}: {score.correct} of {score.total} correct")
 
 

@@ -5,27 +5,38 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from sdnet.data.datasets import INFO, Images, load, subset
-from sdnet.data.folders import FolderLoader
 from sdnet.data.loaders import DeviceLoader
 from sdnet.models import Normalize, build
 from sdnet.training.checkpoint import write_atomically
 
+if TYPE_CHECKING:
+    from sdnet.data.folders import FolderLoader
+
 SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
 EVALUATION_BATCH = 250
-SPEC_KEYS = {"preset", "system", "seed", "dataset", "model", "training"}
+SPEC_GROUPS = {
+    "dataset": "name checksum train_images test_images image_size",
+    "model": "name width options",
+    "training": "epochs batch_size optimizer learning_rate momentum nesterov weight_decay schedule milestones"
+    " precision",
+}
+SPEC_KEYS = {"preset", "system", "seed"} | {
+    f"{group}.{key}" for group, keys in SPEC_GROUPS.items() for key in keys.split()
+}
 
 
 @dataclass(frozen=True)
 class Data:
     """The two loaders of a data set, its class names, and what its images are."""
 
-    train: DeviceLoader | FolderLoader
-    test: DeviceLoader | FolderLoader
+    train: "DeviceLoader | FolderLoader"
+    test: "DeviceLoader | FolderLoader"
     classes: tuple[str, ...]
     source: str
 
@@ -34,17 +45,24 @@ def read_spec(path: Path) -> dict:
     """A run's resolved experiment.
 
     Raises:
-        ValueError: if the file is no such description.
+        FileNotFoundError, ValueError: if there is no such file, or it is no such description.
     """
+    remedy = f"make it anew with: snakemake {path}"
     try:
         spec = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); make it anew with: snakemake {path}") from None
-    if not isinstance(spec, dict) or (wrong := set(spec) ^ SPEC_KEYS):
-        raise ValueError(
-            f"{path} describes no run: missing or unknown keys {', '.join(sorted(wrong))}; "
-            f"make it anew with: snakemake {path}"
-        )
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not there; {remedy}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from None
+    if not isinstance(spec, dict):
+        raise ValueError(f"{path} describes no run: it holds {type(spec).__name__}, not a table; {remedy}")
+    given = set()
+    for name, value in spec.items():
+        given |= {f"{name}.{key}" for key in value} if isinstance(value, dict) else {name}
+    if wrong := given ^ SPEC_KEYS:
+        raise ValueError(f"{path} describes no run: missing or unknown keys {', '.join(sorted(wrong))}; {remedy}")
+    if (dataset := spec["dataset"]["name"]) not in INFO:
+        raise ValueError(f"{path}: dataset.name is {dataset!r}; choose one of {', '.join(INFO)}")
     return spec
 
 
@@ -99,8 +117,10 @@ def open_images(spec: dict, path: Path | None) -> Images:
 
 def open_folder(
     spec: dict, path: Path | None, split: str, *, batch_size: int = EVALUATION_BATCH, **options
-) -> FolderLoader:
+) -> "FolderLoader":
     """One split of a data set that is a tree of class folders; `path` as in `open_data`."""
+    from sdnet.data.folders import FolderLoader  # here, since torchvision takes seconds to import
+
     name, size = spec["dataset"]["name"], spec["dataset"]["image_size"] or INFO[spec["dataset"]["name"]].size
     if not (root := path or os.environ.get(f"SDNET_{name.upper()}_ROOT")):
         raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")

@@ -80,6 +80,11 @@ class Tracker:
         for file in files:
             self._client.log_artifact(self._id, str(file))
 
+    @property
+    def active(self) -> bool:
+        """Whether MLflow has taken everything so far."""
+        return not self._off
+
     @_best_effort
     def close(self, status: str = "FINISHED") -> None:
         """Say how the run ended: FINISHED or FAILED."""

@@ -41,7 +41,7 @@ def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str =
     """
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    with autocast(precision, device):
+    with evaluation_mode(model), autocast(precision, device):
         for x, y in loader.epoch(0):
             logits = model(x).float()
             correct += (logits.argmax(1) == y).sum()

@@ -17,7 +17,8 @@ rule download:
         "../../envs/environment.yaml"
     params:
         checksum=lambda wildcards: SITE.downloads[wildcards.dataset].checksum,
-        urls=lambda wildcards: [
+        # That it takes `output` keeps it out of what triggers: another address gives the same data.
+        urls=lambda wildcards, output: [
             f"--url={url}" for url in SITE.downloads[wildcards.dataset].urls
         ],
     message:

@@ -142,3 +142,18 @@ use rule table1 as figure6 with:
         text="{root}/logs/figure6.log",
     message:
         "Figure 6 of {wildcards.root}."
+
+
+rule track:
+    input:
+        lambda wildcards: targets(FOLDERS[wildcards.root]),
+    output:
+        touch("{root}/logs/tracked"),
+    log:
+        "{root}/logs/track.log",
+    conda:
+        "../../envs/environment.yaml"
+    message:
+        "{wildcards.root}: what MLflow does not have yet."
+    shell:
+        "python -m sdnet track {wildcards.root} > {log} 2>&1"

@@ -1,0 +1,25 @@
+"""Bring MLflow up to date with a results folder: what it missed, and what was measured after training."""
+
+import json
+from pathlib import Path
+
+from sdnet.experiments import results
+from sdnet.experiments.tracking import Tracker
+
+
+def track(folder: Path) -> None:
+    """Log every trained run of a results folder: the epochs that MLflow lacks, final accuracy, and all result files."""
+    for path in sorted(folder.glob("runs/*/*/*/environment.json")):
+        run, about = path.parent, json.loads(path.read_text())
+        tracker = Tracker(run, {"commit": str(about["commit"]), "device": about["device"]})
+        history = results.read(run / "history.csv", "history")
+        tracker.log_epochs(history.astype(object).where(history.notna(), None).to_dict("records"))
+        metrics = {}
+        if (run / "accuracy.csv").exists():
+            last = results.read(run / "accuracy.csv", "accuracy").iloc[0]
+            metrics["accuracy"] = last.correct / last.total
+        tracker.log_results(metrics, sorted([*run.glob("*.csv"), *run.glob("[!m]*.json")]))
+        tracker.close()
+        if not tracker.active:
+            return
+        print(f"tracked {run}")

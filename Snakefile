@@ -35,13 +35,13 @@ RUN = {
 
 # Jobs run the Python that runs Snakemake. What differs by site reaches them through the environment, and so is
 # no part of any rule: nothing runs again when it changes.
-os.environ["PATH"] = os.pathsep.join(
-    [os.path.dirname(sys.executable), os.environ["PATH"]]
-)
 os.environ.setdefault("MLFLOW_TRACKING_URI", SITE.mlflow_uri)
-os.environ["SDNET_DATA_DIR"] = SITE.data_dir
-os.environ["SDNET_IMAGENET_ROOT"] = SITE.imagenet_root or ""
-os.environ["SDNET_FOLDER_ROOT"] = SITE.folder_root or ""
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]),
+    SDNET_DATA_DIR=SITE.data_dir,
+    SDNET_IMAGENET_ROOT=SITE.imagenet_root or "",
+    SDNET_FOLDER_ROOT=SITE.folder_root or "",
+)
 
 
 wildcard_constraints:
@@ -52,19 +52,12 @@ wildcard_constraints:
 
 
 include: "workflow/rules/devices.smk"
+include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/robustness.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
-
-
-def targets(name):
-    """Every table and figure of a preset."""
-    root = plan.results_folder(name)
-    return [f"{root}/{table}.csv" for table in plan.TABLES] + [
-        f"{root}/{figure}.pdf" for figure in plan.FIGURES
-    ]
 
 
 rule all:

@@ -5,20 +5,10 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from jupyter_client.manager import AsyncKernelManager
 from nbconvert import HTMLExporter
+from traitlets.config import Config
 
 from sdnet.experiments.results import write_text
-
-
-class _SocketKernelManager(AsyncKernelManager):
-    """Talks to its kernel over Unix sockets: parallel notebooks cannot clash on a TCP port, and nobody can listen."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.transport = "ipc"
-        self._folder = tempfile.TemporaryDirectory(prefix="sdnet-")  # removed with this object
-        self.ip = str(Path(self._folder.name) / "kernel")  # prefix of the sockets' names
 
 
 def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Path) -> None:
@@ -34,14 +24,17 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
         )
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            source,
-            executed,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            kernel_manager_class=_SocketKernelManager,
-        )
+        with tempfile.TemporaryDirectory(prefix="sdnet-") as folder:
+            # Sockets are files: parallel notebooks cannot clash on a TCP port, and nobody can listen.
+            sockets = {"transport": "ipc", "ip": f"{folder}/kernel"}
+            papermill.execute_notebook(
+                source,
+                executed,
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                config=Config({"KernelManager": sockets}),
+            )
     except papermill.PapermillExecutionError as error:
         raise ValueError(
             f"{source} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}; executed copy: {executed}"

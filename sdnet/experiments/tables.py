@@ -105,7 +105,7 @@ def paper_values(table: str) -> pd.DataFrame:
 def table1_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 in the paper's layout: a row per network, ours with the paper's value in brackets."""
     shown = {"parameters": "Model size (M)", "accuracy": "Top-1 (%)", "memory": "Memory (GB)", "speed": "Speed (n/s)"}
-    digits = {"parameters": 1, "accuracy": 2, "memory": 2, "speed": 0}
+    digits = {"parameters": 1, "accuracy": 2, "memory": 3, "speed": 0}
     cells = table[table.quantity.isin(shown)].copy()
     cells["cell"] = [cell(row, digits[row.quantity]) for row in cells.itertuples()]
     wide = cells.pivot(index=["data", "system"], columns="quantity", values="cell")

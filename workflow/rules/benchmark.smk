@@ -24,8 +24,3 @@ rule benchmark:
         "{wildcards.dataset}: speed and memory of every network."
     shell:
         "python -m sdnet benchmark {input.specs} --out {output.table} --gpus {resources.gpu} > {log} 2>&1"
-
-
-def first_seed(name):
-    """One run of each network of a preset."""
-    return [run for run in RUNS[name] if run.seed == PRESETS[name].seeds[0]]

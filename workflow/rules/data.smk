@@ -25,10 +25,3 @@ rule download:
         "{wildcards.dataset}: download and check."
     shell:
         "python -m sdnet data {wildcards.dataset} {params.urls:q} --checksum {params.checksum} --out {output} 2> {log}"
-
-
-def images_of(run):
-    """The file that a run's images are read from, if Snakemake makes it."""
-    return (
-        [f"{SITE.data_dir}/{run.dataset}.npz"] if run.dataset in plan.DOWNLOADED else []
-    )

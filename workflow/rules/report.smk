@@ -1,28 +1,6 @@
 """Tables and figures: each is written by a notebook, which papermill executes."""
 
 
-def shown_runs(wildcards, target):
-    return plan.runs_of(target, RUNS[FOLDERS[wildcards.root]])
-
-
-def run_files(wildcards, target, name):
-    """A result file of every run that a table or figure shows."""
-    return [
-        f"{wildcards.root}/runs/{run.name}/{name}"
-        for run in shown_runs(wildcards, target)
-    ]
-
-
-def noise_files(wildcards, target, kind):
-    """A result file of every run and noise that a table or figure shows; of Algorithm 1, of networks with a lambda."""
-    return [
-        f"{wildcards.root}/runs/{run.name}/{kind}-{noise}.csv"
-        for run in shown_runs(wildcards, target)
-        if kind == "sweep" or plan.has_lambda(run.spec["model"]["name"])
-        for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
-    ]
-
-
 rule table1:
     input:
         notebook="notebooks/table1.ipynb",

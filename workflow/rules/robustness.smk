@@ -35,26 +35,6 @@ rule download_noisy:
         " 2> {log}"
 
 
-def official_noise(run):
-    """The folder of official noisy images that a run is tested on, or None."""
-    preset = PRESETS[run.spec["preset"]]
-    return plan.noise_source(run.dataset, preset, SITE)
-
-
-def noisy_images_of(run):
-    """Those of them that Snakemake makes."""
-    folder = official_noise(run)
-    return [folder] if folder and run.dataset in plan.DOWNLOADED else []
-
-
-def noise_options(wildcards):
-    run = run_of(wildcards)
-    official = official_noise(run)
-    return plan.noise_options(run, PRESETS[run.spec["preset"]]) + (
-        f" --official {official}" if official else ""
-    )
-
-
 rule sweep:
     input:
         model=f"{RUN_FOLDER}/model.pt",

@@ -1,14 +1,8 @@
 """From a resolved experiment to a trained network and what it scores."""
 
-RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
-
 
 localrules:
     spec,
-
-
-def run_of(wildcards):
-    return RUN[RUN_FOLDER.format(**wildcards)]
 
 
 # The only way for a setting to reach a run: where the text stays the same, nothing is trained again.

@@ -1,0 +1,78 @@
+"""What the rules look up: runs by their paths, and the files that they need."""
+
+RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
+
+
+def targets(name):
+    """Every table and figure of a preset."""
+    root = plan.results_folder(name)
+    return [f"{root}/{table}.csv" for table in plan.TABLES] + [
+        f"{root}/{figure}.pdf" for figure in plan.FIGURES
+    ]
+
+
+def run_of(wildcards):
+    """The planned run that a path belongs to."""
+    path = RUN_FOLDER.format(**wildcards)
+    if path not in RUN:
+        raise WorkflowError(
+            f"{path} is no run of the preset {FOLDERS[wildcards.root]}: given {wildcards.dataset}, "
+            f"{wildcards.system}, seed {wildcards.seed}; config/presets/ lists its data sets, systems and seeds"
+        )
+    return RUN[path]
+
+
+def first_seed(name):
+    """One run of each network of a preset."""
+    return [run for run in RUNS[name] if run.seed == PRESETS[name].seeds[0]]
+
+
+def images_of(run):
+    """The file that a run's images are read from, if Snakemake makes it."""
+    return (
+        [f"{SITE.data_dir}/{run.dataset}.npz"] if run.dataset in plan.DOWNLOADED else []
+    )
+
+
+def official_noise(run):
+    """The folder of official noisy images that a run is tested on, or None."""
+    preset = PRESETS[run.spec["preset"]]
+    return plan.noise_source(run.dataset, preset, SITE)
+
+
+def noisy_images_of(run):
+    """Those of them that Snakemake makes."""
+    folder = official_noise(run)
+    return [folder] if folder and run.dataset in plan.DOWNLOADED else []
+
+
+def noise_options(wildcards):
+    """What the preset wants of noise, as options of a command."""
+    run = run_of(wildcards)
+    official = official_noise(run)
+    return plan.noise_options(run, PRESETS[run.spec["preset"]]) + (
+        f" --official {official}" if official else ""
+    )
+
+
+def shown_runs(wildcards, target):
+    """The runs that a table or figure shows."""
+    return plan.runs_of(target, RUNS[FOLDERS[wildcards.root]])
+
+
+def run_files(wildcards, target, name):
+    """A result file of every run that a table or figure shows."""
+    return [
+        f"{wildcards.root}/runs/{run.name}/{name}"
+        for run in shown_runs(wildcards, target)
+    ]
+
+
+def noise_files(wildcards, target, kind):
+    """A result file of every run and noise that a table or figure shows; of Algorithm 1, of networks with a lambda."""
+    return [
+        f"{wildcards.root}/runs/{run.name}/{kind}-{noise}.csv"
+        for run in shown_runs(wildcards, target)
+        if kind == "sweep" or plan.has_lambda(run.spec["model"]["name"])
+        for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
+    ]

@@ -17,8 +17,8 @@ from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 
 REFERENCE = "resnet18"
-ROUNDS = 7  # of which the first warms up; the systems take turns, so that a busy machine slows all alike
-SECONDS_PER_TURN = 1.0
+ROUNDS = 5  # of which the first warms up; the systems take turns, so that a busy machine slows all alike
+SECONDS_PER_TURN = 0.5
 
 
 class Contender:
@@ -117,7 +117,7 @@ def _memory(contender: Contender) -> tuple[int, int | None]:
 
 
 def _rate(step, contender: Contender) -> float:
-    """Images per second, over at least a second."""
+    """Images per second, over one turn."""
     steps, started, elapsed = 0, time.perf_counter(), 0.0
     while elapsed < SECONDS_PER_TURN:
         step()

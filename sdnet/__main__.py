@@ -174,6 +174,11 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        if "--debug" in sys.argv or "out of memory" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        sys.exit(f"error: the GPU's memory is too small: lower the recipe's batch_size or the width ({reason})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What a preset runs: the resolved experiment of each run, and which runs each table and figure needs."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,8 +166,3 @@ def has_lambda(model: str) -> bool:
 def runs_of(target: str, planned: list[Run]) -> list[Run]:
     """The runs that a table or figure shows."""
     return [run for run in planned if run.system in systems_of(target)]
-
-
-def digest(spec: dict) -> str:
-    """A short name of a resolved experiment, for its checkpoints."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]

@@ -80,6 +80,12 @@ class Site(_Settings):
     folder_root: str | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
     mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow's tracking address.")
 
+    @model_validator(mode="after")
+    def _all_downloads(self) -> "Site":
+        if missing := {"cifar10", "cifar100", "cifar10-c", "cifar100-c"} - set(self.downloads):
+            raise ValueError(f"downloads: {', '.join(sorted(missing))} missing; each needs urls and checksum")
+        return self
+
 
 class Dataset(_Settings):
     """A data set, and how much of it is used."""
@@ -114,6 +120,14 @@ class System(_Settings):
     datasets: list[DatasetName] | None = Field(None, description="The data sets it is trained on; null for all.")
     recipe: str | None = Field(None, description="Which of `recipes` trains it, in place of the data set's.")
 
+    @model_validator(mode="after")
+    def _options_belong_to_the_model(self) -> "System":
+        if (given := self.options.model_fields_set) and not self.model.startswith("sdnet"):
+            raise ValueError(
+                f"options: given {', '.join(sorted(given))} for {self.model}; only the sdnet models have options"
+            )
+        return self
+
 
 class Recipe(_Settings):
     """How a network is trained; the defaults are the paper's for CIFAR (section 4, "Network training")."""
@@ -130,6 +144,17 @@ class Recipe(_Settings):
         [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
     )
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="bfloat16 is by autocast.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if (self.schedule == "multistep") != bool(self.milestones):
+            raise ValueError(
+                f"milestones: given {self.milestones} with schedule {self.schedule}; "
+                "multistep needs at least one, cosine allows none"
+            )
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: given true with momentum 0; give a momentum, or nesterov: false")
+        return self
 
 
 class Robustness(_Settings):
@@ -172,6 +197,15 @@ class Preset(_Settings):
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)
     recipes: dict[str, Recipe]
     robustness: Robustness = Robustness()
+
+    @model_validator(mode="after")
+    def _sizes_can_be_chosen(self) -> "Preset":
+        for name, dataset in self.datasets.items():
+            if dataset.image_size is not None and name not in ("imagenet", "folder"):
+                raise ValueError(
+                    f"datasets.{name}.image_size: given {dataset.image_size}; {name} has a size of its own"
+                )
+        return self
 
     @model_validator(mode="after")
     def _recipes_exist(self) -> "Preset":
@@ -247,6 +281,10 @@ def _sentence(source: str, item: dict) -> str:
     given = item["input"]
     if item["type"] == "missing":
         return f"{source}: {path}: is missing and has no default"
+    if item["type"] == "model_type" and given is None:
+        return f"{source}: {path}: given None (NoneType); write {{}} for its defaults, or a table of keys and values"
+    if isinstance(given, str) and re.fullmatch(r"\d+e[+-]?\d+", given):
+        message += "; YAML takes that for text, write it with a point, as in 5.0e-4"
     if isinstance(given, dict | BaseModel):
         return ": ".join(filter(None, (source, path, message)))
     return f"{source}: {path}: given {given!r} ({type(given).__name__}); {message}"

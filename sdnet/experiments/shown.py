@@ -60,6 +60,12 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
         for seed in preset.seeds
         for file in files
     ]
+    if not frames:
+        target_file = folder.relative_to(project_folder()) / target
+        suffix = ".csv" if target in plan.TABLES else ".pdf"
+        raise FileNotFoundError(
+            f"{folder}/runs holds no run; make it with: snakemake --cores all {target_file}{suffix}"
+        )
     return pd.concat(frames, ignore_index=True)
 
 

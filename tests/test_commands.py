@@ -1,0 +1,476 @@
+"""The command line: runs that are killed and go on, numbers that recount, and errors in one sentence."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+
+from sdnet.__main__ import cli, main
+from sdnet.commands.evaluate import CodeHistogram, evaluate
+from sdnet.commands.experiment import load_model, open_data, read_spec
+from sdnet.commands.train import train
+from sdnet.csc import CSCConv2d
+from sdnet.experiments import results
+
+CPU = torch.device("cpu")
+NOT_NEEDED = ("mlflow", "pydantic", "snakemake", "papermill", "seaborn", "statsmodels")
+
+
+def make_spec(folder, **training):
+    """A run of seconds: 96 digits and an SDNet-18 of width 4."""
+    spec = {
+        "preset": "tiny",
+        "system": "sdnet18",
+        "seed": 0,
+        "dataset": {"name": "digits", "checksum": None, "train_images": 96, "test_images": 60, "image_size": None},
+        "model": {"name": "sdnet18", "width": 4, "options": {}},
+        "training": {
+            "epochs": 3,
+            "batch_size": 32,
+            "optimizer": "sgd",
+            "learning_rate": 0.05,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 5e-4,
+            "schedule": "cosine",
+            "milestones": [],
+            "precision": "float32",
+        }
+        | training,
+    }
+    folder.mkdir(parents=True)
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def untracked(monkeypatch):
+    """No MLflow in these tests; tests/test_tracking.py is about it."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """The environment of a cluster node that has none of the packages a run does not need."""
+    folder = tmp_path_factory.mktemp("missing")
+    for name in NOT_NEEDED:
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name} is not installed')\n")
+    return os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def start(bare, *arguments):
+    command = [sys.executable, "-m", "sdnet", *map(str, arguments)]
+    return subprocess.Popen(command, env=bare, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_until(process, text):
+    """The process's messages up to the one that holds a text."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"the process ended before {text!r}: {''.join(lines)}")
+
+
+def weights(folder):
+    return torch.load(folder / "model.pt", weights_only=True)
+
+
+def history(folder):
+    return results.read(folder / "history.csv", "history").drop(columns="train_seconds")
+
+
+def assert_same_run(folder, expected):
+    a, b = weights(folder), weights(expected)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    pd.testing.assert_frame_equal(history(folder), history(expected), check_exact=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_killed_training_started_again_ends_in_the_same_weights(tmp_path, bare, precision):
+    undisturbed = make_spec(tmp_path / "undisturbed", precision=precision, epochs=8)
+    train(undisturbed, None, 0)
+    spec = make_spec(tmp_path / "killed", precision=precision, epochs=8)
+    process = start(bare, "train", spec, "--gpus", 0)
+    read_until(process, "epoch 2/8")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (spec.parent / "model.pt").exists(), "what is not trained to the end does not look so"
+    again = start(bare, "train", spec, "--gpus", 0)
+    _, messages = again.communicate()
+    assert again.returncode == 0, messages
+    first = int(re.search(r"epoch (\d)/8", messages)[1])
+    assert 2 <= first < 8, "it goes on where it was"
+    assert [int(epoch) for epoch in re.findall(r"epoch (\d)/8", messages)] == list(range(first, 9))
+    assert "mlflow is not installed" in messages, "the packages that training can do without were missing"
+    assert_same_run(spec.parent, undisturbed.parent)
+
+
+def test_an_interrupted_training_says_how_to_go_on(tmp_path, bare):
+    process = start(bare, "train", make_spec(tmp_path / "run", epochs=50), "--gpus", 0)
+    read_until(process, "epoch  1/50")
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate()
+    assert process.returncode == 1
+    assert messages.rstrip().endswith("interrupted; the same command goes on from the last checkpoint")
+    assert "Traceback" not in messages
+
+
+def test_a_second_process_of_the_same_run_waits_for_the_first(tmp_path, bare):
+    spec = make_spec(tmp_path / "run", epochs=1)
+    with FileLock(spec.parent / ".lock"):
+        process = start(bare, "train", spec, "--gpus", 0)
+        read_until(process, "another process trains this run; waiting")
+        assert not (spec.parent / "checkpoints").exists()
+    process.communicate()
+    assert process.returncode == 0
+    assert (spec.parent / "model.pt").exists()
+
+
+def test_training_writes_what_the_run_needs_and_no_more(trained):
+    names = {path.name for path in trained.iterdir()} - {".lock"}
+    outputs = {"accuracy.csv", "codes.csv", "dictionary.csv"}
+    assert names - outputs == {"spec.json", "model.pt", "history.csv", "environment.json", "checkpoints"}
+    about = json.loads((trained / "environment.json").read_text())
+    assert about["data_source"] == "scikit-learn digits"
+    assert about["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert about["device"].startswith("CPU")
+    rows = history(trained)
+    assert rows.epoch.tolist() == [1, 2, 3]
+    assert set(rows.train_total) == {96}
+
+
+def test_checkpoints_of_other_settings_are_not_gone_on_from(tmp_path):
+    spec = make_spec(tmp_path / "changed", epochs=2)
+    train(spec, None, 0)
+    other = make_spec(tmp_path / "fresh", epochs=2, learning_rate=0.02)
+    spec.write_text(other.read_text())
+    train(spec, None, 0)
+    train(other, None, 0)
+    assert_same_run(spec.parent, other.parent)
+    assert len(list((spec.parent / "checkpoints").iterdir())) == 2
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that was trained and tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        folder = make_spec(tmp_path_factory.mktemp("runs") / "run").parent
+        train(folder / "spec.json", None, 0)
+        evaluate(folder, None, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    return load_model(trained, read_spec(trained / "spec.json"), 10, CPU)
+
+
+@pytest.fixture(scope="module")
+def codes(trained, network):
+    """The codes of all test images at the first layer, from the model's own parts."""
+    test = open_data(read_spec(trained / "spec.json"), None, CPU).test
+    with torch.no_grad():
+        return torch.cat([network.network.conv1(network.normalize(x)) for x, _ in test.epoch(0)])
+
+
+def test_the_accuracy_recounts(trained, network):
+    test = open_data(read_spec(trained / "spec.json"), None, CPU).test
+    with torch.no_grad():
+        correct = sum(int((network(x).argmax(1) == y).sum()) for x, y in test.epoch(0))
+    accuracy = results.read(trained / "accuracy.csv", "accuracy").set_index("checkpoint")
+    assert accuracy.loc["last", ["epoch", "correct", "total"]].tolist() == [3, correct, 60]
+    rows = history(trained)
+    assert accuracy.loc["best_on_test", "correct"] == rows.test_correct.max()
+    assert accuracy.loc["best_on_test", "epoch"] == rows.test_correct.argmax() + 1
+    assert set(accuracy.parameters) == {sum(p.numel() for p in network.parameters())}
+    assert set(accuracy.train_images) == {96}
+
+
+def test_the_share_of_zeros_and_every_bin_recount(trained, codes):
+    bins = results.read(trained / "codes.csv", "codes")
+    assert set(bins.layer) == {"network.conv1"}
+    assert set(bins["lambda"]) == {0.1}
+    assert bins["count"].sum() == codes.numel(), "each entry is in one bin"
+    exact = bins.bin_low == bins.bin_high
+    zeros = int((codes == 0).sum())
+    assert bins[exact]["count"].tolist() == [zeros]
+    assert 0 < zeros < codes.numel(), "the codes must be sparse, and not all zero"
+    nonzero = codes[codes != 0]
+    for row in bins[~exact].itertuples():
+        # The edges are float32 numbers, printed with all their digits.
+        low, high = (torch.tensor(edge, dtype=torch.float32) for edge in (row.bin_low, row.bin_high))
+        assert row.count == int(((nonzero >= low) & (nonzero < high)).sum())
+    assert (bins[~exact]["count"] > 0).sum() > 20, "the bins must resolve the distribution"
+
+
+def test_an_entry_on_an_edge_is_in_the_upper_bin_and_one_beyond_the_first_batch_in_an_open_bin():
+    histogram, layer = CodeHistogram(), CSCConv2d(1, 2, 3)
+    histogram(layer, (), torch.tensor([-1.0, 0.0, 0.5]))  # sets the edges, from -1.1 to 1.1
+    edges = histogram.edges.clone()
+    before = [row["count"] for row in histogram.rows()]
+    histogram(layer, (), torch.cat([edges, torch.tensor([-9.0, 9.0, 0.0])]))
+    after = [row["count"] for row in histogram.rows()]
+    added = [b - a for a, b in zip(before, after, strict=True)]
+    assert added == [1, 1] + [1] * (len(edges) - 1) + [2], "zeros, below, each bin by its lower edge, above"
+
+
+def test_the_share_of_zeros_of_figure_6_is_that_of_the_codes(trained, codes):
+    from sdnet.plots import zero_shares
+
+    shares = zero_shares(results.read(trained / "codes.csv", "codes"))
+    assert shares.zero_percent.tolist() == pytest.approx([100 * float((codes == 0).double().mean())])
+
+
+def test_the_dictionary_is_the_layer_s_weight(trained):
+    weight = weights(trained)["network.conv1.weight"]
+    entries = results.read(trained / "dictionary.csv", "dictionary")
+    places = entries[["atom", "channel", "row", "column"]].to_numpy().T
+    assert len(entries) == weight.numel()
+    assert torch.equal(weight[tuple(torch.tensor(places))], torch.tensor(entries.value.to_numpy(dtype="float32")))
+    norms = entries.groupby("atom").value.apply(lambda values: (values**2).sum() ** 0.5)
+    assert norms.to_numpy() == pytest.approx(1, abs=1e-6)  # float32
+
+
+def test_testing_again_gives_the_same_files_without_the_packages_it_does_not_need(trained, bare):
+    files = {name: trained / name for name in ("accuracy.csv", "codes.csv", "dictionary.csv")}
+    before = {name: path.read_bytes() for name, path in files.items()}
+    process = start(bare, "evaluate", trained, "--gpus", 0)
+    output, messages = process.communicate()
+    assert process.returncode == 0, messages
+    assert {name: path.read_bytes() for name, path in files.items()} == before
+    assert re.fullmatch(r"digits/sdnet18/seed0: \d+ of 60 correct\n", output)
+
+
+def test_a_network_without_a_csc_layer_has_no_codes_and_no_dictionary(tmp_path):
+    spec = make_spec(tmp_path / "run", epochs=1)
+    spec.write_text(spec.read_text().replace("sdnet18", "resnet18"))
+    train(spec, None, 0)
+    evaluate(spec.parent, None, 0)
+    assert results.read(spec.parent / "codes.csv", "codes").empty
+    assert results.read(spec.parent / "dictionary.csv", "dictionary").empty
+    assert len(results.read(spec.parent / "accuracy.csv", "accuracy")) == 2
+
+
+# Errors
+
+
+@pytest.fixture
+def error_of(monkeypatch):
+    """What a command that fails prints before it ends with an exit code other than 0."""
+
+    def error_of(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sdnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        message = ended.value.code
+        assert isinstance(message, str), "printed by Python, which then ends with exit code 1"
+        assert message.startswith("error: ")
+        assert "\n" not in message
+        return message.removeprefix("error: ")
+
+    return error_of
+
+
+def edited(path, **changes):
+    """Edit a spec by hand: dataset__name="x" sets dataset.name, and None as a group removes it."""
+    spec = json.loads(path.read_text())
+    for name, value in changes.items():
+        group, _, key = name.partition("__")
+        (spec[group] if key else spec)[key or group] = value
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__name": "resnet19"}, r"unknown model 'resnet19'; the models are resnet18, .*sdnet34"),
+        ({"dataset__name": "mnist"}, r".*spec\.json: dataset\.name is 'mnist'; choose one of cifar10, .*"),
+        ({"training__optimizer": "lbfgs"}, "optimizer 'lbfgs' is unknown; choose sgd or adam"),
+        ({"training__schedule": "linear"}, "schedule 'linear' is unknown; choose cosine or multistep"),
+        ({"training__precision": "float16"}, "precision 'float16' is unknown; choose float32 or bfloat16"),
+        ({"training__lr": 0.1}, r".*spec\.json describes no run: missing or unknown keys training\.lr; make it anew.*"),
+        ({"colour": "red"}, r".*spec\.json describes no run: missing or unknown keys colour; make it anew.*"),
+        ({"model": {}}, r".*missing or unknown keys model\.name, model\.options, model\.width; make it anew.*"),
+        ({"dataset__train_images": 5000}, r"subset: 5000 train images asked for; there are 1437.*"),
+        ({"training__learning_rate": 1e30}, r"the loss or a weight is not finite at epoch 1, step \d of 3 .*try.*"),
+    ],
+)
+def test_a_spec_edited_wrongly_is_refused_in_one_sentence(tmp_path, error_of, changes, message):
+    spec = edited(make_spec(tmp_path / "run"), **changes)
+    assert re.fullmatch(message, error_of("train", spec, "--gpus", 0))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"3"])
+def test_a_file_that_is_no_spec_is_refused_with_the_remedy(tmp_path, error_of, content):
+    spec = tmp_path / "spec.json"
+    spec.write_bytes(content)
+    message = error_of("train", spec)
+    assert message.startswith(f"{spec} ")
+    assert message.endswith(f"make it anew with: snakemake {spec}")
+
+
+def test_a_folder_without_a_spec_is_named(tmp_path, error_of):
+    assert error_of("evaluate", tmp_path).startswith(f"{tmp_path}/spec.json is not there; ")
+
+
+def test_missing_data_are_named_with_the_command_that_fetches_them(tmp_path, error_of, monkeypatch):
+    monkeypatch.setenv("SDNET_DATA_DIR", str(tmp_path / "nowhere"))
+    spec = edited(make_spec(tmp_path / "run"), dataset__name="cifar10")
+    message = error_of("train", spec, "--gpus", 0)
+    assert f"{tmp_path}/nowhere/cifar10.npz does not exist" in message
+    assert "snakemake data/cifar10.npz" in message
+    assert f"{tmp_path}/other.npz does not exist" in error_of("train", spec, "--data", tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+def test_a_folder_that_is_not_configured_is_asked_for(tmp_path, error_of, monkeypatch, name):
+    monkeypatch.delenv(f"SDNET_{name.upper()}_ROOT", raising=False)
+    spec = edited(make_spec(tmp_path / "run"), dataset__name=name)
+    assert f"set {name}_root in config/config.yaml, or give --data" in error_of("train", spec, "--gpus", 0)
+
+
+def damaged(content):
+    return content[: len(content) // 2]
+
+
+def foreign(content):
+    return b"no weights at all"
+
+
+def empty(content):
+    return b""
+
+
+@pytest.mark.parametrize("damage", [damaged, foreign, empty])
+def test_damaged_weights_are_refused(tmp_path, trained, error_of, damage):
+    folder = make_spec(tmp_path / "run").parent
+    (folder / "model.pt").write_bytes(damage((trained / "model.pt").read_bytes()))
+    message = error_of("evaluate", folder, "--gpus", 0)
+    assert re.fullmatch(rf"{folder}/model\.pt does not hold the weights of this run \(.*\); remove it .*", message)
+    assert not (folder / "accuracy.csv").exists()
+
+
+def test_weights_of_another_network_are_refused(tmp_path, trained, error_of):
+    spec = edited(make_spec(tmp_path / "run"), model__width=8)
+    (spec.parent / "model.pt").write_bytes((trained / "model.pt").read_bytes())
+    assert "does not hold the weights of this run (Error(s) in loading" in error_of("evaluate", spec.parent)
+
+
+def test_weights_that_would_run_code_are_refused_unread(tmp_path, error_of):
+    class Malicious:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    folder = make_spec(tmp_path / "run").parent
+    torch.save({"weight": Malicious()}, folder / "model.pt")
+    assert "does not hold the weights of this run" in error_of("evaluate", folder, "--gpus", 0)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_untrained_run_names_the_command_that_trains_it(tmp_path, error_of):
+    folder = make_spec(tmp_path / "run").parent
+    assert error_of("evaluate", folder).endswith(f"train the run with: python -m sdnet train {folder}/spec.json")
+
+
+def test_a_benchmark_without_its_reference_is_refused(tmp_path, error_of):
+    spec = make_spec(tmp_path / "run")
+    message = error_of("benchmark", spec, "--out", tmp_path / "benchmark.csv")
+    assert message == "benchmark: sdnet18 given; resnet18 must be among them, the ratios need it"
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """Writes a notebook of a parameters cell and one more."""
+
+    def notebook(parameters, code):
+        cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
+        cells[0].metadata["tags"] = ["parameters"]
+        metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        path = tmp_path / "figure9.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+        return path
+
+    return notebook
+
+
+def test_a_notebook_with_other_parameters_is_refused(tmp_path, notebook, error_of):
+    source = notebook("folder = 1\nwidth = 2", "")
+    message = error_of("notebook", source, "--results", "results/quick", "--out", tmp_path / "out")
+    assert message == f"{source}: unknown parameters results; it declares folder, width"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_notebook_is_kept_up_to_the_cell_that_failed(tmp_path, notebook, error_of, monkeypatch):
+    source = notebook('results = "default"', "print(results)\n1 / 0")
+    with tempfile.TemporaryDirectory() as sockets:  # a short path, as sockets need
+        monkeypatch.setattr("tempfile.tempdir", sockets)
+        message = error_of("notebook", source, "--results", "given", "--out", tmp_path / "out")
+        assert not list(Path(sockets).glob("sdnet-*")), "nothing is left of them"
+    executed = tmp_path / "out" / "figure9.ipynb"
+    assert re.fullmatch(rf"{source} failed in cell \[\d\]: ZeroDivisionError: .*; executed copy: {executed}", message)
+    assert "given" in executed.read_text(), "with the parameter it was given"
+    assert not (tmp_path / "out" / "figure9.html").exists()
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.commands)])
+def test_every_command_explains_itself(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sdnet", *command, "--help"])
+    main()
+    text = capsys.readouterr().out
+    usage, sentence = text.split("\n\n")[:2]
+    assert usage.startswith("Usage: ")
+    assert len(sentence.split()) > 3, "what it does"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trian"],
+        ["train"],
+        ["train", "nowhere/spec.json"],
+        ["train", "--epochs", "3"],
+        ["data", "mnist"],
+        ["--verbose"],
+    ],
+)
+def test_wrong_usage_ends_with_code_2_and_says_what_is_wrong(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sdnet", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert re.search(r"^Error: .+", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_an_error_is_one_line_of_a_real_process_and_with_debug_keeps_its_traceback(tmp_path, bare, monkeypatch):
+    process = start(bare, "evaluate", tmp_path)
+    _, message = process.communicate()
+    assert process.returncode == 1
+    assert re.fullmatch(r"error: .+spec\.json is not there; .+\n", message)
+    monkeypatch.setattr(sys, "argv", ["sdnet", "--debug", "evaluate", str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        main()
+
+
+def test_help_answers_without_loading_torch(bare):
+    code = (
+        "import sys; from sdnet.__main__ import main; sys.argv[1:] = ['--help']; main(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("False")

@@ -1,0 +1,257 @@
+"""GPU leases between real processes, on devices that are only counted."""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from sdnet.experiments import devices
+from sdnet.experiments.devices import lease
+
+# Leases, prints its devices, and holds them until its input is closed or it kills itself. That nobody else holds
+# them is checked by locks of the test's own, which the kernel frees too when a process is killed.
+HOLDER = """
+import fcntl, os, signal, sys, time
+from sdnet.experiments import devices
+devices.POLL_SECONDS = 0.05
+count, available, checks, end = int(sys.argv[1]), eval(sys.argv[2]), sys.argv[3], sys.argv[4]
+
+def claim(file):
+    for _ in range(20):  # a killed process may lose the lease's lock a moment before the test's
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+    sys.exit("two processes on one device")
+
+with devices.lease(count, available=available) as held:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, held))
+    files = [open(f"{checks}/{device}", "w") for device in held]
+    for file in files:
+        claim(file)
+    print(*held, flush=True)
+    if end == "input":
+        sys.stdin.read()
+    else:
+        time.sleep(float(end.removeprefix("killed after ")))
+        if end.startswith("killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    for file in files:
+        file.close()
+"""
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(tmp_path, monkeypatch):
+    """No real device, no scheduler, and lock files of this test alone."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(devices, "LOCKS", tmp_path / devices.LOCKS.name)
+    monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
+    for name in (*devices.STEP, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    install(tmp_path, "exit 9")
+
+
+def install(tmp_path, script):
+    """A stand-in for nvidia-smi."""
+    path = tmp_path / "bin" / "nvidia-smi"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts holders, and ends those that are left."""
+    started = []
+
+    def start(count, available="range(4)", end="input"):
+        command = [sys.executable, "-c", HOLDER, str(count), available, str(tmp_path / "checks"), end]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def held(process):
+    """Its devices, once it has them."""
+    return [int(device) for device in process.stdout.readline().split()]
+
+
+def finish(process):
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def test_twelve_processes_four_devices_and_random_kills_never_two_on_one(start):
+    chance = random.Random(0)
+    counts = [1, 1, 2, 4, 1, 3, 1, 2, 1, 4, 1, 1]
+    ends = [("killed after " if i % 3 == 0 else "") + f"{chance.uniform(0.1, 0.4):.2f}" for i in range(12)]
+    processes = [start(count, end=end) for count, end in zip(counts, ends, strict=True)]
+    victims = chance.sample(range(12), 2)  # killed from outside, holding, waiting or still starting
+    for victim in victims:
+        time.sleep(0.3)
+        processes[victim].kill()
+    for i, (process, count, end) in enumerate(zip(processes, counts, ends, strict=True)):
+        output, errors = process.communicate()
+        assert "two processes" not in errors
+        if i in victims:
+            continue
+        assert process.returncode == (-9 if end.startswith("killed") else 0), errors
+        own = [int(device) for device in output.split()]
+        assert len(set(own)) == count, "all that it asked for"
+        assert set(own) <= set(range(4))
+
+
+def test_parallel_jobs_get_distinct_devices(start):
+    processes = [start(1) for _ in range(4)]
+    assert sorted(device for process in processes for device in held(process)) == [0, 1, 2, 3]
+
+
+def test_a_killed_job_frees_its_devices_at_once(start, capsys):
+    process = start(2, "[5, 6]")
+    assert held(process) == [5, 6]
+    process.kill()
+    process.wait()
+    with lease(2, available=[5, 6]) as own:
+        assert own == (5, 6)
+    assert capsys.readouterr().err == "", "there was nothing to wait for"
+
+
+def test_a_wide_job_is_not_passed_over_by_small_ones_and_all_who_wait_say_so(start):
+    first = start(1)
+    assert held(first) == [0]
+    wide = start(4)
+    assert wide.stderr.readline() == "waiting for 1 of 4 GPUs; 1 of 4 in use\n"
+    small = [start(1) for _ in range(3)]
+    for process in small:
+        assert process.stderr.readline() == "waiting for 1 of 4 GPUs, behind another job that waits for some\n"
+    finish(first)
+    assert held(wide) == [0, 1, 2, 3], "though three small jobs asked while it waited"
+    finish(wide)
+    assert len({device for process in small for device in held(process)}) == 3
+
+
+def test_a_waiting_job_that_is_killed_blocks_nobody(start):
+    first = start(1)
+    assert held(first) == [0]
+    wide = start(4)
+    wide.stderr.readline()
+    wide.kill()
+    wide.wait()
+    assert held(start(3)) == [1, 2, 3], "what the killed job had gathered is free again"
+
+
+def test_inside_the_variables_name_the_devices_and_outside_they_are_as_before(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    with lease(1) as own:
+        assert own == (3,)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+        assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,1"
+    assert "CUDA_DEVICE_ORDER" not in os.environ
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(KeyError), lease(1, available=range(4)):
+        raise KeyError
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_the_outer_variable_limits_the_choice(start, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    processes = [start(1, "None") for _ in range(2)]
+    assert sorted(device for process in processes for device in held(process)) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("outer", "expected"),
+    [
+        (None, [0, 1]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1", [1]),
+        (" 1 , 0 ", [1, 0]),
+        ("GPU-bbb", [1]),
+        ("GPU-bbbb-1,GPU-aaaa-0", [1, 0]),
+        ("MIG-cccc", ["MIG-cccc"]),
+    ],
+)
+def test_what_is_visible(tmp_path, monkeypatch, outer, expected):
+    install(tmp_path, 'printf "GPU-aaaa-0, 0\\nGPU-bbbb-1, 1\\n"')
+    if outer is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outer)
+    assert devices.visible() == expected
+
+
+def test_a_machine_without_a_driver_has_no_device(tmp_path, monkeypatch):
+    assert devices.visible() == [], "nvidia-smi fails"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert devices.visible() == [], "there is none"
+    with lease(1) as own:
+        assert own == ()
+
+
+def test_fewer_devices_than_asked_for_are_all_given():
+    with lease(8, available=range(2)) as own:
+        assert own == (0, 1)
+
+
+def test_a_job_for_the_cpu_takes_none_and_sees_none():
+    with lease(0, available=range(4)) as own:
+        assert own == ()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_negative_count_is_refused():
+    with pytest.raises(ValueError, match="count is -1; it must be 0"), lease(-1):
+        pass
+
+
+def test_what_slurm_assigned_is_taken_as_it_is(start, monkeypatch):
+    outside = start(4)
+    assert held(outside) == [0, 1, 2, 3]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # where Slurm hides the others, each job's devices start from 0
+    for asked, given in {2: (0, 1), 4: (0, 1), 1: (0,), 0: ()}.items():
+        with lease(asked) as own:
+            assert own == given
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, own))
+    with lease(2) as own:
+        monkeypatch.setenv("SLURM_JOB_ID", "8")
+        with lease(2) as of_another_job:
+            assert own == of_another_job == (0, 1), "devices of its own, which Slurm numbers from 0 again"
+
+
+def test_jobs_inside_one_slurm_allocation_share_it_out(start, monkeypatch):
+    """As with `salloc --gpus 2` and Snakemake in its shell."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    processes = [start(1, "None") for _ in range(2)]
+    assert sorted(device for process in processes for device in held(process)) == [0, 1]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can act as another user")
+def test_the_users_of_a_machine_share_its_devices():
+    code = (
+        "import os\n"
+        "from sdnet.experiments.devices import lease\n"
+        "for user in (65533, 65534):\n"
+        "    os.seteuid(0); os.seteuid(user); os.umask(0o077)\n"
+        "    with lease(2, available=range(2)) as held: print(user, *held)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        options = {"env": os.environ | {"TMPDIR": folder}, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, "-c", code], **options)
+    assert (done.stdout, done.stderr) == ("65533 0 1\n65534 0 1\n", "")

@@ -1,0 +1,234 @@
+"""The plan: which runs a preset has, and what of the settings reaches a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sdnet.experiments import plan
+from sdnet.experiments.settings import Preset, SettingsError, load_presets, load_site, read_yaml
+
+PROJECT = Path(__file__).parents[1]
+CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
+SITE = load_site(CONFIG)
+PRESET = {
+    "description": "two data sets, two networks, two recipes",
+    "width": 16,
+    "seeds": [0, 1],
+    "datasets": {"digits": {}, "cifar10": {"recipe": "long"}},
+    "systems": {"resnet18": {"model": "resnet18"}, "sdnet18": {"model": "sdnet18", "options": {"lmbd": 0.2}}},
+    "recipes": {"default": {"epochs": 2}, "long": {"epochs": 20, "milestones": [0.5], "schedule": "multistep"}},
+}
+
+
+def specs(preset=PRESET, site=SITE):
+    """The text of each run's spec.json, by the run's name."""
+    return {run.name: run.spec_json for run in plan.runs("tiny", Preset.model_validate(preset), site)}
+
+
+def changed_runs(preset=PRESET, site=SITE):
+    before, after = specs(), specs(preset, site)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def of(name, value, of_dataset=None):
+    """The preset with another value of one key, or of one key of a data set, network or recipe."""
+    if of_dataset is None:
+        return PRESET | {name: value}
+    group, member = of_dataset
+    return PRESET | {group: PRESET[group] | {member: PRESET[group][member] | {name: value}}}
+
+
+def test_a_run_for_every_data_set_network_and_seed():
+    assert set(specs()) == {
+        f"{dataset}/{system}/seed{seed}"
+        for dataset in ("digits", "cifar10")
+        for system in ("resnet18", "sdnet18")
+        for seed in (0, 1)
+    }
+
+
+def test_a_spec_says_all_that_a_run_needs():
+    assert json.loads(specs()["cifar10/sdnet18/seed1"]) == {
+        "preset": "tiny",
+        "system": "sdnet18",
+        "seed": 1,
+        "dataset": {
+            "name": "cifar10",
+            "checksum": CONFIG["downloads"]["cifar10"]["checksum"],
+            "train_images": None,
+            "test_images": None,
+            "image_size": None,
+        },
+        "model": {"name": "sdnet18", "width": 16, "options": {"lmbd": 0.2}},
+        "training": {
+            "epochs": 20,
+            "batch_size": 128,
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 5e-4,
+            "schedule": "multistep",
+            "milestones": [0.5],
+            "precision": "bfloat16",
+        },
+    }
+
+
+def test_a_spec_is_read_and_trained_as_it_is_planned(tmp_path):
+    from inspect import signature
+
+    from sdnet.commands.experiment import build_model, read_spec
+    from sdnet.training.loop import fit
+
+    (tmp_path / "spec.json").write_text(specs()["digits/sdnet18/seed0"])
+    spec = read_spec(tmp_path / "spec.json")
+    assert set(spec["training"]) - {"batch_size"} <= set(signature(fit).parameters)
+    assert build_model(spec, 10).network.conv1.lmbd == 0.2
+
+
+def reordered(value):
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(value)}
+    return value
+
+
+def test_equal_settings_give_equal_text():
+    assert specs(reordered(PRESET)) == specs()
+    with_defaults = of("recipes", {"default": {"epochs": 2, "learning_rate": 0.1}, "long": PRESET["recipes"]["long"]})
+    assert specs(with_defaults) == specs()
+    assert specs(of("options", {"lmbd": 0.2, "n_iter": 2}, ("systems", "sdnet18"))) == specs()
+    assert specs(of("options", {}, ("systems", "resnet18"))) == specs()
+
+
+def test_a_learning_rate_changes_the_runs_of_its_recipe_alone():
+    assert changed_runs(of("learning_rate", 0.05, ("recipes", "default"))) == {n for n in specs() if "digits" in n}
+    assert changed_runs(of("learning_rate", 0.05, ("recipes", "long"))) == {n for n in specs() if "cifar10" in n}
+
+
+def test_a_network_s_own_recipe_wins_over_that_of_the_data_set():
+    assert changed_runs(of("recipe", "default", ("systems", "sdnet18"))) == {
+        "cifar10/sdnet18/seed0",
+        "cifar10/sdnet18/seed1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "changed"),
+    [
+        (of("width", 32), ""),
+        (of("train_images", 100, ("datasets", "digits")), "digits"),
+        (of("test_images", 100, ("datasets", "cifar10")), "cifar10"),
+        (of("options", {"lmbd": 0.3}, ("systems", "sdnet18")), "sdnet18"),
+    ],
+)
+def test_what_a_run_depends_on_changes_it_and_no_other(preset, changed):
+    assert changed_runs(preset) == {name for name in specs() if changed in name}
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        of("description", "other words"),
+        of("gpus", 4, ("datasets", "digits")),
+        of("robustness", {"lambdas": [0.1, 0.2], "seed": 3}),
+        of("recipes", PRESET["recipes"] | {"unused": {"epochs": 1}}),
+    ],
+)
+def test_what_no_training_depends_on_changes_no_run(preset):
+    assert preset != PRESET
+    assert not changed_runs(preset)
+
+
+def site(**changes):
+    return load_site(CONFIG | changes)
+
+
+def downloads(**changes):
+    return CONFIG["downloads"] | {"cifar10": CONFIG["downloads"]["cifar10"] | changes}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_dir": "/elsewhere"},
+        {"mlflow_uri": "http://localhost:5000"},
+        {"downloads": downloads(urls=["https://mirror.example/cifar-10.tar.gz"])},
+    ],
+)
+def test_moving_to_another_site_changes_no_run(changes):
+    assert not changed_runs(site=site(**changes))
+
+
+def test_another_checksum_is_another_data_set():
+    other = site(downloads=downloads(checksum="sha256:" + "0" * 64))
+    assert changed_runs(site=other) == {name for name in specs() if "cifar10" in name}
+
+
+def with_dataset(name, **options):
+    return Preset.model_validate(PRESET | {"datasets": PRESET["datasets"] | {name: options}})
+
+
+def test_imagenet_is_left_out_until_its_root_is_set(tmp_path):
+    preset = with_dataset("imagenet", gpus=4)
+    assert "imagenet" not in {run.dataset for run in plan.runs("tiny", preset, SITE)}
+    here = site(imagenet_root=str(tmp_path))
+    assert {run.gpus for run in plan.runs("tiny", preset, here) if run.dataset == "imagenet"} == {4}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    there = site(imagenet_root=str(elsewhere))
+    assert [r.spec for r in plan.runs("tiny", preset, here)] == [r.spec for r in plan.runs("tiny", preset, there)]
+
+
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_root_that_is_no_folder_is_refused(tmp_path, name, kind):
+    root = tmp_path / "root"
+    if kind == "file":
+        root.write_text("")
+    with pytest.raises(SettingsError) as error:
+        plan.runs("tiny", with_dataset(name), site(**{f"{name}_root": str(root)}))
+    message = str(error.value)
+    assert message.startswith(f"config/config.yaml: {name}_root: given '{root}', which is no folder; it must hold")
+
+
+def test_a_wrong_root_that_no_data_set_needs_does_no_harm():
+    assert not changed_runs(site=site(imagenet_root="/nowhere"))
+
+
+def test_a_preset_of_one_s_own_images_needs_their_root():
+    with pytest.raises(SettingsError, match=r"config/config.yaml: folder_root: is null, .*`folder`"):
+        plan.runs("tiny", with_dataset("folder"), SITE)
+
+
+def test_the_paths_of_the_images():
+    preset = Preset.model_validate(PRESET)
+    assert plan.datasets(preset, site(data_dir="/d")) == {"digits": None, "cifar10": "/d/cifar10.npz"}
+
+
+def test_the_path_names_the_preset():
+    assert plan.results_folder("paper") == "results"
+    assert plan.results_folder("quick") == "results/quick"
+
+
+@pytest.mark.parametrize("name", ["paper", "short", "small", "quick"])
+def test_every_table_and_figure_has_a_network_in_every_preset(name):
+    planned = plan.runs(name, load_presets(PROJECT / "config" / "presets")[name], SITE)
+    for target in plan.TABLES | plan.FIGURES:
+        shown = plan.runs_of(target, planned)
+        assert shown, target
+        assert {run.system for run in shown} <= set(plan.systems_of(target))
+
+
+def test_every_run_of_the_shipped_presets_can_be_built():
+    from sdnet.commands.experiment import build_model
+
+    presets = load_presets(PROJECT / "config" / "presets")
+    networks = {}
+    for name, preset in presets.items():
+        for run in plan.runs(name, preset, SITE):
+            networks[run.dataset, json.dumps(run.spec["model"] | {"width": 16}, sort_keys=True)] = run.spec
+    for (_, model), spec in networks.items():
+        build_model(spec | {"model": json.loads(model)}, 10)

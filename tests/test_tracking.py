@@ -1,0 +1,322 @@
+"""MLflow keeps a record of the runs, and never keeps a run from being made."""
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from mlflow import MlflowClient
+
+from sdnet.commands.evaluate import evaluate
+from sdnet.commands.track import track
+from sdnet.commands.train import train
+from sdnet.experiments import results
+from sdnet.experiments.tracking import Tracker
+
+SPEC = {
+    "preset": "tiny",
+    "system": "sdnet18",
+    "seed": 3,
+    "dataset": {"name": "digits", "checksum": None, "train_images": 64, "test_images": 40, "image_size": None},
+    "model": {"name": "sdnet18", "width": 4, "options": {"lmbd": 0.2}},
+    "training": {
+        "epochs": 2,
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "schedule": "cosine",
+        "milestones": [],
+        "precision": "float32",
+    },
+}
+
+
+def history(epochs):
+    return [
+        {
+            "epoch": epoch,
+            "learning_rate": 0.1 / epoch,
+            "train_loss": 2.0 / epoch,
+            "train_correct": 16 * epoch,
+            "train_total": 64,
+            "test_loss": 3.0 / epoch,
+            "test_correct": 10 * epoch,
+            "test_total": 40,
+            "train_seconds": 0.5,
+            "peak_memory_bytes": None,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+START = """
+import sys, pathlib
+from sdnet.experiments.tracking import Tracker
+tracker = Tracker(pathlib.Path(sys.argv[1]), {})
+tracker.log_results({"accuracy": 0.5}, [])
+tracker.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def cold_start(tmp_path_factory):
+    """Where four processes start at once without a database, and what each wrote to stderr."""
+    place = tmp_path_factory.mktemp("mlflow")
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    processes = []
+    for seed in range(4):
+        folder = new_folder(place / f"seed{seed}", SPEC | {"preset": "cold", "seed": seed})
+        command = [sys.executable, "-c", START, str(folder)]
+        processes.append(subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    return place, errors
+
+
+@pytest.fixture(scope="module")
+def database(cold_start):
+    """The address of a real SQLite database; making one takes seconds."""
+    place, _ = cold_start
+    return f"sqlite:///{place}/mlflow.db"
+
+
+@pytest.fixture
+def client(database, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.chdir(tmp_path)
+    return MlflowClient(database)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return new_folder(tmp_path / "run", SPEC)
+
+
+def new_folder(path, spec):
+    path.mkdir(parents=True)
+    (path / "spec.json").write_text(json.dumps(spec))
+    return path
+
+
+def run_id(folder):
+    return json.loads((folder / "mlflow.json").read_text())["run_id"]
+
+
+def steps(client, folder, metric="test_accuracy"):
+    return [(point.step, point.value) for point in client.get_metric_history(run_id(folder), metric)]
+
+
+def test_four_cold_starts_in_parallel_make_one_database_and_four_runs(cold_start, client):
+    """Without a lock all but one fail: "table experiments already exists"."""
+    _, errors = cold_start
+    assert not [error for error in errors if "warning" in error]
+    experiment = client.get_experiment_by_name("sdnet cold")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["seed"] for run in runs) == ["0", "1", "2", "3"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_without_an_address_the_record_is_in_the_working_directory(cold_start):
+    place, _ = cold_start
+    assert (place / "mlflow.db").stat().st_size > 0
+
+
+def test_parameters_metrics_tags_and_files_are_recorded(client, folder, capsys):
+    tracker = Tracker(folder, {"commit": "abc", "device": "CPU"})
+    tracker.log_epochs(history(1))
+    tracker.log_epochs(history(2))
+    tracker.log_results({"final_test_accuracy": 0.5}, [folder / "spec.json"])
+    tracker.close()
+    run = client.get_run(run_id(folder))
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "digits/sdnet18/seed3"
+    assert client.get_experiment(run.info.experiment_id).name == "sdnet tiny"
+    parameters = {"training.learning_rate": "0.05", "model.options.lmbd": "0.2", "dataset.name": "digits", "seed": "3"}
+    assert run.data.params.items() >= parameters.items()
+    tags = {"commit": "abc", "device": "CPU", "dataset": "digits", "system": "sdnet18", "seed": "3", "preset": "tiny"}
+    assert run.data.tags.items() >= tags.items()
+    assert steps(client, folder) == [(1, 0.25), (2, 0.5)]
+    assert steps(client, folder, "train_loss") == [(1, 2.0), (2, 1.0)]
+    assert steps(client, folder, "train_images_per_second") == [(1, 128.0), (2, 128.0)]
+    assert "peak_memory_bytes" not in run.data.metrics, "not measured on a CPU"
+    assert run.data.metrics["final_test_accuracy"] == 0.5
+    assert [file.path for file in client.list_artifacts(run_id(folder))] == ["spec.json"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_resumed_training_goes_on_in_its_run_without_double_steps(client, folder):
+    before = Tracker(folder, {})
+    before.log_epochs(history(2))  # and then it is killed
+    first = run_id(folder)
+    after = Tracker(folder, {})
+    for epochs in (2, 3, 4):  # the whole history of the checkpoint comes first
+        after.log_epochs(history(epochs))
+    after.close()
+    assert run_id(folder) == first
+    assert [step for step, _ in steps(client, folder)] == [1, 2, 3, 4]
+    assert [step for step, _ in steps(client, folder, "train_loss")] == [1, 2, 3, 4]
+
+
+def test_epochs_that_mlflow_missed_are_made_up_for(client, folder):
+    Tracker(folder, {}).log_epochs(history(1))
+    Tracker(folder, {}).log_epochs(history(4))  # 2 and 3 fell to a server that was down
+    assert [step for step, _ in steps(client, folder)] == [1, 2, 3, 4]
+
+
+def test_results_that_come_later_are_put_to_the_same_run(client, folder):
+    tracker = Tracker(folder, {})
+    tracker.log_epochs(history(2))
+    tracker.close()
+    evaluation = Tracker(folder, {})
+    evaluation.log_results({"accuracy": 0.75}, [])
+    evaluation.close()
+    run = client.get_run(run_id(folder))
+    assert (run.data.metrics["accuracy"], run.data.metrics["test_accuracy"]) == (0.75, 0.5)
+    assert run.info.status == "FINISHED"
+
+
+def test_other_settings_are_another_run(client, folder):
+    Tracker(folder, {}).close()
+    first = run_id(folder)
+    (folder / "spec.json").write_text(json.dumps(SPEC | {"training": SPEC["training"] | {"learning_rate": 0.1}}))
+    Tracker(folder, {}).close()
+    assert run_id(folder) != first
+    assert client.get_run(run_id(folder)).data.params["training.learning_rate"] == "0.1"
+
+
+def test_a_run_that_the_database_does_not_know_is_made_anew(client, folder, capsys):
+    (folder / "mlflow.json").write_text(json.dumps({"run_id": "0" * 32, "spec": SPEC}))
+    tracker = Tracker(folder, {})
+    tracker.log_epochs(history(1))
+    assert run_id(folder) != "0" * 32
+    assert len(steps(client, folder)) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_history_longer_than_a_batch_of_mlflow_is_logged_whole(client, folder):
+    """MLflow takes no more than 1000 metrics at once."""
+    Tracker(folder, {}).log_epochs(history(220))
+    assert [step for step, _ in steps(client, folder, "test_loss")] == list(range(1, 221))
+
+
+def test_training_is_tracked_to_its_end(client, folder, capsys):
+    train(folder / "spec.json", None, 0)
+    run = client.get_run(run_id(folder))
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in steps(client, folder)] == [1, 2]
+    assert run.data.metrics["final_test_accuracy"] == steps(client, folder)[-1][1]
+    files = {file.path for file in client.list_artifacts(run_id(folder))}
+    assert files == {"spec.json", "history.csv", "environment.json"}
+    assert "device" in run.data.tags
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_training_that_fails_is_marked_so(client, tmp_path):
+    diverging = SPEC | {"training": SPEC["training"] | {"learning_rate": 1e30}}
+    folder = new_folder(tmp_path / "diverging", diverging)
+    with pytest.raises(ArithmeticError):
+        train(folder / "spec.json", None, 0)
+    assert client.get_run(run_id(folder)).info.status == "FAILED"
+
+
+def test_a_failure_in_the_middle_costs_one_warning(client, folder, capsys, monkeypatch):
+    tracker = Tracker(folder, {})
+    tracker.log_epochs(history(1))
+
+    def locked(*args, **kwargs):
+        raise RuntimeError("database is\nlocked")
+
+    monkeypatch.setattr(tracker._client, "log_batch", locked)
+    for epochs in (2, 3):
+        tracker.log_epochs(history(epochs))
+    tracker.log_results({"accuracy": 1.0}, [])
+    tracker.close()
+    warning = "warning: MLflow tracking is off for this job: RuntimeError: database is locked\n"
+    assert capsys.readouterr().err == warning
+    assert [step for step, _ in steps(client, folder)] == [1]
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """Answers everything with an internal error."""
+
+    def answer(self):
+        self.server.requests += 1
+        self.send_error(500)
+
+    do_GET = do_POST = do_PUT = answer
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def broken_server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    server.requests = 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def assert_trained_with_one_warning(folder, errors):
+    assert (folder / "model.pt").exists()
+    assert (folder / "history.csv").read_text().count("\n") == 3, "two epochs and the header"
+    assert errors.count("warning") == 1
+    assert errors.startswith("warning: MLflow tracking is off for this job: ")
+    assert not (folder / "mlflow.json").exists()
+
+
+def test_training_does_without_a_server_that_is_down(folder, monkeypatch, capsys, closed_port):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    train(folder / "spec.json", None, 0)
+    assert_trained_with_one_warning(folder, capsys.readouterr().err)
+
+
+def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path, monkeypatch, closed_port):
+    folder = new_folder(tmp_path / "results" / "runs" / "digits" / "sdnet18" / "seed3", SPEC)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    train(folder / "spec.json", None, 0)
+    evaluate(folder, None, 0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    for _ in range(2):  # twice is once
+        track(tmp_path / "results")
+    run = client.get_run(run_id(folder))
+    accuracy = results.read(folder / "accuracy.csv", "accuracy").set_index("checkpoint").loc["last"]
+    assert run.data.metrics["accuracy"] == accuracy.correct / accuracy.total
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in steps(client, folder)] == [1, 2]
+    assert [step for step, _ in steps(client, folder, "train_loss")] == [1, 2]
+    files = {file.path for file in client.list_artifacts(run_id(folder))}
+    assert files == {path.name for path in folder.iterdir() if path.suffix in (".csv", ".json")} - {"mlflow.json"}
+    assert len(files) == 6
+
+
+def test_training_does_without_a_server_that_is_broken(folder, monkeypatch, capsys, broken_server):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{broken_server.server_port}")
+    train(folder / "spec.json", None, 0)
+    assert_trained_with_one_warning(folder, capsys.readouterr().err)
+    assert 1 <= broken_server.requests <= 4, "MLflow's own defaults would try for minutes"
+
+
+@pytest.mark.parametrize("uri", ["nonsense://nowhere", "sqlite:////proc/no/such/folder/mlflow.db"])
+def test_an_impossible_address_costs_one_warning(folder, monkeypatch, capsys, uri):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracker = Tracker(folder, {})
+    tracker.log_epochs(history(1))
+    tracker.close()
+    assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1

@@ -137,7 +137,7 @@ def _layout(table: pd.DataFrame, column: str, titles: dict[str, str]) -> pd.Data
     ]
     cells = table.assign(
         Network=labels,
-        text=[cell(row, 2) for row in table.itertuples()],
+        text=[cell(row, ".2f") for row in table.itertuples()],
         rank=table.quantity.map({"accuracy": 0, "lambda": 1}),
         setting_rank=table.setting.map({name: rank for rank, name in enumerate(SETTINGS)}),
         system_rank=table.system.map({name: rank for rank, name in enumerate(table.system.unique())}),

@@ -105,21 +105,21 @@ def paper_values(table: str) -> pd.DataFrame:
 def table1_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 in the paper's layout: a row per network, ours with the paper's value in brackets."""
     shown = {"parameters": "Model size (M)", "accuracy": "Top-1 (%)", "memory": "Memory (GB)", "speed": "Speed (n/s)"}
-    digits = {"parameters": 1, "accuracy": 2, "memory": 3, "speed": 0}
+    formats = {"parameters": ".3g", "accuracy": ".2f", "memory": ".3g", "speed": ",.0f"}
     cells = table[table.quantity.isin(shown)].copy()
-    cells["cell"] = [cell(row, digits[row.quantity]) for row in cells.itertuples()]
+    cells["cell"] = [cell(row, formats[row.quantity]) for row in cells.itertuples()]
     wide = cells.pivot(index=["data", "system"], columns="quantity", values="cell")
     wide = wide.reindex(cells.set_index(["data", "system"]).index.unique())[list(shown)].reset_index()
     wide["system"] = wide.system.map(system_label)
     return wide.rename(columns={"data": "Data set", "system": "Network"} | shown)
 
 
-def cell(row, digits: int) -> str:
+def cell(row, fmt: str) -> str:
     """Ours, with its spread over seeds, and the paper's value in brackets where it has one."""
-    ours = f"{row.ours:,.{digits}f}"
+    ours = f"{row.ours:{fmt}}"
     if row.n_seeds > 1:
-        ours += f" ± {row.ours_std:,.{digits}f}"
-    return ours if pd.isna(row.paper) else f"{ours} ({row.paper:,.{digits}f})"
+        ours += f" ± {row.ours_std:{fmt}}"
+    return ours if pd.isna(row.paper) else f"{ours} ({row.paper:{fmt}})"
 
 
 def table1_text(table: pd.DataFrame, scale: str) -> str:

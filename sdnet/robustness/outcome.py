@@ -1,0 +1,129 @@
+"""What becomes of an attacked image, whoever attacked it, and the conditions under which a network is attacked."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdnet.csc import evaluation_mode
+from sdnet.robustness.sweep import as_input
+
+Batches = Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The fate of N attacked images; the predictions and distances are those of the images that are returned."""
+
+    index: np.ndarray  # position in the data set
+    label: np.ndarray
+    clean_pred: np.ndarray
+    adv_pred: np.ndarray
+    broken: np.ndarray  # bool: the clean or the adversarial image is misclassified
+    margin: np.ndarray  # of the adversarial image, see `margin`
+    linf: np.ndarray  # distance from the clean image, in pixels of [0, 1]
+    l2: np.ndarray
+    images: np.ndarray  # the adversarial images, (N, channels, H, W) in [0, 1]
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The share of images that are not broken."""
+        return 1 - float(self.broken.mean())
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """max over j != y of logit_j, minus logit_y (N,): positive where the image is misclassified."""
+    others = logits.scatter(1, y[:, None], -math.inf).amax(dim=1)
+    return others - logits.gather(1, y[:, None]).squeeze(1)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients to parameters, full float32; afterwards everything is as it was found."""
+    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    backends = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    precisions = [backend.fp32_precision for backend in backends]
+    device = next(model.parameters()).device
+    with evaluation_mode(model), torch.autocast(device.type, enabled=False):
+        try:
+            model.requires_grad_(False)
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+            yield
+        finally:
+            for parameter, flag in required:
+                parameter.requires_grad_(flag)
+            for backend, precision in zip(backends, precisions, strict=True):
+                backend.fp32_precision = precision
+
+
+@torch.no_grad()
+def checked_batch(
+    model: nn.Module, images: Tensor | np.ndarray, labels: Tensor | np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images as the network takes them, labels, and the logits of the clean images.
+
+    Raises:
+        ValueError: if pixels are not in [0, 1], the network does not compute in float32 (or float64), its logits
+            are not finite, or labels are none of its classes.
+    """
+    x = as_input(images, model).detach()
+    y = torch.as_tensor(labels, device=x.device).long()
+    if not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            f"attack: pixels range from {x.min():.3g} to {x.max():.3g}; give images in [0, 1], "
+            "and let the network normalise them"
+        )
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"attack: the network computes in {x.dtype}; convert it with model.float()")
+    logits = model(x)
+    if not torch.isfinite(logits).all():
+        raise ValueError("attack: the network's logits are not finite on clean images; train it again")
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        raise ValueError(f"attack: labels range from {y.min()} to {y.max()}; the network has {logits.shape[1]} classes")
+    return x, y, logits
+
+
+@torch.no_grad()
+def judge(
+    model: nn.Module, x: Tensor, y: Tensor, clean: Tensor, adversarial: Tensor, norm: str, eps: float
+) -> dict[str, np.ndarray]:
+    """Count the errors on adversarial images, once they are known to be in the ball and in [0, 1].
+
+    Args:
+        model: the attacked network.
+        x: clean images, (N, channels, H, W).
+        y: labels, (N,).
+        clean: logits of x, (N, classes).
+        adversarial: as x.
+        norm: "linf" or "l2".
+        eps: radius of the ball.
+
+    Returns:
+        the columns of `Outcome`, without index.
+
+    Raises:
+        RuntimeError: if an image is outside.
+    """
+    delta = (adversarial - x).flatten(1).double()
+    distance = {"linf": delta.abs().amax(dim=1), "l2": delta.norm(dim=1)}
+    # Room for rounding: pixels of at most 1 are known to 6e-8 in float32, norms to a relative 1e-6.
+    inside = distance[norm].max() <= eps * (1 + 1e-5) + 1e-6 and adversarial.min() >= 0 and adversarial.max() <= 1
+    if not inside:
+        raise RuntimeError(f"attack: an image left the {norm} ball of radius {eps} or [0, 1]; the attack has a bug")
+    logits = model(adversarial)
+    predicted, clean_predicted = logits.argmax(dim=1), clean.argmax(dim=1)
+    columns = {
+        "label": y,
+        "clean_pred": clean_predicted,
+        "adv_pred": predicted,
+        "broken": (predicted != y) | (clean_predicted != y),
+        "margin": margin(logits, y),
+        **distance,
+        "images": adversarial,
+    }
+    return {name: column.cpu().contiguous().numpy() for name, column in columns.items()}

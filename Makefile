@@ -12,8 +12,8 @@ install: $(INSTALLED)
 $(INSTALLED): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(if $(UV),uv venv --python python3 $(VENV),python3 -m venv $(VENV))
 ifneq ($(UV),)
-	VIRTUAL_ENV=$(VENV) uv pip install --require-hashes -r requirements.txt
-	VIRTUAL_ENV=$(VENV) uv pip install --no-deps --no-build-isolation -e .
+	VIRTUAL_ENV=$(VENV) uv pip install --compile-bytecode --require-hashes -r requirements.txt
+	VIRTUAL_ENV=$(VENV) uv pip install --compile-bytecode --no-deps --no-build-isolation -e .
 else
 	$(BIN)/python -m pip install --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .

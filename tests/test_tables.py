@@ -185,8 +185,8 @@ def test_the_text_outputs_hold_our_numbers_and_the_paper_s_in_brackets(folder, t
     assert sorted(file.name for file in path.parent.iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
     pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table, check_dtype=False)
     rows = {
-        "CIFAR-10": ["11.2 (11.2)", "95.30 ± 0.18 (95.20)", "1.100 (1.200)", "1,200 (1,500)"],
-        "scikit-learn digits": ["11.2", "95.30 ± 0.18", "1.100", "1,200"],
+        "CIFAR-10": ["11.2 (11.2)", "95.30 ± 0.18 (95.20)", "1.1 (1.2)", "1,200 (1,500)"],
+        "scikit-learn digits": ["11.2", "95.30 ± 0.18", "1.1", "1,200"],
     }
     for suffix, separator in {".md": "|", ".tex": "&"}.items():
         lines = path.with_suffix(suffix).read_text().splitlines()

@@ -1,0 +1,481 @@
+"""The workflow, run for real: a small project from nothing to its tables and figures, then what a user does to it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from sdnet.experiments import plan
+from sdnet.experiments.settings import load_presets, load_site, read_yaml
+
+PROJECT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "workflow", "config", "profiles", "notebooks", "envs")
+
+# ResNet-18 is what speeds are compared with; SDNet-18 is in every figure and alone in its recipe. Its epochs are many
+# enough to be interrupted among them.
+TINY_PRESET = """
+description: digits, as small as it gets
+extends: paper
+width: 4
+seeds: [0]
+datasets:
+  digits: {train_images: 100, test_images: 60}
+systems:
+  resnet18: {model: resnet18}
+  sdnet18: {model: sdnet18, recipe: sparse}
+recipes:
+  default: {epochs: 2, batch_size: 50, precision: float32}
+  sparse: {epochs: 24, batch_size: 50, learning_rate: 0.05}
+robustness: {noises: [gaussian], lambdas: [0.1, 0.5], test_images: 20, calibration_images: 20, variants: [paper]}
+"""
+RESULTS = Path("results/quick")
+SPARSE_RUN = RESULTS / "runs/digits/sdnet18/seed0"
+EPOCHS = {"resnet18": 2, "sdnet18": 24}
+# Networks are tested in float32 when trained, and during training in its precision: here float32, and bfloat16.
+MOVED_BY_PRECISION = {"resnet18": 0, "sdnet18": 3}  # of 60 test images
+
+
+def copy_project(folder: Path) -> Path:
+    for part in PARTS:
+        copy = shutil.copytree if (PROJECT / part).is_dir() else shutil.copy2
+        copy(PROJECT / part, folder / part)
+    return folder
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} no longer holds {old!r}, which this test edits"
+    path.write_text(text.replace(old, new))
+
+
+def checkpoints(folder: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("epoch")) for path in folder.glob("checkpoints/*/epoch*.pt"))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a dry run says it would do."""
+
+    jobs: Counter  # by rule
+    trained: set[str]  # folders of runs
+
+    @property
+    def drawn(self) -> set[str]:
+        """Tables and figures."""
+        return self.jobs.keys() & {*plan.TABLES, *plan.FIGURES}
+
+    @property
+    def computed(self) -> set[str]:
+        """Rules behind them; not those that conclude a preset."""
+        return self.jobs.keys() - self.drawn - {"quick", "track", "report"}
+
+
+class Snakemake:
+    """The command, as typed in the environment of the tests; on the CPU, where results are the same each time."""
+
+    def __init__(self, tracking_uri: str):
+        unwanted = ("PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE")  # the first makes every job compile every import
+        kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        own = {"CUDA_VISIBLE_DEVICES": "", "MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+        self.environment = kept | own
+
+    def start(self, folder: Path, *arguments: str) -> subprocess.Popen:
+        """In a process group of its own, as from a shell."""
+        return subprocess.Popen(
+            ["snakemake", *arguments],
+            cwd=folder,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def __call__(self, folder: Path, *arguments: str) -> tuple[int, str]:
+        """Exit code and all that was printed."""
+        process = self.start(folder, *arguments)
+        printed, _ = process.communicate()
+        return process.returncode, printed
+
+    def succeed(self, folder: Path, *arguments: str) -> str:
+        code, printed = self(folder, *arguments)
+        assert code == 0, printed
+        return printed
+
+    def fail(self, folder: Path, *arguments: str) -> str:
+        code, printed = self(folder, *arguments)
+        assert code != 0, printed
+        return printed
+
+    def plan(self, folder: Path, *arguments: str) -> Planned:
+        """Of a dry run, which must succeed."""
+        printed = self.succeed(folder, *arguments, "--dry-run", "--printshellcmds")
+        table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total ", printed, re.MULTILINE | re.DOTALL)
+        assert (table is None) == ("Nothing to be done" in printed), printed
+        rows = [line.split() for line in table[1].splitlines()] if table else []
+        trained = re.findall(r"-m sdnet train (\S+)/spec\.json", printed)
+        return Planned(Counter({rule: int(count) for rule, count in rows}), set(trained))
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def snakemake(tracking_uri):
+    return Snakemake(tracking_uri)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, snakemake):
+    """The project with the tiny preset, built from nothing. Tests that change it take `project`."""
+    folder = copy_project(tmp_path_factory.mktemp("built"))
+    (folder / "config/presets/quick.yaml").write_text(TINY_PRESET)
+    snakemake.succeed(folder, "--cores", "2", "quick")
+    return folder
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    """A copy of the built project."""
+    return shutil.copytree(built, tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """The project as it is published, with nothing built."""
+    return copy_project(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture
+def own_fresh(tmp_path):
+    """The same, to be changed."""
+    return copy_project(tmp_path)
+
+
+# What is built
+
+
+@pytest.mark.parametrize("table", plan.TABLES)
+def test_every_table_is_built_in_three_formats(built, table):
+    numbers = pd.read_csv(built / RESULTS / f"{table}.csv")
+    assert set(numbers.system) == set(EPOCHS) & set(plan.systems_of(table))
+    assert set(numbers.dataset) == {"digits"}
+    assert "SDNet-18" in (built / RESULTS / f"{table}.md").read_text()
+    assert r"\begin{tabular}" in (built / RESULTS / f"{table}.tex").read_text()
+
+
+@pytest.mark.parametrize("figure", plan.FIGURES)
+def test_every_figure_is_built_as_pdf_and_picture(built, figure):
+    pdf = (built / RESULTS / f"{figure}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.rstrip().endswith(b"%%EOF")
+    picture = Image.open(built / RESULTS / f"{figure}.png")
+    assert min(picture.size) >= 200
+    assert np.ptp(np.asarray(picture.convert("L"))) > 100, "the picture shows next to nothing"
+
+
+@pytest.mark.parametrize("target", [*plan.TABLES, *plan.FIGURES])
+def test_every_notebook_is_kept_executed_and_as_a_page(built, target):
+    executed = nbformat.read(built / RESULTS / f"notebooks/{target}.ipynb", as_version=4)
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
+    page = (built / RESULTS / f"notebooks/{target}.html").read_text()
+    assert ("<table" if target in plan.TABLES else "data:image/png;base64") in page
+
+
+def test_table_1_says_what_the_result_files_say(built):
+    table = pd.read_csv(built / RESULTS / "table1.csv").set_index(["system", "quantity"]).ours
+    benchmark = pd.read_csv(built / RESULTS / "benchmark/digits.csv").set_index("system")
+    assert benchmark.train_rate_ratio["resnet18"] == 1
+    for system, epochs in EPOCHS.items():
+        run = built / RESULTS / "runs/digits" / system / "seed0"
+        accuracy, history = pd.read_csv(run / "accuracy.csv"), pd.read_csv(run / "history.csv")
+        last = accuracy[accuracy.checkpoint == "last"].iloc[0]
+        assert list(history.epoch) == list(range(1, epochs + 1))
+        assert (last.epoch, last.total) == (epochs, 60)
+        assert abs(last.correct - history.test_correct.iloc[-1]) <= MOVED_BY_PRECISION[system]
+        assert table[system, "accuracy"] == pytest.approx(100 * last.correct / 60)
+        assert table[system, "accuracy_best_epoch"] == pytest.approx(100 * history.test_correct.max() / 60)
+        assert table[system, "parameters"] == pytest.approx(last.parameters / 1e6)
+        assert table[system, "speed"] == pytest.approx(benchmark.train_images_per_second[system])
+
+
+def test_nothing_half_written_is_left(built):
+    """Files are written under .<name>.<process>; see sdnet/experiments/results.py."""
+    assert not [path for path in (built / "results").rglob(".*") if path.suffix.removeprefix(".").isdigit()]
+
+
+def test_mlflow_has_every_run_with_its_tags_and_curves(built, tracking_uri):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name("sdnet quick")
+    for system, epochs in EPOCHS.items():
+        folder = built / RESULTS / "runs/digits" / system / "seed0"
+        history = pd.read_csv(folder / "history.csv")
+        run = client.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
+        assert run.info.experiment_id == experiment.experiment_id
+        assert run.info.status == "FINISHED"
+        expected = {"dataset": "digits", "system": system, "model": system, "seed": "0", "preset": "quick"}
+        assert expected.items() <= run.data.tags.items()
+        assert {"commit", "device"} <= set(run.data.tags)
+        assert run.data.params["training.epochs"] == str(epochs)
+        curve = client.get_metric_history(run.info.run_id, "test_accuracy")
+        assert [point.step for point in curve] == list(history.epoch)
+        assert [point.value for point in curve] == pytest.approx(list(history.test_correct / history.test_total))
+        assert run.data.metrics["final_test_accuracy"] == pytest.approx(curve[-1].value)
+        attached = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"spec.json", "history.csv", "accuracy.csv"} <= attached
+
+
+# What runs again, and what does not
+
+
+def test_a_second_build_has_nothing_to_do(built, snakemake):
+    assert "Nothing to be done" in snakemake.succeed(built, "--cores", "2", "quick")
+
+
+def test_edits_that_change_no_setting_run_nothing(project, snakemake):
+    for path in [*project.glob("notebooks/*"), *project.glob("config/**/*.*"), project / "Snakefile"]:
+        path.touch()
+    edit(project / "workflow/rules/train.smk", "python -m sdnet train", "python  -m sdnet train")
+    with open(project / "workflow/rules/train.smk", "a") as rules:
+        rules.write("\n# A remark.\n")
+    for settings in ("config.yaml", "presets/quick.yaml"):
+        with open(project / "config" / settings, "a") as file:
+            file.write("\n# A remark.\n")
+    edit(project / "config/config.yaml", "https://www.cs.toronto.edu", "https://mirror.example.org")
+    assert not snakemake.plan(project, "quick").jobs
+
+
+def test_an_edited_notebook_runs_alone(project, snakemake):
+    edit(project / "notebooks/figure5.ipynb", "The paper shows", "The paper draws")
+    planned = snakemake.plan(project, "quick")
+    assert planned.drawn == {"figure5"}
+    assert not planned.computed
+
+
+def test_a_recipe_trains_only_the_runs_that_use_it(project, snakemake):
+    edit(project / "config/presets/quick.yaml", "learning_rate: 0.05", "learning_rate: 0.06")
+    planned = snakemake.plan(project, "quick")
+    assert planned.trained == {str(SPARSE_RUN)}
+    assert (planned.jobs["spec"], planned.jobs["train"], planned.jobs["evaluate"]) == (1, 1, 1)
+    assert planned.jobs["table1"] == planned.jobs["figure5"] == 1
+
+
+def test_a_lost_result_is_made_from_the_trained_network(project, snakemake):
+    """Snakemake makes a lost intermediate file once something needs it: here the table, lost as well."""
+    (project / SPARSE_RUN / "accuracy.csv").unlink()
+    (project / RESULTS / "table1.csv").unlink()
+    planned = snakemake.plan(project, "quick")
+    assert not planned.jobs.keys() & {"spec", "train", "benchmark"}
+    assert planned.jobs["evaluate"] == planned.jobs["table1"] == 1
+
+
+def test_another_address_changes_nothing_and_another_checksum_is_another_data_set(own_fresh, snakemake):
+    """The files of a CIFAR-10 run are placed by hand and recorded as made, which --touch does."""
+    run = "results/small/runs/cifar10/sdnet18/seed0"
+    target, config = f"{run}/accuracy.csv", own_fresh / "config/config.yaml"
+    listed = snakemake.succeed(own_fresh, "--summary", target).split("output_file\t")[1].splitlines()[1:]
+    for path in reversed([own_fresh / line.split("\t")[0] for line in listed if "\t" in line]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("made")
+    snakemake.succeed(own_fresh, "--touch", "--forceall", target)
+    edit(config, "https://www.cs.toronto.edu", "https://mirror.example.org")
+    assert not snakemake.plan(own_fresh, target).jobs
+    edit(config, "md5:c58f30108f718f92721af3b95e74349a", "md5:00000000000000000000000000000000")
+    planned = snakemake.plan(own_fresh, target)
+    assert planned.jobs == {"download": 1, "spec": 1, "train": 1, "evaluate": 1}
+    assert planned.trained == {run}
+
+
+# What is typed
+
+
+def readme_commands() -> list[str]:
+    """The snakemake commands that stand on a line of their own."""
+    lines = [line.split("#")[0].strip() for line in (PROJECT / "README.md").read_text().splitlines()]
+    return [line for line in lines if line.startswith("snakemake ")]
+
+
+COMMANDS = [
+    "snakemake --cores 8 --resources gpu=4 all -n",
+    "snakemake -n --cores 8 --resources gpu=4 all",
+    "snakemake results/table1.csv -n",
+    "snakemake results/small/figure6.pdf -n",
+    "snakemake --cores 2 quick -n",
+    "snakemake --config mlflow_uri=sqlite:///other.db quick -n",
+    "snakemake --resources mem_mb=100 gpu=2 quick -n",
+    "snakemake -n --resources gpu=1 -- quick",
+]
+
+
+@pytest.mark.parametrize("command", dict.fromkeys([*(f"{line} -n" for line in readme_commands()), *COMMANDS]))
+def test_commands_work_exactly_as_typed(fresh, snakemake, command):
+    printed = snakemake.succeed(fresh, *shlex.split(command)[1:])
+    target = next(word for word in shlex.split(command)[1:] if re.fullmatch(r"all|quick|small|short|results/.*", word))
+    rule = Path(target).stem
+    assert re.search(rf"^{rule} +1$", printed, re.MULTILINE), printed
+    assert not (fresh / "results").exists()
+
+
+def test_all_trains_every_run_of_the_paper_on_one_gpu_each(fresh, snakemake):
+    preset, site = load_presets(fresh / "config/presets")["paper"], load_site(read_yaml(fresh / "config/config.yaml"))
+    runs = plan.runs("paper", preset, site)
+    shown = {run.name for target in plan.TABLES | plan.FIGURES for run in plan.runs_of(target, runs)}
+    printed = snakemake.succeed(fresh, "--cores", "8", "--resources", "gpu=4", "all", "-n", "-p")
+    trained = re.findall(r"-m sdnet train (\S+)/spec\.json --gpus (\d+)", printed)
+    assert sorted(trained) == sorted((f"results/runs/{name}", "1") for name in shown)
+
+
+def test_lint_finds_nothing(fresh, snakemake):
+    snakemake.succeed(fresh, "--lint")
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "sentence"),
+    [
+        (
+            "config/presets/quick.yaml",
+            "width:",
+            "widht: 16\nwidth:",
+            "config/presets/quick.yaml: unknown key 'widht'; allowed are description, extends, width,",
+        ),
+        (
+            "config/presets/quick.yaml",
+            "seeds: [0]",
+            "seeds: [zero]",
+            "config/presets/quick.yaml: seeds.0: given 'zero' (str); input should be a valid integer",
+        ),
+        (
+            "config/config.yaml",
+            "imagenet_root: null",
+            "imagenet_root: nowhere/imagenet",
+            "config/config.yaml: imagenet_root: given 'nowhere/imagenet', which is no folder;",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, snakemake, file, old, new, sentence):
+    edit(own_fresh / file, old, new)
+    printed = snakemake.fail(own_fresh, "--cores", "2", "quick")
+    assert printed.count(sentence) == 1, printed
+    assert "Traceback" not in printed
+    assert not (own_fresh / "results").exists()
+
+
+def test_an_archive_that_is_not_the_expected_one_is_refused_and_not_kept(own_fresh, snakemake):
+    archive = own_fresh / "mirror" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(b"not the archive that was asked for")
+    edit(own_fresh / "config/config.yaml", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", archive.as_uri())
+    printed = snakemake.fail(own_fresh, "--cores", "2", "data/cifar10.npz")
+    log = (own_fresh / "logs/download-cifar10.log").read_text()
+    assert log.count("could not be downloaded") == 1, log
+    assert "another file (expected md5:c58f30108f718f92721af3b95e74349a, got md5:" in log
+    assert "set the address and checksum of a mirror you trust in config/config.yaml" in printed
+    assert not [path for path in (own_fresh / "data").iterdir() if path.suffix != ".lock"]
+
+
+def test_a_failing_notebook_is_kept_up_to_its_cell_and_stops_no_other(project, snakemake):
+    def change(name, position, cell):
+        path = project / f"notebooks/{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells.insert(position % (len(notebook.cells) + 1), cell)
+        nbformat.write(notebook, path)
+
+    change("figure5", -2, nbformat.v4.new_code_cell("1 / 0"))  # in front of the last cell, which saves the figure
+    change("table1", -1, nbformat.v4.new_code_cell("raise RuntimeError('after the table was written')"))
+    change("figure6", -1, nbformat.v4.new_markdown_cell("A remark."))
+    results = project / RESULTS
+    before = (results / "figure6.pdf").stat().st_mtime_ns
+    printed = snakemake.fail(project, "--cores", "2", "quick")
+
+    for name, error in {"figure5": "ZeroDivisionError", "table1": "RuntimeError"}.items():
+        log = (results / f"logs/{name}.log").read_text()
+        executed = nbformat.read(results / f"notebooks/{name}.ipynb", as_version=4)
+        code = [cell for cell in executed.cells if cell.cell_type == "code"]
+        failed = [cell for cell in code if any(output.output_type == "error" for output in cell.outputs)]
+        assert len(failed) == 1
+        (cell,) = failed
+        done = code[: code.index(cell)]
+        assert done
+        assert all(earlier.execution_count for earlier in done), "the executed copy must show what ran"
+        assert f"notebooks/{name}.ipynb failed in cell [{cell.execution_count}]: {error}" in log
+        assert error in printed, "the log of a failed job belongs on the screen"
+        assert not list(results.glob(f"{name}.*")), "of a failed job no output may remain"
+    assert (results / "figure6.pdf").stat().st_mtime_ns > before
+
+    for name in ("figure5", "table1", "figure6"):
+        shutil.copy(PROJECT / f"notebooks/{name}.ipynb", project / "notebooks")
+    planned = snakemake.plan(project, "quick")
+    assert planned.drawn == {"figure5", "figure6", "table1"}
+    assert not planned.computed
+
+
+def test_interrupted_then_killed_training_ends_in_the_same_weights(built, project, snakemake, tracking_uri):
+    """Ctrl-C, the same command again, power loss, --unlock, the same command again."""
+    run, target = project / SPARSE_RUN, str(SPARSE_RUN / "accuracy.csv")
+    for path in run.iterdir():
+        if path.name != "spec.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (project / RESULTS / "table1.csv").unlink()  # which makes Snakemake want the run
+
+    def stop(when: int, how: signal.Signals) -> str:
+        process = snakemake.start(project, "--cores", "2", "quick")
+        while max(checkpoints(run), default=0) < when:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+        os.killpg(process.pid, how)
+        printed, _ = process.communicate()
+        assert process.returncode != 0, printed
+        assert not (run / "model.pt").exists(), "training was over before it could be stopped"
+        return printed
+
+    stop(3, signal.SIGINT)
+    stopped_at = checkpoints(run)[-1]
+    first_epochs = pd.read_csv(run / "history.csv").train_seconds[: stopped_at - 1]
+    stop(stopped_at + 4, signal.SIGKILL)
+    assert "--unlock" in snakemake.fail(project, "--cores", "2", target)
+    snakemake.succeed(project, "--unlock")
+    snakemake.succeed(project, "--cores", "2", target)
+
+    history, undisturbed = (pd.read_csv(folder / SPARSE_RUN / "history.csv") for folder in (project, built))
+    assert list(history.train_seconds[: stopped_at - 1]) == list(first_epochs), "it began anew instead of going on"
+    pd.testing.assert_frame_equal(
+        history.drop(columns="train_seconds"), undisturbed.drop(columns="train_seconds"), check_exact=True
+    )
+    for name in ("accuracy.csv", "codes.csv", "dictionary.csv"):
+        assert (run / name).read_text() == (built / SPARSE_RUN / name).read_text()
+    weights, expected = (torch.load(folder / SPARSE_RUN / "model.pt", weights_only=True) for folder in (project, built))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+    from mlflow import MlflowClient
+
+    client, run_id = MlflowClient(tracking_uri), json.loads((run / "mlflow.json").read_text())["run_id"]
+    curve = client.get_metric_history(run_id, "test_accuracy")
+    assert [point.step for point in curve] == list(history.epoch), "MLflow must have each epoch once"
+    assert client.get_run(run_id).info.status == "FINISHED"

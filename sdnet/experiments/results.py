@@ -180,7 +180,8 @@ def read(path: Path, kind: str) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {path}") from None
+        target = Path(*path.parts[path.parts.index("results") :]) if "results" in path.parts else path
+        raise FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {target}") from None
     except ValueError as error:
         raise ValueError(
             f"{path} is no CSV file ({error}); remove it and make it anew with: snakemake {path}"

@@ -124,17 +124,6 @@ def test_loading_leaves_the_global_generators_alone(images):
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
-def test_drop_last_leaves_out_the_small_batch_only(images):
-    loader = device_loader(images, drop_last=True)
-    assert len(loader) == 3
-    assert [len(x) for x, _ in loader.epoch(0)] == [16, 16, 16]
-
-
-def test_drop_last_with_less_than_one_batch_is_refused(images):
-    with pytest.raises(ValueError, match="60 images are less than a batch of 61"):
-        device_loader(images, batch_size=61, drop_last=True)
-
-
 def test_images_that_are_no_bytes_are_refused(images):
     with pytest.raises(ValueError, match="expected uint8"):
         device_loader(images.astype(np.float32))

@@ -9,20 +9,7 @@ from sdnet.robustness.statistics import (
     mcnemar_p_value,
     paired_difference,
     split_half,
-    wilson_interval,
 )
-
-
-@pytest.mark.parametrize("correct", [0, 1, 37, 99, 100])
-def test_the_interval_of_an_accuracy_is_wilsons(correct):
-    interval = wilson_interval(correct, 100)
-    z = stats.norm.ppf(0.975)
-    p = correct / 100
-    centre = (p + z**2 / 200) / (1 + z**2 / 100)
-    half = z / (1 + z**2 / 100) * np.sqrt(p * (1 - p) / 100 + z**2 / 40_000)
-    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
-        (p, max(centre - half, 0), min(centre + half, 1)), abs=1e-9
-    )
 
 
 def two_models(n, rng, difference=0.05):

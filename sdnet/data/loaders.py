@@ -23,13 +23,12 @@ class DeviceLoader:
         crop_padding: black pixels put around an image before a random crop of its own size.
         flip: whether each image is mirrored left to right with probability 1/2.
         seed: of the order and the augmentation.
-        drop_last: whether a last batch with fewer images is left out.
 
     Attributes:
         num_images: N.
 
     Raises:
-        ValueError: if images and labels are not as above, or fewer than one batch while `drop_last`.
+        ValueError: if images and labels are not as above.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class DeviceLoader:
         crop_padding: int = 0,
         flip: bool = False,
         seed: int = 0,
-        drop_last: bool = False,
     ):
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
             raise ValueError(
@@ -51,11 +49,7 @@ class DeviceLoader:
                 "expected uint8 (N, H, W, channels) and N labels."
             )
         self.num_images, self.height, self.width, self.channels = images.shape
-        if drop_last and self.num_images < batch_size:
-            raise ValueError(
-                f"DeviceLoader: {self.num_images} images are less than a batch of {batch_size}; choose a smaller batch."
-            )
-        self.batch_size, self.augment, self.seed, self.drop_last = batch_size, augment, seed, drop_last
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
         self.crop_padding, self.flip = (crop_padding, flip) if augment else (0, False)
         margin = 2 * (self.crop_padding,)
         padded = pad(torch.tensor(images, device=device), (0, 0, *margin, *margin))
@@ -63,7 +57,7 @@ class DeviceLoader:
         self.labels = torch.tensor(labels, device=device)
 
     def __len__(self) -> int:
-        return self.num_images // self.batch_size if self.drop_last else -(-self.num_images // self.batch_size)
+        return -(-self.num_images // self.batch_size)
 
     def epoch(self, k: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of epoch k.

@@ -20,13 +20,6 @@ class Interval:
     high: float
 
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
-    """The accuracy correct / total of one model on `total` images, with its Wilson score interval."""
-    result = stats.binomtest(int(correct), int(total))
-    low, high = result.proportion_ci(confidence, method="wilson")
-    return Interval(float(result.statistic), float(low), float(high))
-
-
 def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     """Exact two-sided p of McNemar's test that two models (N,) err equally often on the same images."""
     first, second = _paired(first, second)

@@ -34,6 +34,8 @@ def subset(images: Images, train_images: int | None, test_images: int | None, se
     """
     parts = {}
     for split, count in {"train": train_images, "test": test_images}.items():
+        if count is None:
+            continue  # without a copy
         chosen = subset_indices(getattr(images, f"{split}_labels"), split, count, seed)
         parts |= {f"{split}_{kind}": getattr(images, f"{split}_{kind}")[chosen] for kind in ("images", "labels")}
     return replace(images, **parts)

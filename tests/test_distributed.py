@@ -195,36 +195,40 @@ def own_handlers():
         signal.signal(number, handler)
 
 
-def one_step(spec, tree, out):
+def one_step(spec, tree, out, device):
     """In float64 one step of a training, on a batch of 5, and the test images counted; into a file."""
     shard = (distributed.rank(), distributed.size())
-    data = open_data(spec, tree, CPU, shard)
+    data = open_data(spec, tree, device, shard)
     torch.manual_seed(0)
-    model = build("sdnet18", 2, width=4, small_input=False).double()
-    network = distributed.shared(model, CPU)
+    model = build("sdnet18", 2, width=4, small_input=False).double().to(device)
+    network = distributed.shared(model, device)
     x, y = next(iter(data.train.epoch(0)))
     losses = F.cross_entropy(network(x.double()), y, reduction="none")
-    images = distributed.total(torch.tensor(float(len(y)), dtype=torch.float64))
+    images = distributed.total(torch.tensor(float(len(y)), dtype=torch.float64, device=device))
     (losses.sum() * distributed.size() / images).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     update_dictionaries(model)
-    score = evaluate(model.float(), data.test, device=CPU)
+    score = evaluate(model.float(), data.test, device=device)
     if distributed.rank() == 0:
         torch.save({"gradients": gradients, "state": model.state_dict(), "score": vars(score)}, out)
 
 
-def one_step_of_two(spec, tree, out):
-    with distributed.joined(gpu=False):
-        one_step(spec, tree, out)
+def one_step_of_two(spec, tree, out, gpu):
+    with distributed.joined(gpu) as device:
+        one_step(spec, tree, out, device)
+
+
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
 
 @pytest.mark.usefixtures("own_handlers")
-def test_gradients_and_batch_statistics_are_those_of_the_whole_batch(tree, tmp_path):
+@pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=two_gpus)])
+def test_gradients_and_batch_statistics_are_those_of_the_whole_batch(tree, tmp_path, gpu):
     """To rounding in float64, though the parts of the batch differ in size."""
     spec = read_spec(make_spec(tmp_path / "run", batch_size=5))
-    distributed.launch(2, one_step_of_two, spec, tree, tmp_path / "two.pt")
-    one_step(spec, tree, tmp_path / "one.pt")
-    one, two = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
+    distributed.launch(2, one_step_of_two, spec, tree, tmp_path / "two.pt", gpu)
+    one_step(spec, tree, tmp_path / "one.pt", CPU)
+    one, two = (torch.load(tmp_path / f"{name}.pt", map_location="cpu") for name in ("one", "two"))
     for name, gradient in one["gradients"].items():
         torch.testing.assert_close(two["gradients"][name], gradient, rtol=1e-9, atol=1e-12)
         assert gradient.abs().max() > 1e-9, "the comparison must be of something"

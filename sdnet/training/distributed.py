@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,23 +40,25 @@ def launch(count: int, function: Callable, *args) -> None:
     Raises:
         ChildProcessError: if one of them failed or was killed; the message says which, and why.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id="sdnet",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any free port
-        local_addr="localhost",
-        max_restarts=0,
-    )
     logging.disable()  # it prints in many lines what is raised here in one
     try:
-        elastic_launch(config, _start)(max(1, torch.get_num_threads() // count), function, *args)
+        with tempfile.TemporaryDirectory(prefix="sdnet-") as folder:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=count,
+                run_id="sdnet",
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",  # any free port
+                local_addr="localhost",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(folder),
+            )
+            elastic_launch(config, _start)(max(1, torch.get_num_threads() // count), function, *args)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:

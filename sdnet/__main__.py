@@ -53,6 +53,15 @@ def train(spec: Path, data_path: Path | None, gpus: int) -> None:
     train(spec, data_path, gpus)
 
 
+@cli.command("import-released")
+@click.argument("checkpoint", type=ExistingFile)
+def import_released(checkpoint: Path) -> None:
+    """Make a run of CHECKPOINT, weights that the authors released; all but training then works on it."""
+    from sdnet.commands.import_released import import_released
+
+    import_released(checkpoint)
+
+
 @cli.command()
 @click.argument("run", type=ExistingFolder)
 @data_option
@@ -126,6 +135,18 @@ def calibrate(
         variants=variants.split(","),
         gpus=gpus,
     )
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@click.option("--images", type=click.IntRange(2), default=100, show_default=True, help="Test images to reconstruct.")
+@gpus_option
+def invert(run: Path, data_path: Path | None, images: int, gpus: int) -> None:
+    """Reconstruct test images from the codes of the network in the folder RUN (Figures 1 and 4)."""
+    from sdnet.commands.invert import invert
+
+    invert(run, data_path, images, gpus)
 
 
 @cli.command()

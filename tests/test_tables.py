@@ -181,7 +181,7 @@ def test_a_folder_that_is_no_preset_s_is_refused_with_the_ones_there_are(folder)
 def test_the_text_outputs_hold_our_numbers_and_the_paper_s_in_brackets(folder, tmp_path):
     table = tables.table1(folder)
     path = tmp_path / "out" / "table1"
-    tables.write(table, tables.table1_layout(table), path, tables.table1_text(table, "width 64"))
+    tables.write(table, tables.cost_layout(table), path, tables.cost_caption("Table 1", table, "width 64"))
     assert sorted(file.name for file in path.parent.iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
     pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table, check_dtype=False)
     rows = {

@@ -15,8 +15,16 @@ from sdnet.training.loop import fit
 
 
 def train(spec_path: Path, data_path: Path | None, gpus: int) -> None:
-    """Train the run that a spec.json describes, from its last checkpoint if it has one, into the same folder."""
+    """Train the run that a spec.json describes, from its last checkpoint if it has one, into the same folder.
+
+    Raises:
+        ValueError: if the weights of the run are to be imported.
+    """
     spec, folder = read_spec(spec_path), spec_path.parent
+    if spec["training"]["epochs"] == 0:
+        raise ValueError(
+            f"{folder} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT"
+        )
     with _only_process(folder / ".lock"), lease(gpus) as devices:
         device = choose_device(devices)
         data = open_data(spec, data_path, device)

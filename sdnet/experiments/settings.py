@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"]
+ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34", "sdnet18-all", "sdnet34-all"]
 Noise = Literal["gaussian", "shot", "speckle", "impulse"]
 Variant = Literal["paper", "squared", "parabola", "released"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
@@ -110,6 +110,7 @@ class Options(_Settings):
     lmbd: NonNegativeFloat = Field(0.1, description="Sparsity weight of the CSC layers (section 4).")
     n_iter: PositiveInt = Field(2, description="FISTA iterations (section 4; Table 5).")
     nonnegative: bool = Field(False, description="The released code's reading: codes >= 0 and no ReLU behind them.")
+    shortcut: bool = Field(True, description="false: blocks without shortcuts, which Eq. 14 can invert.")
 
 
 class System(_Settings):
@@ -191,6 +192,9 @@ class Preset(_Settings):
 
     description: str
     extends: str | None = Field(None, description="The preset whose keys hold where this one has none.")
+    imported: bool = Field(
+        False, description="Weights come from `python -m sdnet import-released`; nothing is trained."
+    )
     width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
     datasets: dict[DatasetName, Dataset] = Field(min_length=1)

@@ -4,20 +4,19 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdnet.csc.operators import Pair, adjoint, reconstruct
 
 
-def soft_threshold(x: Tensor, threshold: float | Tensor, nonnegative: bool = False) -> Tensor:
+def soft_threshold(x: Tensor, threshold: float, nonnegative: bool = False) -> Tensor:
     """Shrinkage of both signs, max(|x| - threshold, 0) * sgn(x) (Eq. 8).
 
     With `nonnegative`, max(x - threshold, 0): the shrinkage under the constraint z >= 0,
     which the authors' released code uses in place of Eq. 8.
     """
-    if nonnegative:
-        return (x - threshold).relu()
-    return x - x.clamp(-threshold, threshold)
+    return (x - threshold).relu() if nonnegative else F.softshrink(x, threshold)
 
 
 def fista(
@@ -65,14 +64,15 @@ def fista(
     if n_iter < 1:
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
     size = x.shape[-2:]
-    threshold = lmbd * step_size
-    last = z = soft_threshold(step_size * adjoint(x, weight, stride, padding), threshold, nonnegative)
+    # In units of the step size, z = t u: its threshold is lmbd, a plain number, where that of z is t lmbd, a number on
+    # the device.
+    last = u = soft_threshold(adjoint(x, weight, stride, padding), lmbd, nonnegative)
     for momentum in momentum_weights(n_iter - 1):
-        y = torch.lerp(last, z, 1 + momentum) if momentum else z
-        residual = x - reconstruct(y, weight, size, stride, padding)
-        last = z
-        z = soft_threshold(y + step_size * adjoint(residual, weight, stride, padding), threshold, nonnegative)
-    return z
+        y = torch.lerp(last, u, 1 + momentum) if momentum else u
+        residual = x - step_size * reconstruct(y, weight, size, stride, padding)
+        last = u
+        u = soft_threshold(y + adjoint(residual, weight, stride, padding), lmbd, nonnegative)
+    return step_size * u
 
 
 def momentum_weights(n: int) -> Iterator[float]:

@@ -57,6 +57,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/robustness.smk"
 include: "workflow/rules/inversion.smk"
+include: "workflow/rules/adversarial.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
 

@@ -215,18 +215,22 @@ def test_the_path_names_the_preset():
 
 @pytest.mark.parametrize("name", ["paper", "short", "small", "quick"])
 def test_every_table_and_figure_has_a_network_in_every_preset(name):
-    planned = plan.runs(name, load_presets(PROJECT / "config" / "presets")[name], SITE)
+    preset = load_presets(PROJECT / "config" / "presets")[name]
+    planned = plan.runs(name, preset, SITE)
     for target in plan.TABLES | plan.FIGURES:
-        shown = plan.runs_of(target, planned)
+        shown = plan.runs_of(target, planned, preset)
         assert shown, target
         assert {run.system for run in shown} <= set(plan.systems_of(target))
 
 
+def targets_of(preset):
+    return plan.targets(plan.runs("tiny", preset, SITE), preset)
+
+
 def test_a_preset_s_targets_are_those_it_has_networks_for():
-    tables, figures = plan.targets(load_presets(PROJECT / "config" / "presets")["paper"])
-    assert (tables, figures) == (list(plan.TABLES), list(plan.FIGURES))
-    without_resnet = Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}}))
-    tables, figures = plan.targets(without_resnet)
+    paper = load_presets(PROJECT / "config" / "presets")["paper"]
+    assert targets_of(paper) == (list(plan.TABLES), list(plan.FIGURES))
+    tables, figures = targets_of(Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}})))
     assert {"table2", "table3", "readings"} <= set(tables)
     assert not {"table1", "table6"} & set(tables), "speeds are compared with those of ResNet-18"
     assert "figure2" in figures

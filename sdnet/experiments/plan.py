@@ -13,6 +13,7 @@ TABLES = {
     "table1": ("resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"),
     "table2": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
     "table3": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
+    "table4": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
     "table5": ("sdnet18", "sdnet18-iter4", "sdnet18-iter8"),
     "table6": ("sdnet18", "sdnet18-all", "sdnet34", "sdnet34-all"),
     "readings": ("sdnet18", "sdnet18-nonnegative"),
@@ -26,7 +27,10 @@ FIGURES = {
     "figure4": ("sdnet18-all-plain", "sdnet18-all-plain-nonnegative"),
     "figure5": ("sdnet18", "sdnet18-nonnegative", "sdnet18-all", "sdnet18-all-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
+    "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
+ATTACKED = ("table4", "figure_attacks")
+UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
 @dataclass(frozen=True)
@@ -113,14 +117,15 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
     return planned
 
 
-def targets(preset: Preset) -> tuple[list[str], list[str]]:
-    """The tables and the figures that a preset has a network for; those with speeds, if it has the reference."""
-    shown = [
+def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
+    """The tables and the figures that a preset has runs for; those of speeds, if the reference is among them."""
+    has_reference = any(run.system == REFERENCE for run in planned)
+    shown = {
         target
         for target in TABLES | FIGURES
-        if set(systems_of(target)) & set(preset.systems) and (target not in BENCHMARKED or REFERENCE in preset.systems)
-    ]
-    return [name for name in shown if name in TABLES], [name for name in shown if name in FIGURES]
+        if runs_of(target, planned, preset) and (has_reference or target not in BENCHMARKED)
+    }
+    return [name for name in TABLES if name in shown], [name for name in FIGURES if name in shown]
 
 
 def has_speed(system: str) -> bool:
@@ -185,6 +190,39 @@ def has_lambda(model: str) -> bool:
     return model.startswith("sdnet")
 
 
-def runs_of(target: str, planned: list[Run]) -> list[Run]:
+def line_noise(preset: Preset) -> str:
+    """The noise whose fitted line Algorithm 1 takes for adversarial images."""
+    return "gaussian" if "gaussian" in preset.robustness.noises else preset.robustness.noises[0]
+
+
+def undefended(run: Run, planned: list[Run]) -> Run | None:
+    """The run whose adversarial images are tried on a network with a lambda, if the preset has it."""
+    wanted = (run.dataset, UNDEFENDED, run.seed)
+    same = [other for other in planned if (other.dataset, other.system, other.seed) == wanted]
+    return same[0] if same and has_lambda(run.spec["model"]["name"]) else None
+
+
+def attack_options(preset: Preset, command: str) -> str:
+    """The options of `python -m sdnet attack`, `attack-adaptive` and `diagnose` that say what the preset wants."""
+    wanted = preset.adversarial
+    lambdas, crafted = (",".join(f"{x:g}" for x in grid) for grid in (preset.robustness.lambdas, wanted.lambdas))
+    options = f"--lambdas {lambdas} --linf {wanted.linf:g} --l2 {wanted.l2:g} --noise {line_noise(preset)}"
+    if command == "attack":
+        return options + (f" --images {wanted.paper_images}" if wanted.paper_images else "")
+    if command == "diagnose":
+        square = "square" if "square" in wanted.autoattack else "no-square"
+        return options + f" --images {wanted.diagnostic_images} --steps {wanted.steps} --{square}"
+    return options + (
+        f" --images {wanted.images} --steps {wanted.steps} --restarts {wanted.restarts} --attack-lambdas {crafted}"
+        f" --autoattack '{','.join(wanted.autoattack)}' --autoattack-images {wanted.autoattack_images}"
+    )
+
+
+def shows(target: str, dataset: str, preset: Preset) -> bool:
+    """Whether a table or figure shows a data set of the preset."""
+    return target not in ATTACKED or dataset in preset.adversarial.datasets
+
+
+def runs_of(target: str, planned: list[Run], preset: Preset) -> list[Run]:
     """The runs that a table or figure shows."""
-    return [run for run in planned if run.system in systems_of(target)]
+    return [run for run in planned if run.system in systems_of(target) and shows(target, run.dataset, preset)]

@@ -73,7 +73,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
     folders = [
         folder / "runs" / dataset / system / f"seed{seed}"
         for dataset in preset.datasets
-        if (folder / "runs" / dataset).is_dir()
+        if plan.shows(target, dataset, preset) and (folder / "runs" / dataset).is_dir()
         for system in plan.systems_of(target)
         if system in preset.systems
         and plan.trains_on(preset.systems[system], dataset)

@@ -39,7 +39,7 @@ datasets:
 systems:
   resnet18: {model: resnet18}
   sdnet18: {model: sdnet18, recipe: sparse}
-  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false}}
+  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false, nonnegative: true}}
 recipes:
   default: {epochs: 2, batch_size: 50, precision: float32}
   sparse: {epochs: 24, batch_size: 50, learning_rate: 0.05}

@@ -21,7 +21,6 @@ SYSTEMS = {
     "sdnet34-all": "SDNet-34-All",
     "sdnet18-all-nonnegative": "SDNet-18-All, released reading",
     "sdnet18-all-plain": "SDNet-18-All without shortcuts",
-    "sdnet18-all-plain-nonnegative": "SDNet-18-All without shortcuts, released reading",
     "sdnet18-nonnegative": "SDNet-18, released reading",
 }
 

@@ -24,7 +24,7 @@ FIGURES = {
     "figure1": ("sdnet18", "sdnet18-nonnegative"),
     "figure2": ("sdnet18", "sdnet18-nonnegative"),
     "figure3": ("sdnet18", "sdnet18-nonnegative"),
-    "figure4": ("sdnet18-all-plain", "sdnet18-all-plain-nonnegative"),
+    "figure4": ("sdnet18-all-plain",),
     "figure5": ("sdnet18", "sdnet18-nonnegative", "sdnet18-all", "sdnet18-all-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),

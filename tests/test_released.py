@@ -178,7 +178,7 @@ def test_a_network_that_the_preset_lacks_is_described(project, monkeypatch):
     message = command(monkeypatch, "import-released", "checkpoint.pth.tar")
     assert message == (
         "error: checkpoint.pth.tar: sdnet34 of width 4, options {'nonnegative': True}, for 10 classes is no run of "
-        "config/presets/released.yaml; add its network and its data set there"
+        "config/presets/released.yaml; add its network and its data set there (ImageNet needs its root, too)"
     )
     assert not Path("results").exists()
 

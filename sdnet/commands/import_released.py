@@ -59,21 +59,15 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
 def _run_of(variant: Variant) -> plan.Run:
     """The run of the preset that has this network, on a data set that fits it."""
     preset = load_presets(Path("config/presets"))[PRESET]
+    wanted = (variant.num_classes, variant.in_channels, variant.small_input)
+    wanted += (variant.name, variant.width, variant.options)
     for run in plan.runs(PRESET, preset, load_site(read_yaml(Path("config/config.yaml")))):
         info, model = INFO[run.dataset], run.spec["model"]
         size = run.spec["dataset"]["image_size"] or info.size
-        dataset_fits = (info.num_classes, info.channels, size <= SMALL_IMAGES) == (
-            variant.num_classes,
-            variant.in_channels,
-            variant.small_input,
-        )
-        if dataset_fits and (model["name"], model["width"], model["options"]) == (
-            variant.name,
-            variant.width,
-            variant.options,
-        ):
+        offered = (info.num_classes, info.channels, size <= SMALL_IMAGES)
+        if wanted == (*offered, model["name"], model["width"], model["options"]):
             return run
     raise ValueError(
         f"{variant.name} of width {variant.width}, options {variant.options}, for {variant.num_classes} classes is no "
-        f"run of config/presets/{PRESET}.yaml; add its network and its data set there"
+        f"run of config/presets/{PRESET}.yaml; add its network and its data set there (ImageNet needs its root, too)"
     )

@@ -225,10 +225,8 @@ class Preset(_Settings):
 
     description: str
     extends: str | None = Field(None, description="The preset whose keys hold where this one has none.")
-    imported: bool = Field(
-        False, description="Weights come from `python -m sdnet import-released`; nothing is trained."
-    )
     width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
+    imported: bool = Field(False, description="Weights are from `python -m sdnet import-released`; nothing is trained.")
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
     datasets: dict[DatasetName, Dataset] = Field(min_length=1)
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)

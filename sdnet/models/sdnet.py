@@ -40,15 +40,15 @@ def _with_csc_blocks(
     sdnet, num_classes: int, *, lmbd: float = 0.1, n_iter: int = 2, nonnegative: bool = False, **options
 ) -> ResNet:
     model = sdnet(num_classes, lmbd=lmbd, n_iter=n_iter, nonnegative=nonnegative, **options)
-    # ASSUME: "all convolution layers" (section D.2) are the stem's and the blocks' 3x3 ones. The 1x1 convolutions that
-    # match shapes for a shortcut stay, as in the released code: it is the sum with them, not they, that maps the code.
+    # ASSUME: "all convolution layers" (section D.2) are the stem's and the blocks' 3x3 ones. The 1x1 convolutions in
+    # shortcuts stay, as in the released code: they make shapes fit, and are no layer on the way from image to code.
     for block in (module for module in model.modules() if isinstance(module, BasicBlock)):
         for name in ("conv1", "conv2"):
             layer = replace_conv2d(getattr(block, name), lmbd=lmbd, n_iter=n_iter, nonnegative=nonnegative)
             setattr(block, name, layer)
         if nonnegative:
-            # ASSUME: as in the released code the ReLU behind a sum stays, which is not behind a batch norm alone;
-            # without a shortcut there is no sum, and so no ReLU in the whole network.
+            # ASSUME: as in the released code, the ReLU behind the sum with a shortcut stays: it is not behind a batch
+            # norm alone. Without shortcuts there is no sum, and so no ReLU in the whole network.
             block.relu1 = nn.Identity()
             if block.shortcut is None:
                 block.relu2 = nn.Identity()

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from sdnet.__main__ import main
+from sdnet.commands import import_released
 from sdnet.commands.evaluate import evaluate
 from sdnet.commands.experiment import load_model, read_spec
 from sdnet.csc import CSCConv2d, csc_layers, update_dictionaries
-from sdnet.experiments import results
+from sdnet.experiments import plan, results
+from sdnet.experiments.settings import load_presets, load_site, read_yaml
 from sdnet.models import build
-from sdnet.models.released import load_released, variant_of
+from sdnet.models.released import Variant, load_released, variant_of
 
 PROJECT = Path(__file__).parents[1]
 NETWORKS = {
@@ -173,13 +175,44 @@ def test_a_checkpoint_becomes_a_run_that_can_be_tested(project, monkeypatch, who
     )
 
 
-def test_a_network_that_the_preset_lacks_is_described(project, monkeypatch):
-    torch.save(released(digits_network("sdnet34"), False), "checkpoint.pth.tar")
-    message = command(monkeypatch, "import-released", "checkpoint.pth.tar")
-    assert message == (
-        "error: checkpoint.pth.tar: sdnet34 of width 4, options {'nonnegative': True}, for 10 classes is no run of "
-        "config/presets/released.yaml; add its network and its data set there (ImageNet needs its root, too)"
+def test_every_run_of_the_shipped_preset_can_be_imported():
+    """The names and spec.json that an import gives are those that Snakemake plans."""
+    preset, site = (
+        load_presets(PROJECT / "config/presets")["released"],
+        load_site(read_yaml(PROJECT / "config/config.yaml")),
     )
+    for run in plan.runs("released", preset, site):
+        model = run.spec["model"]
+        variant = Variant(model["name"], 10, model["width"], True, 3, model["options"])
+        assert import_released._run_of(variant) == run
+
+
+def test_a_network_that_the_preset_lacks_becomes_a_run_as_well(project, monkeypatch):
+    torch.manual_seed(0)
+    network = build("sdnet34-all", 100, width=2, nonnegative=True, shortcut=False)
+    torch.save(released(network, True), "checkpoint.pth.tar")
+    assert command(monkeypatch, "import-released", "checkpoint.pth.tar") is None
+    folder = Path("results/released/runs/cifar100/sdnet34-all-plain/seed0")
+    spec = read_spec(folder / "spec.json")
+    assert spec["model"] == {"name": "sdnet34-all", "width": 2, "options": {"nonnegative": True, "shortcut": False}}
+    load_model(folder, spec, 100, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "options", "message"),
+    [
+        (
+            7,
+            {},
+            "its 7 classes and 3 image channels are those of no data set here: cifar10, cifar100, imagenet, digits",
+        ),
+        (1000, {"small_input": False}, "it is of imagenet; set imagenet_root in config/config.yaml first"),
+    ],
+)
+def test_a_network_of_no_data_set_at_hand_is_refused(project, monkeypatch, num_classes, options, message):
+    network = build("sdnet18", num_classes, width=2, nonnegative=True, **options)
+    torch.save(released(network, False), "checkpoint.pth.tar")
+    assert command(monkeypatch, "import-released", "checkpoint.pth.tar") == f"error: checkpoint.pth.tar: {message}"
     assert not Path("results").exists()
 
 

@@ -10,18 +10,20 @@ from torch import Tensor
 from sdnet.commands.experiment import SMALL_IMAGES, build_model, save_model
 from sdnet.data.datasets import INFO
 from sdnet.experiments import environment, plan, results
-from sdnet.experiments.settings import load_presets, load_site, read_yaml
+from sdnet.experiments.settings import Dataset, Options, System, load_presets, load_site, read_yaml
 from sdnet.models.released import Variant, load_released, variant_of
 
 PRESET = "released"
 
 
 def import_released(checkpoint: Path) -> None:
-    """Write the run of the preset `released` that a checkpoint holds the weights of, as if it had been trained.
+    """Write a run of the preset `released` from a checkpoint, as if it had been trained.
+
+    Snakemake goes on from it if the preset has its data set and network; commands by hand do so in any case.
 
     Raises:
-        ValueError: if it holds more than tensors and plain values, no network in the released layout, or one that
-            the preset has no run of.
+        ValueError: if it holds more than tensors and plain values, no network in the released layout, or one of no
+            data set that is known here.
     """
     content = checkpoint.read_bytes()
     state = _state(checkpoint)
@@ -57,17 +59,31 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def _run_of(variant: Variant) -> plan.Run:
-    """The run of the preset that has this network, on a data set that fits it."""
+    """The run of the preset that has this network; where the preset lacks it, as if it had it."""
     preset = load_presets(Path("config/presets"))[PRESET]
+    dataset = _dataset_of(variant)
+    system = f"{variant.name}-{'nonnegative' if variant.options.get('shortcut', True) else 'plain'}"
+    alone = preset.model_copy(
+        update={
+            "width": variant.width,
+            "datasets": {dataset: preset.datasets.get(dataset, Dataset())},
+            "systems": {system: System(model=variant.name, options=Options(**variant.options))},
+        }
+    )
+    runs = plan.runs(PRESET, alone, load_site(read_yaml(Path("config/config.yaml"))))
+    if not runs:
+        raise ValueError(f"it is of {dataset}; set {dataset}_root in config/config.yaml first")
+    return runs[0]
+
+
+def _dataset_of(variant: Variant) -> str:
+    """The data set whose images and classes a network takes."""
     wanted = (variant.num_classes, variant.in_channels, variant.small_input)
-    wanted += (variant.name, variant.width, variant.options)
-    for run in plan.runs(PRESET, preset, load_site(read_yaml(Path("config/config.yaml")))):
-        info, model = INFO[run.dataset], run.spec["model"]
-        size = run.spec["dataset"]["image_size"] or info.size
-        offered = (info.num_classes, info.channels, size <= SMALL_IMAGES)
-        if wanted == (*offered, model["name"], model["width"], model["options"]):
-            return run
+    known = {name: (info.num_classes, info.channels, info.size <= SMALL_IMAGES) for name, info in INFO.items()}
+    for name, offered in known.items():
+        if offered == wanted:
+            return name
     raise ValueError(
-        f"{variant.name} of width {variant.width}, options {variant.options}, for {variant.num_classes} classes is no "
-        f"run of config/presets/{PRESET}.yaml; add its network and its data set there (ImageNet needs its root, too)"
+        f"its {variant.num_classes} classes and {variant.in_channels} image channels are those of no data set here: "
+        f"{', '.join(name for name in known if known[name][0])}"
     )

@@ -50,7 +50,7 @@ adversarial:
 """
 RELEASED_SYSTEMS = """
 systems:
-  sdnet18: {model: sdnet18, options: {nonnegative: true}}
+  sdnet18-nonnegative: {model: sdnet18, options: {nonnegative: true}}
 recipes:
   default: {batch_size: 50}
 robustness: {noises: [gaussian], lambdas: [0.1, 0.5], test_images: 20, calibration_images: 20, variants: [paper]}
@@ -385,7 +385,7 @@ def test_imported_weights_are_tested_and_never_trained(own_fresh, snakemake):
         "no speeds without ResNet-18, no network that is not there"
     )
     snakemake.succeed(own_fresh, "--cores", "2", "results/released/figure2.pdf")
-    accuracy = pd.read_csv(own_fresh / "results/released/runs/digits/sdnet18/seed0/accuracy.csv")
+    accuracy = pd.read_csv(own_fresh / "results/released/runs/digits/sdnet18-nonnegative/seed0/accuracy.csv")
     assert accuracy[["checkpoint", "epochs", "total"]].to_numpy().tolist() == [["last", 0, 60]]
 
 

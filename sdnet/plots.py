@@ -79,6 +79,7 @@ def reconstructions(runs: list[tuple[str, str, dict]], scores: pd.DataFrame, not
         note: printed below: the images and the scale.
     """
     shown = len(runs[0][2]["images"])
+    note += ". What differs from the mean image is amplified; below: PSNR without that, correlation with the image."
     figure, blocks = _blocks(runs, note, height=0.25 + 0.92 * shown)
     for block, (dataset, system, arrays) in zip(blocks, runs, strict=True):
         of_run = scores[(scores.dataset == dataset) & (scores.system == system) & (scores.seed == scores.seed.min())]

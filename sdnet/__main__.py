@@ -55,6 +55,15 @@ def train(spec: Path, data_path: Path | None, gpus: int, processes: int | None) 
     train(spec, data_path, gpus, processes)
 
 
+@cli.command("import-released")
+@click.argument("checkpoint", type=ExistingFile)
+def import_released(checkpoint: Path) -> None:
+    """Make a run of CHECKPOINT, weights that the authors released; all but training then works on it."""
+    from sdnet.commands.import_released import import_released
+
+    import_released(checkpoint)
+
+
 @cli.command()
 @click.argument("run", type=ExistingFolder)
 @data_option
@@ -226,6 +235,18 @@ def diagnose(run, data_path, lambdas, linf, l2, noise, images, steps, reference,
 
     defence = Defence(numbers(lambdas), noise)
     diagnose(run, data_path, radii(linf, l2), images, defence, steps, square, reference, gpus)
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@click.option("--images", type=click.IntRange(2), default=100, show_default=True, help="Test images to reconstruct.")
+@gpus_option
+def invert(run: Path, data_path: Path | None, images: int, gpus: int) -> None:
+    """Reconstruct test images from the codes of the network in the folder RUN (Figures 1 and 4)."""
+    from sdnet.commands.invert import invert
+
+    invert(run, data_path, images, gpus)
 
 
 @cli.command()

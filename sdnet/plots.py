@@ -14,6 +14,7 @@ from sdnet.experiments.labels import dataset_label, system_label
 
 COLUMN_WIDTH = 3.3  # inches, of a two-column page
 PAGE_WIDTH = 6.9
+DEPTHS = (1, 2, 3, 5, 9, 13, 17)  # of Figure 4: the first layers, and the last ones of the stages of SDNet-18-All
 LINES = (0.78, 0.86, 0.94)  # a light blue that no grey atom runs into
 
 
@@ -29,6 +30,74 @@ def save(figure: Figure, path: Path) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
         figure.savefig(temporary, **options)
         os.replace(temporary, path.with_suffix(suffix))
+
+
+def operator(runs: list[tuple[str, str, dict]], note: str) -> Figure:
+    """Figure 1: the operator A. A code's channels, each convolved with its atom, add up to the image.
+
+    The channels that add most are shown, one a row: the code (blue below zero, red above), the atom, what they add
+    (zero is mid-grey, all on one scale), and the image up to there; beside them A(z), and the input x.
+
+    Args:
+        runs: data set, network and inversion.npz of each.
+        note: printed below: the images and the scale.
+    """
+    figure, blocks = _blocks(runs, note, height=3.8)
+    for block, (dataset, system, arrays) in zip(blocks, runs, strict=True):
+        count, total = len(arrays["channels"]), len(arrays["sums"])
+        names = [[f"{kind}{row}" for kind in ("code", "atom", "term", "sum")] for row in range(count)]
+        large = [["A(z)"] * 2 if row < count / 2 else ["x"] * 2 for row in range(count)]
+        axes = block.subplot_mosaic([[*left, *right] for left, right in zip(names, large, strict=True)])
+        reach, strongest = np.abs(arrays["codes"]).max(), np.abs(arrays["terms"]).max()
+        for row, channel in enumerate(arrays["channels"]):
+            axes[f"code{row}"].imshow(arrays["codes"][row], cmap="RdBu_r", vmin=-reach, vmax=reach)
+            axes[f"atom{row}"].imshow(_patch(arrays["atoms"][row]))
+            axes[f"term{row}"].imshow(_patch(arrays["terms"][row], strongest))
+            axes[f"sum{row}"].imshow(_rgb(arrays["sums"][row]))
+            axes[f"code{row}"].set_ylabel(f"c = {channel}", fontsize="xx-small")
+        axes["A(z)"].imshow(_rgb(arrays["sums"][-1]))
+        axes["x"].imshow(_rgb(arrays["images"][0]))
+        titles = {"code0": "code $\\zeta_c$", "atom0": "atom $\\alpha_c$", "term0": "$\\alpha_c * \\zeta_c$"}
+        titles |= {"sum0": "sum so far", "A(z)": f"$A(z)$: the sum of all {total}", "x": "input $x$"}
+        for name, axis in axes.items():
+            axis.set_title(titles.get(name, ""), fontsize="x-small", pad=3)
+            _without_scales(axis)
+        block.suptitle(f"{system_label(system)}, {dataset_label(dataset)}", fontsize="small")
+    return figure
+
+
+def reconstructions(runs: list[tuple[str, str, dict]], scores: pd.DataFrame, note: str) -> Figure:
+    """Figure 4: test images as the codes of some layers give them back (Eq. 14).
+
+    What differs from the mean over the test images is amplified to the contrast of the image, or nothing of it could
+    be seen behind the first layers. Under each picture the PSNR in dB of the reconstruction as it is, not amplified,
+    and the correlation of the two differences.
+
+    Args:
+        runs: data set, network and inversion.npz of each.
+        scores: rows of inversion.csv of these runs.
+        note: printed below: the images and the scale.
+    """
+    shown = len(runs[0][2]["images"])
+    note += ". What differs from the mean image is amplified; below: PSNR without that, correlation with the image."
+    figure, blocks = _blocks(runs, note, height=0.25 + 0.92 * shown)
+    for block, (dataset, system, arrays) in zip(blocks, runs, strict=True):
+        of_run = scores[(scores.dataset == dataset) & (scores.system == system) & (scores.seed == scores.seed.min())]
+        of_run = of_run.set_index(["depth", "image"])
+        depths = [depth for depth in DEPTHS if depth <= len(arrays["pictures"])]
+        axes = block.subplots(len(arrays["images"]), 1 + len(depths), squeeze=False)
+        for line, original, i in zip(axes, arrays["images"], range(shown), strict=True):
+            line[0].imshow(_rgb(original))
+            for axis, depth in zip(line[1:], depths, strict=True):
+                axis.imshow(_rgb(arrays["pictures"][depth - 1, i]))
+                score = of_run.loc[(depth, arrays["indices"][i])]
+                axis.set_xlabel(f"{score.psnr_db:.1f} dB, {score.correlation:.2f}", fontsize="xx-small", labelpad=2)
+        for axis, title in zip(axes[0], ["image", *(f"layer {depth}" for depth in depths)], strict=True):
+            axis.set_title(title, fontsize="x-small", pad=3)
+        for axis in axes.flat:
+            _without_scales(axis)
+        block.suptitle(f"{system_label(system)}, {dataset_label(dataset)}", fontsize="small")
+    return figure
 
 
 def dictionaries(entries: pd.DataFrame, note: str) -> Figure:
@@ -171,6 +240,18 @@ def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -
     return figure
 
 
+def _blocks(runs: list, note: str, height: float):
+    """A part of the figure for each run, one below the other."""
+    figure = plt.figure(figsize=(PAGE_WIDTH, height * len(runs) + 0.25), layout="constrained")
+    figure.supxlabel(note, fontsize="xx-small", color="0.4", wrap=True)
+    return figure, figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
+
+
+def _without_scales(axis: plt.Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    sns.despine(ax=axis, left=True, bottom=True)
+
+
 ATTACK_CURVES = {  # step of the ladder: what it is called, and its line
     "clean": ("not attacked", {"color": "0.5", "linestyle": "--"}),
     "a": ("crafted at the λ of training", {"color": "C0"}),
@@ -243,14 +324,6 @@ def _radius_title(attacks: pd.DataFrame) -> str:
     return f"L∞, {255 * eps:g}/255" if norm == "linf" else f"L2, {eps:g}"
 
 
-def zero_shares(codes: pd.DataFrame) -> pd.DataFrame:
-    """The share of exact zeros in each CSC layer's code, per run, in percent (section D.1: 52%)."""
-    keys = ["dataset", "system", "seed", "layer"]
-    zeros = codes[codes.bin_low == codes.bin_high].set_index(keys)["count"]
-    shares = 100 * zeros / codes.groupby(keys)["count"].sum()
-    return shares.rename("zero_percent").reset_index()
-
-
 def _panels(count: int, note: str, aspect: float):
     """A row of panels, two to a page's column width and at most three in a row."""
     columns = min(count, 3)
@@ -274,14 +347,23 @@ def _atoms(rows: pd.DataFrame) -> np.ndarray:
 
 def _mosaic(atoms: np.ndarray) -> np.ndarray:
     """Atoms (C, M, k, k) in a square grid, as an RGB image with lines between them."""
-    c, m, height, width = atoms.shape
-    patches = 0.5 + atoms / (2 * np.abs(atoms).max(axis=(1, 2, 3), keepdims=True))
-    patches = np.broadcast_to(patches, (c, 3, height, width)) if m == 1 else patches
-    patches = patches.repeat(8, axis=2).repeat(8, axis=3)  # so that the lines can be thinner than an entry
-    height, width = patches.shape[2:]
-    side, gap = int(np.ceil(np.sqrt(c))), height // 8
+    # Enlarged, so that the lines can be thinner than an entry.
+    patches = [_patch(atom).repeat(8, axis=0).repeat(8, axis=1) for atom in atoms]
+    height, width = patches[0].shape[:2]
+    side, gap = int(np.ceil(np.sqrt(len(atoms)))), height // 8
     image = np.tile(LINES, (side * (height + gap) + gap, side * (width + gap) + gap, 1))
     for i, patch in enumerate(patches):
         top, left = gap + (i // side) * (height + gap), gap + (i % side) * (width + gap)
-        image[top : top + height, left : left + width] = patch.transpose(1, 2, 0)
+        image[top : top + height, left : left + width] = patch
     return image
+
+
+def _patch(values: np.ndarray, reach: float | None = None) -> np.ndarray:
+    """Signed values (M, H, W) as an RGB image: zero is mid-grey, +-reach, by default the largest, white and black."""
+    reach = np.abs(values).max() if reach is None else reach
+    return _rgb((0.5 + values / (2 * reach)).transpose(1, 2, 0))
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, M) of one or three channels with three."""
+    return np.broadcast_to(image, (*image.shape[:2], 3))

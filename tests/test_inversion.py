@@ -68,8 +68,82 @@ def test_a_whole_network_is_left_as_it_was():
     update_dictionaries(model)
 
 
+def test_a_plain_all_network_is_inverted_block_by_block():
+    """By hand from the parts of the blocks, with ReLU taken for the identity."""
+    model, x = build("sdnet18-all", 10, width=4, shortcut=False).double(), images().double()
+    model.train()(x)
+    model.eval()
+    first, second = model.layer1
+    code = second.conv1(first(model.relu(model.bn1(model.conv1(x)))))
+    signal = second.conv1.reconstruct(code, (16, 16))
+    for conv, norm in ((first.conv2, first.bn2), (first.conv1, first.bn1), (model.conv1, model.bn1)):
+        std = (norm.running_var + norm.eps).sqrt().view(-1, 1, 1)
+        signal = conv.reconstruct(signal * std + norm.running_mean.view(-1, 1, 1), (16, 16))  # scale 1, shift 0
+    torch.testing.assert_close(invert(model, x, 3), signal)
+
+
+def test_without_relu_only_what_the_codes_leave_out_is_lost():
+    """Many iterations at a tiny lambda with overcomplete dictionaries: every layer gives the image back."""
+    torch.manual_seed(0)
+    layers = [CSCConv2d(m, c, 3, padding=1, lmbd=1e-5, n_iter=200) for m, c in ((1, 12), (12, 120))]
+    model = nn.Sequential(layers[0], nn.BatchNorm2d(12), layers[1]).double()
+    x = images(size=8)[:, :1].double()
+    model.train()(x)
+    for layer in range(2):
+        assert (invert(model, x, layer) - x).norm() < 0.02 * x.norm()
+
+
+def test_every_layer_of_the_deepest_plain_network_has_an_image():
+    model, x = build("sdnet34-all", 10, width=2, shortcut=False, nonnegative=True, small_input=False), images(1, 64)
+    for layer in (0, 1, 16, 32):
+        assert invert(model, x, layer).shape == x.shape
+
+
+# Refusals
+
+
 def test_a_layer_that_is_not_there_is_named():
     model = build("sdnet18", 10, width=4)
     assert len(csc_layers(model)) == 1
-    with pytest.raises(ValueError, match="layer is 1; ResNet has 1 CSC layers"):
-        invert(model, images(), 1)
+    for layer in (1, -1):
+        with pytest.raises(ValueError, match=f"layer is {layer}; ResNet has 1 CSC layers, from 0"):
+            invert(model, images(), layer)
+
+
+@pytest.mark.parametrize(("layer", "shortcut"), [(3, "layer1.0.shortcut"), (16, "layer1.0.shortcut")])
+def test_a_layer_behind_a_shortcut_is_refused_and_those_before_it_are_not(layer, shortcut):
+    model = build("sdnet18-all", 10, width=4).train()
+    with pytest.raises(ValueError, match=rf"invert: {shortcut} leaves the chain .* or shortcut=False"):
+        invert(model, images(), layer)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(module.training for module in model.modules())
+    for before_the_sum in (0, 1, 2):
+        assert invert(model, images(), before_the_sum).shape == (2, 3, 16, 16)
+
+
+class Doubled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = CSCConv2d(3, 6, 3, padding=1), CSCConv2d(6, 6, 3, padding=1)
+
+    def forward(self, x):
+        return self.second(2 * self.first(x))
+
+
+def test_a_function_between_layers_is_noticed():
+    with pytest.raises(ValueError, match=r"second leaves the chain .* is not what first gave"):
+        invert(Doubled(), images(), 1)
+
+
+def test_a_layer_that_cannot_be_undone_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), CSCConv2d(4, 4, 3))
+    with pytest.raises(ValueError, match="invert: 0, a Conv2d, cannot be undone"):
+        invert(model, images(), 0)
+
+
+def test_a_layer_that_is_not_run_is_named():
+    model = Doubled()
+    model.third = CSCConv2d(6, 6, 3)
+    model.forward = lambda x: model.first(x)
+    with pytest.raises(ValueError, match="does not run it"):
+        invert(model, images(), 2)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from sdnet.csc import CSCConv2d, csc_layers
+from sdnet.csc import CSCConv2d, csc_layers, update_dictionaries
 from sdnet.models import Normalize, build
+from sdnet.models.resnet import BasicBlock
 
 
 def count(model):
@@ -38,7 +40,7 @@ def test_resnet_is_torchvisions_on_imagenet():
     torch.testing.assert_close(ours(x), reference(x))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "sdnet18", "sdnet34"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "sdnet18", "sdnet34", "sdnet18-all", "sdnet34-all"])
 @pytest.mark.parametrize(("small_input", "size"), [(True, 16), (False, 64)])
 def test_logits_of_images_of_any_size_and_channel_number(name, small_input, size):
     model = build(name, 5, width=4, small_input=small_input, in_channels=1)
@@ -64,6 +66,62 @@ def test_the_imagenet_stem_is_a_strided_csc_layer():
     assert isinstance(layer, CSCConv2d)
     assert layer.weight.shape == (64, 3, 7, 7)
     assert layer(torch.rand(1, 3, 32, 32)).shape == (1, 64, 16, 16)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("sdnet18-all", 17), ("sdnet34-all", 33)])
+def test_an_all_network_is_a_resnet_of_csc_layers_with_ordinary_1x1_shortcuts(name, layers):
+    model, resnet = build(name, 10, width=4), build(name.replace("sdnet", "resnet").removesuffix("-all"), 10, width=4)
+    assert count(model) == count(resnet)
+    assert len(csc_layers(model)) == layers
+    for layer in csc_layers(model):
+        assert (layer.lmbd, layer.n_iter, layer.nonnegative) == (0.1, 2, False)
+    replaced = {key: type(module) for key, module in model.named_modules() if type(module) is not CSCConv2d}
+    assert replaced.items() <= {key: type(module) for key, module in resnet.named_modules()}.items()
+    left = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert [(conv.kernel_size, conv.stride) for conv in left] == [((1, 1), (2, 2))] * 3
+    assert [layer.stride for layer in csc_layers(model)].count((2, 2)) == 3
+
+
+def relus(model):
+    return [name for name, module in model.named_modules() if isinstance(module, nn.ReLU)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"relu", "relu1", "relu2"}),
+        ({"shortcut": False}, {"relu", "relu1", "relu2"}),
+        ({"nonnegative": True}, {"relu2"}),  # behind the sum with the shortcut
+        ({"nonnegative": True, "shortcut": False}, set()),
+    ],
+)
+def test_where_an_all_network_has_relus(options, expected):
+    assert {name.rpartition(".")[2] for name in relus(build("sdnet18-all", 10, width=4, **options))} == expected
+
+
+def test_an_all_network_trains_and_keeps_its_atoms_at_unit_norm():
+    torch.manual_seed(0)
+    model = build("sdnet18-all", 3, width=8).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    x, y = torch.randn(12, 3, 16, 16), torch.arange(12) % 3
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        assert all(layer.weight.grad.abs().max() > 0 for layer in csc_layers(model))
+        optimizer.step()
+        update_dictionaries(model)
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    for layer in csc_layers(model):
+        torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.ones(len(layer.weight)))
+
+
+def test_a_plain_block_is_the_chain_of_its_layers():
+    block, x = BasicBlock(4, 8, 2, shortcut=False).eval(), torch.randn(2, 4, 8, 8)
+    expected = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu())).relu()
+    torch.testing.assert_close(block(x), expected)
 
 
 def test_normalize_standardises_each_channel():

@@ -267,6 +267,25 @@ def test_every_table_and_figure_has_a_network_in_every_preset(name):
         assert {run.system for run in shown} <= set(plan.systems_of(target))
 
 
+def targets_of(preset):
+    return plan.targets(plan.runs("tiny", preset, SITE), preset)
+
+
+def test_a_preset_s_targets_are_those_it_has_networks_for():
+    paper = load_presets(PROJECT / "config" / "presets")["paper"]
+    assert targets_of(paper) == (list(plan.TABLES), list(plan.FIGURES))
+    tables, figures = targets_of(Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}})))
+    assert {"table2", "table3", "readings"} <= set(tables)
+    assert not {"table1", "table6"} & set(tables), "speeds are compared with those of ResNet-18"
+    assert "figure2" in figures
+    assert "figure4" not in figures
+
+
+def test_imported_runs_have_no_epochs():
+    imported = plan.runs("tiny", Preset.model_validate(of("imported", True)), SITE)
+    assert {run.spec["training"]["epochs"] for run in imported} == {0}
+
+
 def test_every_run_of_the_shipped_presets_can_be_built():
     from sdnet.commands.experiment import build_model
 

@@ -180,7 +180,7 @@ def test_imagenet_s_rows_come_with_its_runs_and_without_them_a_note(folder):
     assert cell(table, "imagenet", "sdnet18", "speed").measure.endswith(
         "batch size 128 (the part of one of 4 GPUs; the paper's figure is of all)"
     )
-    assert "batch size 128 or" in tables.table1_text(table, "small"), "the caption has each way that was measured"
+    assert "batch size 128 or" in tables.cost_caption("Table 1", table, "small"), "the caption has each way that was measured"
     assert shown.left_out_note(folder) == ""
 
 
@@ -214,7 +214,7 @@ def test_a_folder_that_is_no_preset_s_is_refused_with_the_ones_there_are(folder)
 def test_the_text_outputs_hold_our_numbers_and_the_paper_s_in_brackets(folder, tmp_path):
     table = tables.table1(folder)
     path = tmp_path / "out" / "table1"
-    tables.write(table, tables.table1_layout(table), path, tables.table1_text(table, "width 64"))
+    tables.write(table, tables.cost_layout(table), path, tables.cost_caption("Table 1", table, "width 64"))
     assert sorted(file.name for file in path.parent.iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
     pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table, check_dtype=False)
     rows = {

@@ -22,12 +22,13 @@ from PIL import Image
 
 from sdnet.experiments import plan
 from sdnet.experiments.settings import load_presets, load_site, read_yaml
+from sdnet.models import build
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "config", "profiles", "notebooks", "envs")
 
-# ResNet-18 is what speeds are compared with; SDNet-18 is in every figure and alone in its recipe. Its epochs are many
-# enough to be interrupted among them.
+# ResNet-18 is what speeds are compared with; SDNet-18 is in every figure but the fourth and alone in its recipe. Its
+# epochs are many enough to be interrupted among them. Figure 4 is of a network without shortcuts.
 TINY_PRESET = """
 description: digits, as small as it gets
 extends: paper
@@ -38,6 +39,7 @@ datasets:
 systems:
   resnet18: {model: resnet18}
   sdnet18: {model: sdnet18, recipe: sparse}
+  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false, nonnegative: true}}
 recipes:
   default: {epochs: 2, batch_size: 50, precision: float32}
   sparse: {epochs: 24, batch_size: 50, learning_rate: 0.05}
@@ -46,9 +48,16 @@ adversarial:
   {datasets: [digits], linf: 64, l2: 2, paper_images: 20, images: 10, lambdas: [0.1], steps: 3, restarts: 1,
    autoattack: [], autoattack_images: 1, diagnostic_images: 5}
 """
+RELEASED_SYSTEMS = """
+systems:
+  sdnet18-nonnegative: {model: sdnet18, options: {nonnegative: true}}
+recipes:
+  default: {batch_size: 50}
+robustness: {noises: [gaussian], lambdas: [0.1, 0.5], test_images: 20, calibration_images: 20, variants: [paper]}
+"""
 RESULTS = Path("results/quick")
 SPARSE_RUN = RESULTS / "runs/digits/sdnet18/seed0"
-EPOCHS = {"resnet18": 2, "sdnet18": 24}
+EPOCHS = {"resnet18": 2, "sdnet18": 24, "sdnet18-all-plain": 2}
 # Networks are tested in float32 when trained, and during training in its precision: here float32, and bfloat16.
 MOVED_BY_PRECISION = {"resnet18": 0, "sdnet18": 3}  # of 60 test images
 
@@ -210,8 +219,8 @@ def test_table_1_says_what_the_result_files_say(built):
     table = pd.read_csv(built / RESULTS / "table1.csv").set_index(["system", "quantity"]).ours
     benchmark = pd.read_csv(built / RESULTS / "benchmark/digits.csv").set_index("system")
     assert benchmark.train_rate_ratio["resnet18"] == 1
-    for system, epochs in EPOCHS.items():
-        run = built / RESULTS / "runs/digits" / system / "seed0"
+    for system in ("resnet18", "sdnet18"):
+        epochs, run = EPOCHS[system], built / RESULTS / "runs/digits" / system / "seed0"
         accuracy, history = pd.read_csv(run / "accuracy.csv"), pd.read_csv(run / "history.csv")
         last = accuracy[accuracy.checkpoint == "last"].iloc[0]
         assert list(history.epoch) == list(range(1, epochs + 1))
@@ -239,7 +248,8 @@ def test_mlflow_has_every_run_with_its_tags_and_curves(built, tracking_uri):
         run = client.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
         assert run.info.experiment_id == experiment.experiment_id
         assert run.info.status == "FINISHED"
-        expected = {"dataset": "digits", "system": system, "model": system, "seed": "0", "preset": "quick"}
+        model = system.removesuffix("-plain")
+        expected = {"dataset": "digits", "system": system, "model": model, "seed": "0", "preset": "quick"}
         assert expected.items() <= run.data.tags.items()
         assert {"commit", "device"} <= set(run.data.tags)
         assert run.data.params["training.epochs"] == str(epochs)
@@ -364,6 +374,34 @@ def test_imagenet_joins_with_its_root_on_four_gpus_under_three_noises(own_fresh,
     assert {noise for _, noise in swept} == {"gaussian", "shot", "impulse"}
     (benchmark,) = re.findall(r"-m sdnet benchmark (.*imagenet.*)", printed)
     assert "--batch-size 128 " in benchmark, "the part that one of 4 GPUs has of 512"
+
+
+def test_imported_weights_are_tested_and_never_trained(own_fresh, snakemake):
+    """Figure 2 of the preset `released` from a checkpoint in the authors' layout; without it, what to do is said."""
+    preset = own_fresh / "config/presets/released.yaml"
+    preset.write_text(TINY_PRESET[: TINY_PRESET.index("systems:")] + "imported: true\n" + RELEASED_SYSTEMS)
+    refused = snakemake.fail(own_fresh, "--cores", "2", "results/released/figure2.pdf")
+    assert "its weights are imported with python -m sdnet import-released CHECKPOINT" in refused
+
+    network = build("sdnet18", 10, width=4, in_channels=1, nonnegative=True)
+    names = {"conv1": "layer0.0.dn", "bn1": "layer0.1", "fc": "linear"}
+    state = {}
+    for key, value in network.state_dict().items():
+        module, entry = key.rsplit(".", 1)
+        if entry != "eigenvector":
+            state[f"{names.get(module, module)}.{entry}"] = value
+    torch.save(state, own_fresh / "model_best.pth.tar")
+    command = [sys.executable, "-m", "sdnet", "import-released", "model_best.pth.tar"]
+    subprocess.run(command, cwd=own_fresh, env=snakemake.environment, check=True)
+    planned = snakemake.plan(own_fresh, "released")
+    assert not planned.trained
+    assert {"table2", "table3", "figure2", "figure6"} <= planned.drawn
+    assert not {"table1", "table6", "figure4"} & planned.drawn, (
+        "no speeds without ResNet-18, no network that is not there"
+    )
+    snakemake.succeed(own_fresh, "--cores", "2", "results/released/figure2.pdf")
+    accuracy = pd.read_csv(own_fresh / "results/released/runs/digits/sdnet18-nonnegative/seed0/accuracy.csv")
+    assert accuracy[["checkpoint", "epochs", "total"]].to_numpy().tolist() == [["last", 0, 60]]
 
 
 def test_lint_finds_nothing(fresh, snakemake):

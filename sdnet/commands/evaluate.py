@@ -42,7 +42,10 @@ class CodeHistogram:
 
 
 def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
-    """Write accuracy.csv, codes.csv and dictionary.csv of a trained run; the last two are empty without CSC layers."""
+    """Write accuracy.csv, codes.csv and dictionary.csv of a trained run; the last two are empty without CSC layers.
+
+    The dictionary is that of the first CSC layer, whose atoms are pieces of images.
+    """
     spec = read_spec(folder / "spec.json")
     run = {"dataset": spec["dataset"]["name"], "system": spec["system"], "seed": spec["seed"]}
     with lease(gpus) as devices:
@@ -56,7 +59,6 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
         for handle in handles:
             handle.remove()
     history = results.read(folder / "history.csv", "history")
-    best = history.loc[history.test_correct.idxmax()]
     common = run | {
         "data_source": data.source,
         "train_images": data.train.num_images,
@@ -64,22 +66,26 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
         "epochs": spec["training"]["epochs"],
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    last_row = {"checkpoint": "last", "epoch": len(history), "correct": score.correct, "total": score.total}
-    best_row = {
-        "checkpoint": "best_on_test",
-        "epoch": int(best.epoch),
-        "correct": int(best.test_correct),
-        "total": int(best.test_total),
-    }
+    accuracy = [{"checkpoint": "last", "epoch": len(history), "correct": score.correct, "total": score.total}]
+    if len(history):  # imported weights have none
+        best = history.loc[history.test_correct.idxmax()]
+        accuracy.append(
+            {
+                "checkpoint": "best_on_test",
+                "epoch": int(best.epoch),
+                "correct": int(best.test_correct),
+                "total": int(best.test_total),
+            }
+        )
     codes = [
         run | {"layer": names[layer], "lambda": layer.lmbd} | row
         for layer, histogram in histograms.items()
         for row in histogram.rows()
     ]
     files = {
-        "dictionary": [run | row for layer in names for row in _dictionary_rows(names[layer], layer)],
+        "dictionary": [run | row for layer in [*names][:1] for row in _dictionary_rows(names[layer], layer)],
         "codes": codes,
-        "accuracy": [common | last_row, common | best_row],
+        "accuracy": [common | row for row in accuracy],
     }
     for kind, rows in files.items():
         results.write(folder / f"{kind}.csv", kind, rows)

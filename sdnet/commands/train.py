@@ -28,9 +28,13 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
         processes: on the CPU, how many share the training; None for one.
 
     Raises:
-        ValueError: if a number of processes is given beside GPUs.
+        ValueError: if a number of processes is given beside GPUs, or the weights of the run are to be imported.
     """
     spec, folder = read_spec(spec_path), spec_path.parent
+    if spec["training"]["epochs"] == 0:
+        raise ValueError(
+            f"{folder} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT"
+        )
     if distributed.launched():
         _train_share(spec, folder, data_path, gpus > 0 and torch.cuda.is_available())
         return

@@ -10,17 +10,19 @@ from sdnet.csc.layer import CSCConv2d
 from sdnet.csc.network import csc_layers, evaluation_mode
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
+KEPT = nn.ReLU | nn.Identity | nn.Dropout  # taken for the identity on the way back
 
 
 @torch.no_grad()
 def invert(model: nn.Module, x: Tensor, layer: int) -> Tensor:
     """Reconstruct images from the code of one CSC layer: A_1(A_2(... A_l(z_l))) (Eq. 14).
 
-    The equation knows CSC layers alone. What stands between them is treated so: a batch norm directly behind
-    a CSC layer is inverted exactly, by its running statistics; a pooling is undone by repeating each value;
-    a module with a method `inverse` (input normalisation) by that; anything else, ReLU and the sum with a
-    shortcut among them, is taken for the identity. Only of a network without shortcuts, whose every
-    convolution is a CSC layer, is this the reconstruction that Eq. 14 describes.
+    The equation knows CSC layers alone. What stands between them is treated so: a batch norm is inverted exactly, by
+    its running statistics; a pooling is undone by repeating each value; a module with a method `inverse` (input
+    normalisation) by that; a ReLU is taken for the identity, since what it cut off is lost. Nothing else may stand
+    there, so that a layer behind a shortcut, whose sum no equation takes apart, is refused. A network without
+    shortcuts and without ReLU (`shortcut=False, nonnegative=True` of the -All networks) is the one that Eq. 14
+    describes: what its images lose is what its codes do not reconstruct.
 
     Args:
         model: a network with CSC layers; evaluated in evaluation mode, and left in the mode it was in.
@@ -31,7 +33,8 @@ def invert(model: nn.Module, x: Tensor, layer: int) -> Tensor:
         images, (N, M, H, W), in the units of x.
 
     Raises:
-        ValueError: if there is no such layer, or the network does not run it.
+        ValueError: if there is no such layer, the network does not run it, or something between the image and
+            its code cannot be undone.
     """
     layers = csc_layers(model)
     if not 0 <= layer < len(layers):
@@ -39,38 +42,43 @@ def invert(model: nn.Module, x: Tensor, layer: int) -> Tensor:
     steps, signal = _trace(model, x, layers[layer])
     for module, size in reversed(steps):
         if isinstance(module, CSCConv2d):
-            if module.adjoint(signal.new_zeros(1, module.weight.shape[1], *size)).shape[1:] == signal.shape[1:]:
-                signal = module.reconstruct(signal, size)
+            signal = module.reconstruct(signal, size)
         elif isinstance(module, nn.BatchNorm2d):
-            if module.num_features == signal.shape[1]:
-                signal = _undo_batch_norm(signal, module)
+            signal = _undo_batch_norm(signal, module)
         elif isinstance(module, POOLS):
             signal = F.interpolate(signal, size=size, mode="nearest")
-        else:
+        elif hasattr(module, "inverse"):
             signal = module.inverse(signal)
     return signal
 
 
 def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.Module, torch.Size]], Tensor]:
     """The modules to be undone, in the order in which they ran up to `last`, with their input sizes; its code."""
+    names = {module: name for name, module in model.named_modules()}
     steps: list[tuple[nn.Module, torch.Size]] = []
-    outputs: list[Tensor] = []  # of CSC layers
     codes: list[Tensor] = []  # of `last`
+    newest = x
 
     def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal newest
         if codes:
             return
-        behind_csc = any(args[0] is code for code in outputs)
-        if not isinstance(module, nn.BatchNorm2d) or behind_csc:
-            steps.append((module, args[0].shape[-2:]))
-        if isinstance(module, CSCConv2d):
-            outputs.append(output)
+        if args[0] is not newest:
+            before = names[steps[-1][0]] if steps else "the image"
+            raise ValueError(
+                f"invert: {names[module]} leaves the chain of layers that Eq. 14 undoes (its input is not what "
+                f"{before} gave); nothing behind a shortcut can be undone: take an earlier layer, or shortcut=False"
+            )
+        if not (isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | KEPT) or hasattr(module, "inverse")):
+            raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
+        steps.append((module, args[0].shape[-2:]))
+        newest = output
         if module is last:
             codes.append(output.clone())  # what follows may work in place
 
     with ExitStack() as hooks, evaluation_mode(model):
         for module in model.modules():
-            if isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS) or hasattr(module, "inverse"):
+            if not list(module.children()):
                 hooks.callback(module.register_forward_hook(record).remove)
         model(x)
     if not codes:

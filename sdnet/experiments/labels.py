@@ -15,6 +15,12 @@ SYSTEMS = {
     "scn18": "SCN-18",
     "sdnet18": "SDNet-18",
     "sdnet34": "SDNet-34",
+    "sdnet18-iter4": "SDNet-18, 4 iterations",
+    "sdnet18-iter8": "SDNet-18, 8 iterations",
+    "sdnet18-all": "SDNet-18-All",
+    "sdnet34-all": "SDNet-34-All",
+    "sdnet18-all-nonnegative": "SDNet-18-All, released reading",
+    "sdnet18-all-plain": "SDNet-18-All without shortcuts",
     "sdnet18-nonnegative": "SDNet-18, released reading",
 }
 
@@ -32,4 +38,6 @@ def system_label(name: str) -> str:
 
 def scale_label(width: int, epochs: int, train_images: int) -> str:
     """At what scale a number was made, so that a small run is never taken for the paper's."""
+    if epochs == 0:
+        return f"width {width}, the authors' released weights"
     return f"width {width}, {epochs} epochs, {train_images:,} training images"

@@ -1,5 +1,6 @@
-"""Tables 2 and 3: accuracy under noise, at the lambda of training and at that of Algorithm 1."""
+"""Tables 2, 3 and 5 and the two readings: accuracy under noise, at the lambda of training and at Algorithm 1's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.plan import noises_of
 from sdnet.experiments.shown import preset_of, read_runs
-from sdnet.experiments.tables import accuracy, cell, paper_values
+from sdnet.experiments.tables import accuracy, cell, paper_values, zero_shares
 
 KEYS = ["dataset", "system", "setting", "noise", "severity"]
 COLUMNS = [
@@ -28,6 +29,7 @@ COLUMNS = [
     "data",
     "noise_source",
 ]
+PAPER_ZEROS = 52.0  # percent of SDNet-18's code, section D.1
 SETTINGS = {
     "": "{}",
     "fixed": "{} at λ = 0.1",
@@ -54,13 +56,82 @@ def table2(folder: Path) -> pd.DataFrame:
 
 def table3(folder: Path) -> pd.DataFrame:
     """Table 3: each noise, mean over its severities; columns as in `table2`."""
-    noises = noises_of("table3", preset_of(folder))
-    fixed = read_runs(folder, "table3", "sweep", noises)
-    columns = ["dataset", "system", "seed", "data_source", "noise", "noise_source", "lambda", "lambda0"]
-    fixed = fixed.groupby(columns, sort=False, dropna=False)[["correct", "total"]].sum().reset_index()
-    adaptive = read_runs(folder, "table3", "adaptive", noises)
-    rows = [*_fixed_rows(fixed.assign(severity="mean")), *_adaptive_rows(adaptive[adaptive.severity == "mean"])]
+    rows = [*_fixed_rows(_mean_sweep(folder, "table3")), *_adaptive_rows(_mean_adaptive(folder, "table3"))]
     return _beside_paper("table3", rows)
+
+
+def table5(folder: Path) -> pd.DataFrame:
+    """Table 5: clean accuracy, and each noise at the lambda of Algorithm 1, by FISTA iterations (column `n_iter`).
+
+    Columns as in `table2`; clean accuracy has the noise "clean".
+    """
+    rows = [*_clean_rows(folder, "table5", ""), *_adaptive_rows(_mean_adaptive(folder, "table5", ["paper"]))]
+    return _beside_paper("table5", rows).assign(n_iter=lambda table: table.system.map(_iterations(folder)))
+
+
+def readings(folder: Path) -> pd.DataFrame:
+    """The two readings of the layer: clean accuracy, each noise at both lambdas, and the code's share of zeros.
+
+    Columns as in `table2`. The paper's values stand beside neither: which of the two they are of is the question.
+    """
+    rows = [
+        *_clean_rows(folder, "readings", "fixed"),
+        *_fixed_rows(_mean_sweep(folder, "readings")),
+        *_zero_rows(folder, "readings"),
+        *_adaptive_rows(_mean_adaptive(folder, "readings", ["paper"])),
+    ]
+    return pd.DataFrame(rows).reindex(columns=COLUMNS)
+
+
+def _mean_sweep(folder: Path, target: str) -> pd.DataFrame:
+    """The sweeps of every noise, all severities together."""
+    columns = ["dataset", "system", "seed", "data_source", "noise", "noise_source", "lambda", "lambda0"]
+    sweep = read_runs(folder, target, "sweep", noises_of(target, preset_of(folder)))
+    counts = sweep.groupby(columns, sort=False, dropna=False)[["correct", "total"]].sum()
+    return counts.reset_index().assign(severity="mean")
+
+
+def _mean_adaptive(folder: Path, target: str, variants: Sequence[str] = ()) -> pd.DataFrame:
+    """Algorithm 1 under every noise, all severities together; of some of its variants, or of all."""
+    adaptive = read_runs(folder, target, "adaptive", noises_of(target, preset_of(folder)))
+    chosen = adaptive.variant.isin(variants) if variants else True
+    return adaptive[(adaptive.severity == "mean") & chosen]
+
+
+def _iterations(folder: Path) -> dict[str, int]:
+    """FISTA iterations of each network of a preset."""
+    return {name: network.options.n_iter for name, network in preset_of(folder).systems.items()}
+
+
+def _clean_rows(folder: Path, target: str, setting: str) -> list[dict]:
+    """Accuracy on all clean test images, after the last epoch."""
+    runs = read_runs(folder, target, "accuracy").assign(noise="clean", noise_source=None)
+    return [
+        _common(group) | {"setting": setting, "severity": ""} | accuracy("accuracy", group)
+        for _, group in runs[runs.checkpoint == "last"].groupby(["dataset", "system"], sort=False)
+    ]
+
+
+def _zero_rows(folder: Path, target: str) -> list[dict]:
+    """The share of exact zeros in the first CSC layer's code of the clean test images (section D.1)."""
+    sources = read_runs(folder, target, "accuracy").groupby(["dataset", "system"]).data_source.first()
+    shares = zero_shares(read_runs(folder, target, "codes"))
+    first = shares[shares.layer == shares.groupby(["dataset", "system"]).layer.transform("first")]
+    return [
+        {
+            "dataset": dataset,
+            "system": system,
+            "noise": "clean",
+            "data": dataset_label(dataset, sources[dataset, system]),
+            "setting": "fixed",
+            "severity": "",
+            "quantity": "zeros",
+            "ours": group.zero_percent.mean(),
+            "ours_std": group.zero_percent.std(),
+            "n_seeds": len(group),
+        }
+        for (dataset, system), group in first.groupby(["dataset", "system"], sort=False)
+    ]
 
 
 def _fixed_rows(sweep: pd.DataFrame) -> list[dict]:
@@ -112,11 +183,15 @@ def _common(group: pd.DataFrame) -> dict:
 
 
 def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
-    paper = paper_values(table).rename(columns={"condition": "noise", "value": "paper"})
-    paper = paper.assign(setting=paper.setting.fillna(""), severity=paper.severity.astype(str))
+    paper = _paper_rows(table)
     joined = pd.DataFrame(rows).merge(paper[[*KEYS, "quantity", "paper"]], on=[*KEYS, "quantity"], how="left")
     joined["difference"] = joined.ours - joined.paper
     return joined.reindex(columns=COLUMNS)
+
+
+def _paper_rows(table: str) -> pd.DataFrame:
+    paper = paper_values(table).rename(columns={"condition": "noise", "value": "paper"})
+    return paper.assign(setting=paper.setting.fillna(""), severity=paper.severity.fillna("").astype(str))
 
 
 def table2_layout(table: pd.DataFrame) -> pd.DataFrame:
@@ -130,6 +205,40 @@ def table3_layout(table: pd.DataFrame) -> pd.DataFrame:
     return _layout(table, "noise", {noise: noise.capitalize() for noise in table.noise.unique()})
 
 
+def table5_layout(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 5 as the paper prints it: a row per number of iterations. Where ImageNet was not run its rows follow."""
+    cells = table.assign(text=[cell(row, ".2f") for row in table.itertuples()])
+    if "imagenet" not in set(table.dataset):
+        paper = _paper_rows("table5")
+        n_iter = paper.system.map(table.groupby("system").n_iter.first())
+        printed = paper.assign(
+            data="ImageNet, the paper's values", n_iter=n_iter, text=paper.paper.map("{:.2f}".format)
+        )
+        cells = pd.concat([cells, printed[printed.n_iter.notna()].astype({"n_iter": int})])
+    cells = cells.rename(columns={"n_iter": "FISTA iterations"})
+    noises = [noise for noise in cells.noise.unique() if noise != "clean"]
+    titles = {"clean": "Natural accuracy"} | {noise: noise.capitalize() for noise in noises}
+    return _wide(cells, ["data", "FISTA iterations"], "noise", titles)
+
+
+def readings_layout(table: pd.DataFrame) -> pd.DataFrame:
+    """The readings in Table 3's layout, with clean accuracy and zeros; the paper's values in rows of their own."""
+    printed = pd.concat(
+        [
+            _paper_rows("table1").query("quantity == 'accuracy'").assign(setting="fixed"),
+            _paper_rows("table3"),
+            pd.DataFrame([{"dataset": "cifar10", "setting": "fixed", "quantity": "zeros", "paper": PAPER_ZEROS}]),
+        ]
+    ).fillna({"system": "sdnet18", "noise": "clean"})
+    printed = printed[(printed.system == "sdnet18") & printed.dataset.isin(table.dataset)]
+    printed = printed.assign(system="SDNet-18 of the paper", ours=printed.paper, paper=None)
+    printed["data"] = printed.dataset.map(dataset_label)
+    cells = pd.concat([table, printed.reindex(columns=table.columns)], ignore_index=True)
+    noises = [noise for noise in table.noise.unique() if noise != "clean"]
+    titles = {"clean": "Clean"} | {noise: noise.capitalize() for noise in noises} | {"zeros": "Zeros in the code"}
+    return _layout(cells.assign(column=cells.noise.where(cells.quantity != "zeros", "zeros")), "column", titles)
+
+
 def _layout(table: pd.DataFrame, column: str, titles: dict[str, str]) -> pd.DataFrame:
     labels = [
         ("λ of " if row.quantity == "lambda" else "") + SETTINGS[row.setting].format(system_label(row.system))
@@ -138,11 +247,16 @@ def _layout(table: pd.DataFrame, column: str, titles: dict[str, str]) -> pd.Data
     cells = table.assign(
         Network=labels,
         text=[cell(row, ".2f") for row in table.itertuples()],
-        rank=table.quantity.map({"accuracy": 0, "lambda": 1}),
+        rank=table.quantity.map({"accuracy": 0, "zeros": 0, "lambda": 1}),
         setting_rank=table.setting.map({name: rank for rank, name in enumerate(SETTINGS)}),
         system_rank=table.system.map({name: rank for rank, name in enumerate(table.system.unique())}),
     ).sort_values(["dataset", "system_rank", "setting_rank", "rank"], kind="stable")
-    rows = cells[["data", "Network"]].drop_duplicates()
-    wide = cells.pivot(index=["data", "Network"], columns=column, values="text")
+    return _wide(cells, ["data", "Network"], column, titles)
+
+
+def _wide(cells: pd.DataFrame, index: list[str], column: str, titles: dict[str, str]) -> pd.DataFrame:
+    """Texts in rows of their first appearance and columns in the order of their titles."""
+    rows = cells[index].drop_duplicates()
+    wide = cells.pivot(index=index, columns=column, values="text")
     wide = wide.reindex(pd.MultiIndex.from_frame(rows)).reindex(columns=[name for name in titles if name in wide])
     return wide.rename(columns=titles).fillna("").reset_index().rename(columns={"data": "Data set"})

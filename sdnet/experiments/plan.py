@@ -15,11 +15,18 @@ TABLES = {
     "table2": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
     "table3": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
     "table4": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
+    "table5": ("sdnet18", "sdnet18-iter4", "sdnet18-iter8"),
+    "table6": ("sdnet18", "sdnet18-all", "sdnet34", "sdnet34-all"),
+    "readings": ("sdnet18", "sdnet18-nonnegative"),
 }
+BENCHMARKED = ("table1", "table6")  # tables of speed and memory, which are measured beside those of `REFERENCE`
+REFERENCE = "resnet18"
 FIGURES = {
+    "figure1": ("sdnet18", "sdnet18-nonnegative"),
     "figure2": ("sdnet18", "sdnet18-nonnegative"),
     "figure3": ("sdnet18", "sdnet18-nonnegative"),
-    "figure5": ("sdnet18", "sdnet18-nonnegative"),
+    "figure4": ("sdnet18-all-plain",),
+    "figure5": ("sdnet18", "sdnet18-nonnegative", "sdnet18-all", "sdnet18-all-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
@@ -118,10 +125,26 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
                         "width": preset.width,
                         "options": network.options.model_dump(exclude_defaults=True),
                     },
-                    "training": recipe.model_dump(),
+                    "training": recipe.model_dump() | ({"epochs": 0} if preset.imported else {}),
                 }
                 planned.append(Run(dataset, system, seed, spec, images.gpus))
     return planned
+
+
+def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
+    """The tables and the figures that a preset has runs for; those of speeds, if the reference is among them."""
+    has_reference = any(run.system == REFERENCE for run in planned)
+    shown = {
+        target
+        for target in TABLES | FIGURES
+        if runs_of(target, planned, preset) and (has_reference or target not in BENCHMARKED)
+    }
+    return [name for name in TABLES if name in shown], [name for name in FIGURES if name in shown]
+
+
+def has_speed(system: str) -> bool:
+    """Whether some table shows the speed and memory of a network."""
+    return any(system in systems_of(table) for table in BENCHMARKED)
 
 
 def systems_of(target: str) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Result files: tidy CSV, one observation a row. Every column of every kind is described here, and checked."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 _RUN = {
@@ -61,7 +64,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "data_source": "official, or what the images are instead",
         "train_images": "number of training images",
         "width": "channels of the first stage; 64 in the paper",
-        "epochs": "passes over the training images",
+        "epochs": "passes over the training images; 0 for imported weights",
         "parameters": "trainable parameters",
         "checkpoint": "last: after the last epoch; best_on_test: the epoch that the test set itself picked",
         "epoch": "epoch of the checkpoint",
@@ -80,7 +83,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     # results/runs/<run>/dictionary.csv
     "dictionary": _RUN
     | {
-        "layer": "name of the CSC layer",
+        "layer": "name of the first CSC layer",
         "atom": "number of the atom, c",
         "channel": "image channel, m",
         "row": "from the top",
@@ -155,6 +158,17 @@ COLUMNS: dict[str, dict[str, str]] = {
         "gain_high": "upper end",
         "p_value": "exact two-sided p of McNemar's test",
     },
+    # results/runs/<run>/inversion.csv
+    "inversion": _RUN
+    | {
+        "data_source": "official, or what the images are instead",
+        "depth": "number of the CSC layer, from 1",
+        "layer": "its name",
+        "image": "index of the test image",
+        "psnr_db": "peak signal-to-noise ratio of the image reconstructed from its code, clipped to [0, 1], in dB",
+        "contrast": "how far the reconstruction is from the mean over all images (l2 norm), over the same of the image",
+        "correlation": "between these two differences: 1 where nothing but contrast is lost",
+    },
     # results/runs/<run>/attack-paper.csv, attack-adaptive.csv
     "attack-paper": _ATTACK,
     "attack-adaptive": _ATTACK,
@@ -214,14 +228,33 @@ def read(path: Path, kind: str) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
-        target = Path(*path.parts[path.parts.index("results") :]) if "results" in path.parts else path
-        raise FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {target}") from None
+        raise _missing(path) from None
     except ValueError as error:
         raise ValueError(
             f"{path} is no CSV file ({error}); remove it and make it anew with: snakemake {path}"
         ) from None
     _check(path, kind, list(frame.columns))
     return frame
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an .npz file.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is not there or damaged; the message says how to make it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and make it anew with: snakemake {path}") from None
+
+
+def _missing(path: Path) -> FileNotFoundError:
+    target = Path(*path.parts[path.parts.index("results") :]) if "results" in path.parts else path
+    return FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {target}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"]
+ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34", "sdnet18-all", "sdnet34-all"]
 Noise = Literal["gaussian", "shot", "speckle", "impulse"]
 Variant = Literal["paper", "squared", "parabola", "released"]
 AutoAttack = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -114,6 +114,7 @@ class Options(_Settings):
     lmbd: NonNegativeFloat = Field(0.1, description="Sparsity weight of the CSC layers (section 4).")
     n_iter: PositiveInt = Field(2, description="FISTA iterations (section 4; Table 5).")
     nonnegative: bool = Field(False, description="The released code's reading: codes >= 0 and no ReLU behind them.")
+    shortcut: bool = Field(True, description="false: blocks without shortcuts, which Eq. 14 can invert.")
 
 
 class System(_Settings):
@@ -228,6 +229,7 @@ class Preset(_Settings):
     description: str
     extends: str | None = Field(None, description="The preset whose keys hold where this one has none.")
     width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
+    imported: bool = Field(False, description="Weights are from `python -m sdnet import-released`; nothing is trained.")
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
     datasets: dict[DatasetName, Dataset] = Field(min_length=1)
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sdnet.experiments import plan, results
@@ -46,31 +47,53 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
         FileNotFoundError: if a file is missing; the message says how to make it.
     """
     preset = preset_of(folder)
-    systems = [
-        system
-        for system in plan.systems_of(target)
-        if system in preset.systems and (kind not in NEED_LAMBDA or plan.has_lambda(preset.systems[system].model))
-    ]
     suffixes = {
         dataset: [f"-{noise}" for noise in noises if noise in plan.noises_on(dataset, preset)] if noises else [""]
         for dataset in preset.datasets
     }
     frames = [
-        results.read(folder / "runs" / dataset / system / f"seed{seed}" / f"{kind}{suffix}.csv", kind)
+        results.read(run / f"{kind}{suffix}.csv", kind)
+        for run in _run_folders(folder, target, kind in NEED_LAMBDA)
+        for suffix in suffixes[run.parts[-3]]
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_arrays(folder: Path, target: str, name: str) -> list[tuple[str, str, dict[str, np.ndarray]]]:
+    """An .npz file of the runs that a figure shows, of the first seed: data set, network and arrays of each.
+
+    Raises:
+        FileNotFoundError, ValueError: if a file is missing or damaged; the message says how to make it.
+    """
+    first = f"seed{preset_of(folder).seeds[0]}"
+    runs = [run for run in _run_folders(folder, target) if run.name == first]
+    return [(run.parts[-3], run.parts[-2], results.read_arrays(run / name)) for run in runs]
+
+
+def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[Path]:
+    """The folders of the runs that a table or figure shows, or of those among them whose network has a lambda.
+
+    Raises:
+        FileNotFoundError: if there is none; the message says how to make them.
+    """
+    preset = preset_of(folder)
+    folders = [
+        folder / "runs" / dataset / system / f"seed{seed}"
         for dataset in preset.datasets
         if plan.shows(target, dataset, preset) and (folder / "runs" / dataset).is_dir()
-        for system in systems
-        if plan.trains_on(preset.systems[system], dataset)
+        for system in plan.systems_of(target)
+        if system in preset.systems
+        and plan.trains_on(preset.systems[system], dataset)
+        and (not need_lambda or plan.has_lambda(preset.systems[system].model))
         for seed in preset.seeds
-        for suffix in suffixes[dataset]
     ]
-    if not frames:
+    if not folders:
         target_file = folder.relative_to(project_folder()) / target
         suffix = ".csv" if target in plan.TABLES else ".pdf"
         raise FileNotFoundError(
             f"{folder}/runs holds no run; make it with: snakemake --cores all {target_file}{suffix}"
         )
-    return pd.concat(frames, ignore_index=True)
+    return folders
 
 
 def scale_note(accuracy: pd.DataFrame) -> str:

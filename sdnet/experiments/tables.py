@@ -8,9 +8,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
+from sdnet.experiments.plan import REFERENCE
 from sdnet.experiments.shown import preset_of, project_folder, read_runs
-
-REFERENCE = "resnet18"
 
 BESIDE = "Ours, the paper's value in brackets where it has one. Scale of ours:"
 
@@ -35,16 +34,25 @@ TABLE_COLUMNS = {
 
 def table1(folder: Path) -> pd.DataFrame:
     """Table 1: size, accuracy, memory and speed of every network on every data set, one quantity a row."""
-    runs = read_runs(folder, "table1", "accuracy")
+    return _accuracy_and_cost(folder, "table1")
+
+
+def table6(folder: Path) -> pd.DataFrame:
+    """Table 6: the same of networks with one CSC layer and of those with CSC layers alone."""
+    return _accuracy_and_cost(folder, "table6")
+
+
+def _accuracy_and_cost(folder: Path, table: str) -> pd.DataFrame:
+    runs = read_runs(folder, table, "accuracy")
     rows = [
         row
         for (dataset, system), group in runs.groupby(["dataset", "system"], sort=False)
-        for row in _table1_rows(dataset, system, group, folder)
+        for row in _rows(dataset, system, group, folder)
     ]
-    return _beside_paper("table1", rows)
+    return _beside_paper(table, rows)
 
 
-def _table1_rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[dict]:
+def _rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[dict]:
     first = runs.iloc[0]
     common = {
         "dataset": dataset,
@@ -89,7 +97,8 @@ def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
     ours = pd.DataFrame(rows)
     paper = paper_values(table)
     speeds = paper[paper.quantity == "speed"]
-    reference = speeds[speeds.system == REFERENCE].set_index("dataset").value
+    printed = paper_values("table1")
+    reference = printed[(printed.quantity == "speed") & (printed.system == REFERENCE)].set_index("dataset").value
     ratios = speeds.assign(quantity="speed_ratio", value=speeds.value / speeds.dataset.map(reference))
     paper = pd.concat([paper, ratios]).rename(columns={"value": "paper"})
     keys = ["dataset", "system", "quantity"]
@@ -104,8 +113,8 @@ def paper_values(table: str) -> pd.DataFrame:
     return values[values.table == table]
 
 
-def table1_layout(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 in the paper's layout: a row per network, ours with the paper's value in brackets."""
+def cost_layout(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 or 6 in the paper's layout: a row per network, ours with the paper's value in brackets."""
     shown = {"parameters": "Model size (M)", "accuracy": "Top-1 (%)", "memory": "Memory (GB)", "speed": "Speed (n/s)"}
     formats = {"parameters": ".3g", "accuracy": ".2f", "memory": ".3g", "speed": ",.0f"}
     cells = table[table.quantity.isin(shown)].copy()
@@ -124,10 +133,18 @@ def cell(row, fmt: str) -> str:
     return ours if pd.isna(row.paper) else f"{ours} ({row.paper:{fmt}})"
 
 
-def table1_text(table: pd.DataFrame, scale: str) -> str:
-    """Table 1's caption: what every reader must know of our numbers."""
+def cost_caption(title: str, table: pd.DataFrame, scale: str) -> str:
+    """The caption of Table 1 or 6: what every reader must know of our numbers."""
     memory, speed = (" or ".join(table[table.quantity == name].measure.unique()) for name in ("memory", "speed"))
-    return f"Table 1. {BESIDE} {scale}. Memory: {memory}. Speed: training, {speed}."
+    return f"{title}. {BESIDE} {scale}. Memory: {memory}. Speed: training, {speed}."
+
+
+def zero_shares(codes: pd.DataFrame) -> pd.DataFrame:
+    """The share of exact zeros in each CSC layer's code, per run, in percent (section D.1: 52%)."""
+    keys = ["dataset", "system", "seed", "layer"]
+    zeros = codes[codes.bin_low == codes.bin_high].set_index(keys)["count"]
+    shares = 100 * zeros / codes.groupby(keys, sort=False)["count"].sum()
+    return shares.rename("zero_percent").reset_index()
 
 
 def write(table: pd.DataFrame, layout: pd.DataFrame, path: Path, caption: str) -> None:

@@ -6,7 +6,7 @@ from sdnet.models.mdeq import mdeq
 from sdnet.models.normalize import Normalize
 from sdnet.models.resnet import resnet18, resnet34
 from sdnet.models.scn import scn, scn18
-from sdnet.models.sdnet import sdnet18, sdnet34
+from sdnet.models.sdnet import sdnet18, sdnet18_all, sdnet34, sdnet34_all
 
 MODELS = {
     "resnet18": resnet18,
@@ -16,6 +16,8 @@ MODELS = {
     "scn18": scn18,
     "sdnet18": sdnet18,
     "sdnet34": sdnet34,
+    "sdnet18-all": sdnet18_all,
+    "sdnet34-all": sdnet34_all,
 }
 
 __all__ = ["MODELS", "Normalize", "build"]
@@ -29,7 +31,7 @@ def build(name: str, num_classes: int, *, width: int = 64, small_input: bool = T
         num_classes: size of the output.
         width: channels of the first stage; 64 is the paper's.
         small_input: CIFAR-size images and stem; else the ImageNet stem.
-        **options: of the network, e.g. lmbd, n_iter, nonnegative (SDNet), in_channels.
+        **options: of the network, e.g. lmbd, n_iter, nonnegative, shortcut (SDNet), in_channels.
 
     Raises:
         ValueError: if the name is unknown.

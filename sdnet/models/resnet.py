@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut around them."""
+    """Two 3x3 convolutions with a shortcut around them, or without one: then a block is a chain of its layers."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int):
+    def __init__(self, in_channels: int, channels: int, stride: int, shortcut: bool = True):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -15,16 +15,18 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu2 = nn.ReLU(inplace=True)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or in_channels != channels:
+        self.shortcut = nn.Sequential() if shortcut else None
+        if shortcut and (stride != 1 or in_channels != channels):
             self.shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps (N, channels, H / stride, W / stride)."""
-        out = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return self.relu2(out)
 
 
 class ResNet(nn.Module):
@@ -36,6 +38,7 @@ class ResNet(nn.Module):
         width: channels of the stem and the first stage; each later stage doubles them. 64 in the paper.
         small_input: a 3x3 stem of stride 1 (CIFAR); else 7x7 of stride 2 and max pooling (ImageNet).
         in_channels: channels of the images.
+        shortcut: whether blocks have shortcuts; a network without them is what He et al. (2016) call a plain one.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class ResNet(nn.Module):
         width: int = 64,
         small_input: bool = True,
         in_channels: int = 3,
+        shortcut: bool = True,
     ):
         super().__init__()
         if small_input:
@@ -58,7 +62,10 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         channels = [width, width, 2 * width, 4 * width, 8 * width]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(BasicBlock(before, after, stride), *(BasicBlock(after, after, 1) for _ in range(depth - 1)))
+            nn.Sequential(
+                BasicBlock(before, after, stride, shortcut),
+                *(BasicBlock(after, after, 1, shortcut) for _ in range(depth - 1)),
+            )
             for depth, before, after, stride in zip(depths, channels, channels[1:], (1, 2, 2, 2), strict=False)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -6,7 +6,7 @@ rule benchmark:
         specs=lambda wildcards: [
             f"{wildcards.root}/runs/{run.name}/spec.json"
             for run in first_seed(FOLDERS[wildcards.root])
-            if run.dataset == wildcards.dataset
+            if run.dataset == wildcards.dataset and plan.has_speed(run.system)
         ],
     output:
         table="{root}/benchmark/{dataset}.csv",

@@ -6,8 +6,9 @@ RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
 def targets(name):
     """Every table and figure of a preset."""
     root = plan.results_folder(name)
-    return [f"{root}/{table}.csv" for table in plan.TABLES] + [
-        f"{root}/{figure}.pdf" for figure in plan.FIGURES
+    tables, figures = plan.targets(RUNS[name], PRESETS[name])
+    return [f"{root}/{table}.csv" for table in tables] + [
+        f"{root}/{figure}.pdf" for figure in figures
     ]
 
 
@@ -78,6 +79,12 @@ def noise_files(wildcards, target, kind):
         for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
         if noise in plan.noises_on(run.dataset, PRESETS[FOLDERS[wildcards.root]])
     ]
+
+
+def benchmark_files(wildcards, target):
+    """Speed and memory on every data set that a table shows."""
+    datasets = {run.dataset for run in shown_runs(wildcards, target)}
+    return [f"{wildcards.root}/benchmark/{name}.csv" for name in sorted(datasets)]
 
 
 def fitted_line(wildcards):

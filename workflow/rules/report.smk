@@ -6,12 +6,7 @@ rule table1:
         notebook="notebooks/table1.ipynb",
         paper="config/paper_values.csv",
         accuracy=lambda wildcards: run_files(wildcards, "table1", "accuracy.csv"),
-        benchmark=lambda wildcards: sorted(
-            {
-                f"{wildcards.root}/benchmark/{run.dataset}.csv"
-                for run in shown_runs(wildcards, "table1")
-            }
-        ),
+        benchmark=lambda wildcards: benchmark_files(wildcards, "table1"),
     output:
         tables=multiext("{root}/table1", ".csv", ".md", ".tex"),
         page="{root}/notebooks/table1.html",
@@ -80,6 +75,71 @@ use rule table1 as table4 with:
         "Table 4 of {wildcards.root}."
 
 
+use rule table1 as table5 with:
+    input:
+        notebook="notebooks/table5.ipynb",
+        paper="config/paper_values.csv",
+        accuracy=lambda wildcards: run_files(wildcards, "table5", "accuracy.csv"),
+        adaptive=lambda wildcards: noise_files(wildcards, "table5", "adaptive"),
+    output:
+        tables=multiext("{root}/table5", ".csv", ".md", ".tex"),
+        page="{root}/notebooks/table5.html",
+    log:
+        executed="{root}/notebooks/table5.ipynb",
+        text="{root}/logs/table5.log",
+    message:
+        "Table 5 of {wildcards.root}."
+
+
+use rule table1 as table6 with:
+    input:
+        notebook="notebooks/table6.ipynb",
+        paper="config/paper_values.csv",
+        accuracy=lambda wildcards: run_files(wildcards, "table6", "accuracy.csv"),
+        benchmark=lambda wildcards: benchmark_files(wildcards, "table6"),
+    output:
+        tables=multiext("{root}/table6", ".csv", ".md", ".tex"),
+        page="{root}/notebooks/table6.html",
+    log:
+        executed="{root}/notebooks/table6.ipynb",
+        text="{root}/logs/table6.log",
+    message:
+        "Table 6 of {wildcards.root}."
+
+
+use rule table1 as readings with:
+    input:
+        notebook="notebooks/readings.ipynb",
+        paper="config/paper_values.csv",
+        accuracy=lambda wildcards: run_files(wildcards, "readings", "accuracy.csv"),
+        codes=lambda wildcards: run_files(wildcards, "readings", "codes.csv"),
+        sweep=lambda wildcards: noise_files(wildcards, "readings", "sweep"),
+        adaptive=lambda wildcards: noise_files(wildcards, "readings", "adaptive"),
+    output:
+        tables=multiext("{root}/readings", ".csv", ".md", ".tex"),
+        page="{root}/notebooks/readings.html",
+    log:
+        executed="{root}/notebooks/readings.ipynb",
+        text="{root}/logs/readings.log",
+    message:
+        "The two readings of the layer of {wildcards.root}."
+
+
+use rule table1 as figure1 with:
+    input:
+        notebook="notebooks/figure1.ipynb",
+        accuracy=lambda wildcards: run_files(wildcards, "figure1", "accuracy.csv"),
+        pictures=lambda wildcards: run_files(wildcards, "figure1", "inversion.npz"),
+    output:
+        figures=multiext("{root}/figure1", ".pdf", ".png"),
+        page="{root}/notebooks/figure1.html",
+    log:
+        executed="{root}/notebooks/figure1.ipynb",
+        text="{root}/logs/figure1.log",
+    message:
+        "Figure 1 of {wildcards.root}."
+
+
 use rule table1 as figure2 with:
     input:
         notebook="notebooks/figure2.ipynb",
@@ -109,6 +169,22 @@ use rule table1 as figure3 with:
         text="{root}/logs/figure3.log",
     message:
         "Figure 3 of {wildcards.root}."
+
+
+use rule table1 as figure4 with:
+    input:
+        notebook="notebooks/figure4.ipynb",
+        accuracy=lambda wildcards: run_files(wildcards, "figure4", "accuracy.csv"),
+        scores=lambda wildcards: run_files(wildcards, "figure4", "inversion.csv"),
+        pictures=lambda wildcards: run_files(wildcards, "figure4", "inversion.npz"),
+    output:
+        figures=multiext("{root}/figure4", ".pdf", ".png"),
+        page="{root}/notebooks/figure4.html",
+    log:
+        executed="{root}/notebooks/figure4.ipynb",
+        text="{root}/logs/figure4.log",
+    message:
+        "Figure 4 of {wildcards.root}."
 
 
 use rule table1 as figure5 with:

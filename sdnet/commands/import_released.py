@@ -1,0 +1,89 @@
+"""From a checkpoint of the authors' repository to a run."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdnet.commands.experiment import SMALL_IMAGES, build_model, save_model
+from sdnet.data.datasets import INFO
+from sdnet.experiments import environment, plan, results
+from sdnet.experiments.settings import Dataset, Options, System, load_presets, load_site, read_yaml
+from sdnet.models.released import Variant, load_released, variant_of
+
+PRESET = "released"
+
+
+def import_released(checkpoint: Path) -> None:
+    """Write a run of the preset `released` from a checkpoint, as if it had been trained.
+
+    Snakemake goes on from it if the preset has its data set and network; commands by hand do so in any case.
+
+    Raises:
+        ValueError: if it holds more than tensors and plain values, no network in the released layout, or one of no
+            data set that is known here.
+    """
+    content = checkpoint.read_bytes()
+    state = _state(checkpoint)
+    try:
+        variant = variant_of(state)
+        run = _run_of(variant)
+        model = build_model(run.spec, variant.num_classes)
+        size = run.spec["dataset"]["image_size"] or INFO[run.dataset].size
+        load_released(model.network, state, (size, size))
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from None
+    folder = Path(plan.results_folder(PRESET), "runs", run.name)
+    about = {"imported": checkpoint.name, "sha256": hashlib.sha256(content).hexdigest()}
+    results.write_text(folder / "spec.json", run.spec_json + "\n")
+    results.write(folder / "history.csv", "history", [])
+    results.write_text(folder / "environment.json", json.dumps(environment.describe("none") | about, indent=2))
+    save_model(model, folder / "model.pt")
+    print(f"{folder}: {variant.name} of width {variant.width}; test it with: python -m sdnet evaluate {folder}")
+
+
+def _state(checkpoint: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds
+        kind = type(error).__name__
+        raise ValueError(
+            f"{checkpoint} is no PyTorch checkpoint, or holds more than tensors and numbers ({kind})"
+        ) from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        raise ValueError(f"{checkpoint} holds {type(content).__name__}; it must hold a table of tensors")
+    return content
+
+
+def _run_of(variant: Variant) -> plan.Run:
+    """The run of the preset that has this network; where the preset lacks it, as if it had it."""
+    preset = load_presets(Path("config/presets"))[PRESET]
+    dataset = _dataset_of(variant)
+    system = f"{variant.name}-{'nonnegative' if variant.options.get('shortcut', True) else 'plain'}"
+    alone = preset.model_copy(
+        update={
+            "width": variant.width,
+            "datasets": {dataset: preset.datasets.get(dataset, Dataset())},
+            "systems": {system: System(model=variant.name, options=Options(**variant.options))},
+        }
+    )
+    runs = plan.runs(PRESET, alone, load_site(read_yaml(Path("config/config.yaml"))))
+    if not runs:
+        raise ValueError(f"it is of {dataset}; set {dataset}_root in config/config.yaml first")
+    return runs[0]
+
+
+def _dataset_of(variant: Variant) -> str:
+    """The data set whose images and classes a network takes."""
+    wanted = (variant.num_classes, variant.in_channels, variant.small_input)
+    known = {name: (info.num_classes, info.channels, info.size <= SMALL_IMAGES) for name, info in INFO.items()}
+    for name, offered in known.items():
+        if offered == wanted:
+            return name
+    raise ValueError(
+        f"its {variant.num_classes} classes and {variant.in_channels} image channels are those of no data set here: "
+        f"{', '.join(name for name in known if known[name][0])}"
+    )

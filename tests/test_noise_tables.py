@@ -1,0 +1,146 @@
+"""Table 5 and the two readings from hand-made result files."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sdnet.experiments import noise_tables, results
+from sdnet.experiments.labels import DATASETS
+
+PROJECT = Path(__file__).parents[1]
+PRESET = """\
+description: hand-made
+width: 64
+seeds: [0, 1]
+datasets:
+  cifar10: {}
+systems:
+  sdnet18: {model: sdnet18}
+  sdnet18-nonnegative: {model: sdnet18, options: {nonnegative: true}}
+  sdnet18-iter4: {model: sdnet18, options: {n_iter: 4}}
+recipes:
+  default: {epochs: 220}
+robustness: {noises: [gaussian, speckle]}
+"""
+# Correct of 1,000 by network: clean; noisy at lambda_0 (mean of five severities) and at Algorithm 1's, first seed.
+CLEAN = {"sdnet18": 950, "sdnet18-nonnegative": 940, "sdnet18-iter4": 960}
+FIXED = {"sdnet18": 500, "sdnet18-nonnegative": 520, "sdnet18-iter4": 510}
+ADAPTIVE = {"sdnet18": 600, "sdnet18-nonnegative": 640, "sdnet18-iter4": 620}
+ZEROS = {"sdnet18": 6, "sdnet18-nonnegative": 52, "sdnet18-iter4": 7}  # percent
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@pytest.fixture(params=["cifar10"])
+def folder(tmp_path, monkeypatch, request):
+    """The results folder of two seeds of three networks; the second seed has 10 more correct everywhere."""
+    (tmp_path / "config" / "presets").mkdir(parents=True)
+    (tmp_path / "config" / "presets" / "tiny.yaml").write_text(PRESET.replace("cifar10", request.param))
+    shutil.copy(PROJECT / "config" / "paper_values.csv", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "tiny"
+    for system in CLEAN:
+        for seed in (0, 1):
+            write_run(folder, request.param, system, seed)
+    return folder
+
+
+def write_run(folder, dataset, system, seed):
+    run = folder / "runs" / dataset / system / f"seed{seed}"
+    common = {"dataset": dataset, "system": system, "seed": seed}
+    scale = {"data_source": "official", "train_images": 50_000, "width": 64, "epochs": 220, "parameters": 11_173_962}
+    correct = {"epoch": 220, "correct": CLEAN[system] + 10 * seed, "total": 1000}
+    rows = [common | scale | {"checkpoint": name} | correct for name in ("last", "best_on_test")]
+    results.write(run / "accuracy.csv", "accuracy", rows)
+    bins = [
+        common | {"layer": layer, "lambda": 0.1, "bin_low": 0.0, "bin_high": high, "count": count}
+        for layer, zeros in {"network.conv1": ZEROS[system], "network.another": 99}.items()
+        for high, count in ((0.0, zeros), (1.0, 100 - zeros))
+    ]
+    results.write(run / "codes.csv", "codes", bins)
+    for noise in ("gaussian", "speckle"):
+        noisy = common | {"data_source": "official", "noise": noise, "noise_source": "official"}
+        residuals = {"residual_norm": 30.0, "residual_squared": 900.0}
+        fixed = [FIXED[system] + 10 * seed + 50 * (3 - severity) for severity in SEVERITIES]
+        sweep = [
+            noisy
+            | {"severity": severity, "lambda": lmbd, "lambda0": 0.1, "correct": correct, "total": 1000}
+            | residuals
+            for severity, at_lambda0 in zip(SEVERITIES, fixed, strict=True)
+            for lmbd, correct in ((0.1, at_lambda0), (0.5, 0))
+        ]
+        results.write(run / f"sweep-{noise}.csv", "sweep", sweep)
+        columns = dict.fromkeys(results.COLUMNS["adaptive"]) | noisy | {"fixed_correct": sum(fixed), "total": 5000}
+        adaptive = [
+            columns
+            | {"variant": variant, "severity": severity, "gain": 1.0, "gain_low": 0.5, "gain_high": 1.5}
+            | {"correct": 5 * (ADAPTIVE[system] + 10 * seed) if (variant, severity) == ("paper", "mean") else 0}
+            for variant in ("paper", "squared")
+            for severity in ("0", *map(str, SEVERITIES), "mean")
+        ]
+        results.write(run / f"adaptive-{noise}.csv", "adaptive", adaptive)
+
+
+def one(table, **where):
+    for key, value in where.items():
+        table = table[table[key] == value]
+    (row,) = table.itertuples()
+    return row
+
+
+def test_table_5_has_clean_accuracy_and_each_noise_at_the_lambda_of_algorithm_1(folder):
+    table = noise_tables.table5(folder)
+    assert len(table) == 2 * 3, "two networks; clean and two noises, of Algorithm 1 as printed alone"
+    for system, n_iter in {"sdnet18": 2, "sdnet18-iter4": 4}.items():
+        clean = one(table, system=system, noise="clean")
+        assert (clean.n_iter, clean.n_seeds, clean.setting) == (n_iter, 2, "")
+        assert clean.ours == pytest.approx((CLEAN[system] + 5) / 10)
+        noisy = one(table, system=system, noise="gaussian")
+        assert (noisy.ours, noisy.ours_std) == pytest.approx(((ADAPTIVE[system] + 5) / 10, math.sqrt(0.5)))
+    assert table.paper.isna().all(), "the paper's Table 5 is of ImageNet alone"
+
+
+def test_table_5_shows_the_papers_imagenet_values_apart_from_another_data_set_s(folder):
+    layout = noise_tables.table5_layout(noise_tables.table5(folder))
+    rows = layout.to_numpy().tolist()
+    assert list(layout.columns)[:3] == ["Data set", "FISTA iterations", "Natural accuracy"]
+    assert rows[0] == ["CIFAR-10", 2, "95.50 ± 0.71", "60.50 ± 0.71", "60.50 ± 0.71", "", ""]
+    assert list(layout.columns)[3:] == ["Gaussian", "Speckle", "Shot", "Impulse"]
+    assert rows[2:] == [
+        ["ImageNet, the paper's values", 2, "69.47", "29.16", "", "27.59", "22.01"],
+        ["ImageNet, the paper's values", 4, "69.51", "29.69", "", "28.15", "24.15"],
+    ], "and none for the iterations that the preset lacks"
+
+
+@pytest.mark.parametrize("folder", ["imagenet"], indirect=True)
+def test_table_5_has_them_in_brackets_where_imagenet_was_run(folder):
+    table = noise_tables.table5(folder)
+    gaussian = one(table, system="sdnet18-iter4", noise="gaussian")
+    assert (gaussian.paper, gaussian.difference) == pytest.approx((29.69, gaussian.ours - 29.69))
+    layout = noise_tables.table5_layout(table)
+    assert set(layout["Data set"]) == {DATASETS["imagenet"]}
+    assert layout["Natural accuracy"].tolist() == ["95.50 ± 0.71 (69.47)", "96.50 ± 0.71 (69.51)"]
+
+
+def test_the_readings_have_accuracy_at_both_lambdas_and_the_first_layer_s_zeros(folder):
+    table = noise_tables.readings(folder)
+    assert set(table.system) == {"sdnet18", "sdnet18-nonnegative"}
+    for system in ("sdnet18", "sdnet18-nonnegative"):
+        of_system = {"system": system, "quantity": "accuracy"}
+        assert one(table, **of_system, noise="clean").ours == pytest.approx((CLEAN[system] + 5) / 10)
+        for setting, correct in {"fixed": FIXED, "adaptive": ADAPTIVE}.items():
+            noisy = one(table, **of_system, noise="speckle", setting=setting)
+            assert noisy.ours == pytest.approx((correct[system] + 5) / 10)
+        assert one(table, system=system, quantity="zeros").ours == pytest.approx(ZEROS[system])
+    assert table.paper.isna().all()
+
+
+def test_the_readings_are_laid_out_above_the_paper_s_values(folder):
+    layout = noise_tables.readings_layout(noise_tables.readings(folder))
+    rows = {row[1]: row[2:] for row in layout.to_numpy().tolist()}
+    assert list(layout.columns)[2:] == ["Clean", "Gaussian", "Speckle", "Zeros in the code"]
+    assert rows["SDNet-18 at λ = 0.1"] == ["95.50 ± 0.71", "50.50 ± 0.71", "50.50 ± 0.71", "6.00 ± 0.00"]
+    assert rows["SDNet-18, released reading at adaptive λ"] == ["", "64.50 ± 0.71", "64.50 ± 0.71", ""]
+    assert rows["SDNet-18 of the paper at λ = 0.1"] == ["95.20", "50.58", "67.11", "52.00"]
+    assert rows["SDNet-18 of the paper at adaptive λ"] == ["", "64.92", "71.42", ""]

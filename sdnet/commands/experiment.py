@@ -12,8 +12,8 @@ from torch import nn
 
 from sdnet.data.datasets import INFO, Images, load, subset
 from sdnet.data.loaders import DeviceLoader
+from sdnet.files import whole
 from sdnet.models import Normalize, build
-from sdnet.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
     from sdnet.data.folders import FolderLoader
@@ -151,7 +151,8 @@ def save_model(model: nn.Module, path: Path) -> None:
     """Write the weights, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
-    write_atomically(path, buffer.getbuffer())
+    with whole(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device) -> nn.Sequential:

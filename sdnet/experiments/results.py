@@ -1,10 +1,11 @@
 """Result files: tidy CSV, one observation a row. Every column of every kind is described here, and checked."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+
+from sdnet.files import whole
 
 _RUN = {
     "dataset": "data set",
@@ -191,14 +192,9 @@ def read(path: Path, kind: str) -> pd.DataFrame:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a text file, whole or not at all."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def _check(path: Path, kind: str, given: list[str]) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is
+NOTE = (
+    "Networks, each with its seeds nested in it and their mean accuracy; tables and figures are in a run of their own."
+)
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow nests a run in another
 
 # A server that is down would hold a call for 247 s by MLflow's own defaults.
@@ -171,7 +174,7 @@ def _connection(preset: str) -> Iterator[tuple["MlflowClient", str]]:
         client, name = MlflowClient(uri), f"sdnet {preset}"
         if not (experiment := client.get_experiment_by_name(name)):
             with contextlib.suppress(MlflowException):  # another job was faster, on a server
-                client.create_experiment(name)
+                client.create_experiment(name, tags={"mlflow.note.content": NOTE})
             experiment = client.get_experiment_by_name(name)
         yield client, experiment.experiment_id
 

@@ -56,6 +56,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/robustness.smk"
+include: "workflow/rules/adversarial.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/report.smk"
 

@@ -9,6 +9,7 @@ import click
 
 PathType = click.Path(path_type=Path)
 ExistingFile = click.Path(path_type=Path, exists=True, dir_okay=False)
+AtLeast1 = click.IntRange(1)
 ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
 
 # What to do about a place that cannot be written to.
@@ -81,7 +82,7 @@ def noise_options(command):
         click.option("--scale", type=click.Choice(["cifar", "imagenet"]), default="cifar", show_default=True),
         click.option("--noise-seed", default=0, show_default=True, help="Of generated noise."),
         click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
-        click.option("--images", type=click.IntRange(1), help="Test images, class-balanced.  [default: all]"),
+        click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -114,7 +115,7 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
 @data_option
 @noise_options
 @click.option("--levels", type=click.Choice(["interleaved", "released"]), default="interleaved", show_default=True)
-@click.option("--calibration-images", type=click.IntRange(1), default=2000, show_default=True)
+@click.option("--calibration-images", type=AtLeast1, default=2000, show_default=True)
 @click.option("--variants", default="paper", show_default=True, help="Readings of Algorithm 1, with commas between.")
 @gpus_option
 def calibrate(
@@ -137,10 +138,108 @@ def calibrate(
     )
 
 
+def attack_options(command):
+    """The options that every attack has."""
+    options = [
+        click.option("--lambdas", default="0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5", show_default=True, help="To predict at."),
+        click.option("--linf", default=8.0, show_default=True, help="Radius in the L-inf norm, in grey levels of 255."),
+        click.option("--l2", default=0.5, show_default=True, help="Radius in the L2 norm, in pixels of 0 to 1."),
+        click.option("--noise", default="gaussian", show_default=True, help="Whose fitted line Algorithm 1 takes."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def adaptive_options(command):
+    """The further options of attackers who know the defence."""
+    options = [
+        click.option("--images", type=AtLeast1, default=1000, show_default=True, help="Test images, class-balanced."),
+        click.option("--steps", type=AtLeast1, default=50, show_default=True, help="Of gradient descent."),
+        click.option("--reference", type=ExistingFolder, help="An attacked ResNet-18, whose images are tried here."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def radii(linf: float, l2: float) -> dict[str, float]:
+    """The radius in each norm, in pixels of [0, 1]."""
+    return {"linf": linf / 255, "l2": l2}
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@attack_options
+@click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]")
+@gpus_option
+def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
+    """Attack the network in the folder RUN, which has been calibrated, by the paper's protocol (Table 4)."""
+    from sdnet.commands.attack import Defence, attack_as_the_paper
+
+    attack_as_the_paper(run, data_path, radii(linf, l2), images, Defence(numbers(lambdas), noise), gpus)
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@attack_options
+@adaptive_options
+@click.option("--attack-lambdas", default="0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5", show_default=True, help="To craft at.")
+@click.option("--restarts", type=AtLeast1, default=5, show_default=True, help="Of the strongest descent.")
+@click.option(
+    "--autoattack", default="apgd-ce,apgd-t,fab-t,square", show_default=True, help="Its attacks; empty for none."
+)
+@click.option(
+    "--autoattack-images", type=AtLeast1, default=1000, show_default=True, help="How many of the images it gets."
+)
+@gpus_option
+def attack_adaptive(
+    run,
+    data_path,
+    lambdas,
+    linf,
+    l2,
+    noise,
+    images,
+    steps,
+    reference,
+    attack_lambdas,
+    restarts,
+    autoattack,
+    autoattack_images,
+    gpus,
+) -> None:
+    """Attack the network in RUN, which has been attacked as in the paper, by those who know the defence."""
+    from sdnet.commands.attack import Defence, Effort, attack_adaptively
+
+    attacks = [name for name in autoattack.split(",") if name]
+    effort = Effort(numbers(attack_lambdas), steps, restarts, attacks, autoattack_images)
+    defence = Defence(numbers(lambdas), noise)
+    attack_adaptively(run, data_path, radii(linf, l2), images, defence, effort, reference, gpus)
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@attack_options
+@adaptive_options
+@click.option("--square/--no-square", default=True, show_default=True, help="Try a black-box attack, which is slow.")
+@gpus_option
+def diagnose(run, data_path, lambdas, linf, l2, noise, images, steps, reference, square, gpus) -> None:
+    """Check whether the attacks on the network in RUN, which has been attacked adaptively, are good ones."""
+    from sdnet.commands.attack import Defence
+    from sdnet.commands.diagnose import diagnose
+
+    defence = Defence(numbers(lambdas), noise)
+    diagnose(run, data_path, radii(linf, l2), images, defence, steps, square, reference, gpus)
+
+
 @cli.command()
 @click.argument("specs", type=ExistingFile, nargs=-1, required=True)
 @click.option("--out", type=PathType, required=True, help="The CSV file to write.")
-@click.option("--batch-size", type=click.IntRange(1), help="Images a step.  [default: that of each run]")
+@click.option("--batch-size", type=AtLeast1, help="Images a step.  [default: that of each run]")
 @gpus_option
 def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
     """Measure speed and memory of the networks of SPECS, several spec.json, against resnet18 among them."""
@@ -179,7 +278,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError, RuntimeError) as error:
         if "--debug" in sys.argv or not (sentence := _sentence(error)):
             raise
         sys.exit(f"error: {sentence}")

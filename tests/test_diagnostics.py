@@ -65,7 +65,7 @@ def test_a_working_attack_passes(model, batches, settings):
     outcome = attack(model, batches, settings)
     assert 0 <= outcome.robust_accuracy < 0.9, "the attack must do something"
     rows = [
-        *diagnostics.control(model, batches, replace(settings, eps=1, step_size=0.3)),
+        *diagnostics.control(attack(model, batches, replace(settings, eps=1, step_size=0.3)), settings.norm),
         *diagnostics.more_steps(model, batches, settings, steps=(4, 20, 40)),
         *diagnostics.loss_curve(
             attack(model, batches, replace(settings, steps=60, step_size=settings.eps / 10)).losses
@@ -76,8 +76,8 @@ def test_a_working_attack_passes(model, batches, settings):
         *diagnostics.zero_gradients(model, batches),
         *diagnostics.gradient_accuracy(model, batches),
     ]
-    assert [(row.id, row.what, row.value) for row in rows if row.accepted is False] == []
-    assert {row.id for row in rows} == {"D1", "D2", "D3", "D4", "D5", "D8", "D9", "D10"}
+    assert [(row.check, row.what, row.value) for row in rows if row.accepted is False] == []
+    assert {row.check for row in rows} == {"D1", "D2", "D3", "D4", "D5", "D8", "D9", "D10"}
 
 
 @BOTH
@@ -85,7 +85,7 @@ def test_a_gradient_that_points_the_wrong_way_sets_off_the_alarms(model, batches
     masked = Masked(model, -1)
     outcome = attack(masked, batches, settings)
     genuine = attack(model, batches, settings)
-    assert not any(accepted(diagnostics.control(masked, batches, settings)))
+    assert not any(accepted(diagnostics.control(attack(masked, batches, settings), settings.norm)))
     assert False in accepted(diagnostics.loss_curve(attack(masked, batches, settings, starts=_pixels(batches)).losses))
     assert False in accepted(diagnostics.radius_curve(masked, batches, settings))
     assert not any(accepted(diagnostics.transfer(masked, outcome, {"with true gradients": genuine.images})))

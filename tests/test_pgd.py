@@ -1,7 +1,7 @@
 """The attacks stay within their rules, find what a closed form or another library finds, and leave no trace."""
 
-import builtins
 import copy
+import importlib.util
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +13,11 @@ from torch import nn
 
 from sdnet.csc import CSCConv2d, csc_layers, use_lambda
 from sdnet.models.normalize import Normalize
-from sdnet.robustness.adaptive import AlgorithmOne, LambdaMatrix, lambda_matrix, softer_backward
+from sdnet.robustness.adaptive import AlgorithmOne, softer_backward
 from sdnet.robustness.autoattack import autoattack
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.outcome import judge, margin
 from sdnet.robustness.pgd import LOSSES, PGD, attack, project, random_start
-from sdnet.robustness.sweep import Sweep
 
 LINF = PGD("linf", eps=0.1, steps=10, step_size=0.025)
 L2 = PGD("l2", eps=0.6, steps=10, step_size=0.15)
@@ -338,30 +337,6 @@ def test_a_radius_beyond_every_image_and_no_image_at_all_are_refused():
         attack(linear(), [], L2)
 
 
-def test_the_matrix_of_lambdas_holds_the_single_attack_and_the_worst_case(trained, few):
-    lambdas = [0.1, 0.4, 0.8]
-    batches = [(few[0][0][:30], few[0][1][:30]), (few[0][0][30:], few[0][1][30:])]
-    matrix = lambda_matrix(trained, batches, LINF, lambdas[:2], lambdas)
-    assert matrix.robust.shape == (2, 3, 40)
-    single = attack(trained, batches, LINF)
-    assert np.array_equal(matrix.attacks[0].images, single.images)
-    assert np.array_equal(matrix.robust[0, 0], ~single.broken)
-    assert np.array_equal(matrix.robust[1, 1], ~matrix.attacks[1].broken)
-    assert (matrix.worst_case <= matrix.robust).all()
-    assert (matrix.robust <= matrix.clean.correct).all()
-    assert (matrix.robust[0] != matrix.robust[1]).any(), "lambda must matter"
-    assert trained[0].lmbd == 0.1
-
-
-def test_an_image_that_is_misclassified_clean_is_not_robust_at_that_lambda():
-    lambdas = np.array([0.1, 0.5])
-    clean = Sweep(lambdas, np.array([[True, False], [True, True]]), np.zeros((1, 2)))
-    adversarial = Sweep(lambdas, np.array([[True, True], [False, True]]), np.zeros((1, 2)))
-    matrix = LambdaMatrix(lambdas[:1], clean, (adversarial,), ())
-    assert matrix.robust.tolist() == [[[True, False], [False, True]]]
-    assert matrix.worst_case.tolist() == [[True, False], [False, True]]
-
-
 def test_the_sum_over_lambdas_is_ascended_and_judged_at_the_networks_own(trained, few):
     x, y = clean_pixels(few), torch.from_numpy(few[0][1])
     outcome = attack(trained, few, replace(LINF, steps=1, success="last"), lambdas=[0.1, 0.6], starts=x)
@@ -476,13 +451,6 @@ def test_what_autoattack_cannot_do_is_refused(options, message):
 
 
 def test_autoattack_without_its_package_says_what_to_install(monkeypatch, few, trained):
-    imported = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "pyautoattack":
-            raise ModuleNotFoundError(name)
-        return imported(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install pyautoattack"):
         autoattack(trained, few, "linf", 0.1)

@@ -215,9 +215,10 @@ def test_the_path_names_the_preset():
 
 @pytest.mark.parametrize("name", ["paper", "short", "small", "quick"])
 def test_every_table_and_figure_has_a_network_in_every_preset(name):
-    planned = plan.runs(name, load_presets(PROJECT / "config" / "presets")[name], SITE)
+    preset = load_presets(PROJECT / "config" / "presets")[name]
+    planned = plan.runs(name, preset, SITE)
     for target in plan.TABLES | plan.FIGURES:
-        shown = plan.runs_of(target, planned)
+        shown = plan.runs_of(target, planned, preset)
         assert shown, target
         assert {run.system for run in shown} <= set(plan.systems_of(target))
 

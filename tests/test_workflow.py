@@ -42,6 +42,9 @@ recipes:
   default: {epochs: 2, batch_size: 50, precision: float32}
   sparse: {epochs: 24, batch_size: 50, learning_rate: 0.05}
 robustness: {noises: [gaussian], lambdas: [0.1, 0.5], test_images: 20, calibration_images: 20, variants: [paper]}
+adversarial:
+  {datasets: [digits], linf: 64, l2: 2, paper_images: 20, images: 10, lambdas: [0.1], steps: 3, restarts: 1,
+   autoattack: [], autoattack_images: 1, diagnostic_images: 5}
 """
 RESULTS = Path("results/quick")
 SPARSE_RUN = RESULTS / "runs/digits/sdnet18/seed0"
@@ -342,7 +345,7 @@ def test_commands_work_exactly_as_typed(fresh, snakemake, command):
 def test_all_trains_every_run_of_the_paper_on_one_gpu_each(fresh, snakemake):
     preset, site = load_presets(fresh / "config/presets")["paper"], load_site(read_yaml(fresh / "config/config.yaml"))
     runs = plan.runs("paper", preset, site)
-    shown = {run.name for target in plan.TABLES | plan.FIGURES for run in plan.runs_of(target, runs)}
+    shown = {run.name for target in plan.TABLES | plan.FIGURES for run in plan.runs_of(target, runs, preset)}
     printed = snakemake.succeed(fresh, "--cores", "8", "--resources", "gpu=4", "all", "-n", "-p")
     trained = re.findall(r"-m sdnet train (\S+)/spec\.json --gpus (\d+)", printed)
     assert sorted(trained) == sorted((f"results/runs/{name}", "1") for name in shown)

@@ -13,13 +13,17 @@ TABLES = {
     "table1": ("resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"),
     "table2": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
     "table3": ("resnet18", "scn", "sdnet18", "sdnet18-nonnegative"),
+    "table4": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
 FIGURES = {
     "figure2": ("sdnet18", "sdnet18-nonnegative"),
     "figure3": ("sdnet18", "sdnet18-nonnegative"),
     "figure5": ("sdnet18", "sdnet18-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
+    "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
+ATTACKED = ("table4", "figure_attacks")
+UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,39 @@ def has_lambda(model: str) -> bool:
     return model.startswith("sdnet")
 
 
-def runs_of(target: str, planned: list[Run]) -> list[Run]:
+def line_noise(preset: Preset) -> str:
+    """The noise whose fitted line Algorithm 1 takes for adversarial images."""
+    return "gaussian" if "gaussian" in preset.robustness.noises else preset.robustness.noises[0]
+
+
+def undefended(run: Run, planned: list[Run]) -> Run | None:
+    """The run whose adversarial images are tried on a network with a lambda, if the preset has it."""
+    wanted = (run.dataset, UNDEFENDED, run.seed)
+    same = [other for other in planned if (other.dataset, other.system, other.seed) == wanted]
+    return same[0] if same and has_lambda(run.spec["model"]["name"]) else None
+
+
+def attack_options(preset: Preset, command: str) -> str:
+    """The options of `python -m sdnet attack`, `attack-adaptive` and `diagnose` that say what the preset wants."""
+    wanted = preset.adversarial
+    lambdas, crafted = (",".join(f"{x:g}" for x in grid) for grid in (preset.robustness.lambdas, wanted.lambdas))
+    options = f"--lambdas {lambdas} --linf {wanted.linf:g} --l2 {wanted.l2:g} --noise {line_noise(preset)}"
+    if command == "attack":
+        return options + (f" --images {wanted.paper_images}" if wanted.paper_images else "")
+    if command == "diagnose":
+        square = "square" if "square" in wanted.autoattack else "no-square"
+        return options + f" --images {wanted.diagnostic_images} --steps {wanted.steps} --{square}"
+    return options + (
+        f" --images {wanted.images} --steps {wanted.steps} --restarts {wanted.restarts} --attack-lambdas {crafted}"
+        f" --autoattack '{','.join(wanted.autoattack)}' --autoattack-images {wanted.autoattack_images}"
+    )
+
+
+def shows(target: str, dataset: str, preset: Preset) -> bool:
+    """Whether a table or figure shows a data set of the preset."""
+    return target not in ATTACKED or dataset in preset.adversarial.datasets
+
+
+def runs_of(target: str, planned: list[Run], preset: Preset) -> list[Run]:
     """The runs that a table or figure shows."""
-    return [run for run in planned if run.system in systems_of(target)]
+    return [run for run in planned if run.system in systems_of(target) and shows(target, run.dataset, preset)]

@@ -22,6 +22,25 @@ _RESIDUALS = {
     "residual_norm": "||x - A(z)||_2 at the lambda of training, mean over images and CSC layers",
     "residual_squared": "the same, of the square",
 }
+_ATTACK = _RUN | {
+    "data_source": "official, or what the images are instead",
+    "norm": "linf or l2",
+    "eps": "largest distance from the clean image, in pixels of [0, 1]",
+    "step": "of the ladder of attacks, a to f, see sdnet/robustness/ladder.py; worst: all steps",
+    "attack": "what it does, in words; or all attacks of the step together, each image at its worst",
+    "lambda_attack": "sparsity weight while crafting; empty for a network without one and for several attacks",
+    "choice": "how lambda was chosen. given: in advance. tuned: the best on these very images; of several attacks, "
+    "among the lambdas that images were crafted at. held-out: for each half of the images, the best on the other half. "
+    "algorithm1: by Algorithm 1, for each batch of attacked images",
+    "lambda": "at which images are classified; the mean where there are several; empty for a network without one",
+    "clean_correct": "these images classified correctly without an attack",
+    "correct": "of those, still classified correctly when attacked; of worst, whatever the attack",
+    "total": "images",
+    "gain": "robust accuracy minus that at the lambda of training, in percentage points",
+    "gain_low": "lower end of its 95% interval: paired, over images",
+    "gain_high": "upper end",
+    "warnings": "AutoAttack's own, that its result may be unreliable",
+}
 
 COLUMNS: dict[str, dict[str, str]] = {
     # results/runs/<run>/history.csv
@@ -136,6 +155,21 @@ COLUMNS: dict[str, dict[str, str]] = {
         "gain_low": "lower end of its 95% interval: paired, over test images; of the mean, over calibration images too",
         "gain_high": "upper end",
         "p_value": "exact two-sided p of McNemar's test",
+    },
+    # results/runs/<run>/attack-paper.csv, attack-adaptive.csv
+    "attack-paper": _ATTACK,
+    "attack-adaptive": _ATTACK,
+    # results/runs/<run>/diagnostics.csv
+    "diagnostics": _RUN
+    | {
+        "norm": "linf or l2",
+        "lambda": "sparsity weight of the attacked network; empty for a network without one",
+        "images": "how many were attacked",
+        "check": "D1 to D11, see sdnet/robustness/diagnostics.py",
+        "what": "what was measured; percentage points of accuracy unless it says otherwise",
+        "value": "the measurement",
+        "threshold": "what is accepted; empty where it is only reported",
+        "accepted": "whether it is; empty where it is only reported",
     },
     # results/benchmark/<dataset>.csv
     "benchmark": {

@@ -25,6 +25,7 @@ from pydantic import (
 ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34"]
 Noise = Literal["gaussian", "shot", "speckle", "impulse"]
 Variant = Literal["paper", "squared", "parabola", "released"]
+AutoAttack = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
 
 
@@ -186,6 +187,38 @@ class Robustness(_Settings):
         return self
 
 
+class Adversarial(_Settings):
+    """How networks are attacked (section 4.3); sdnet/robustness/ladder.py describes the attacks."""
+
+    datasets: Annotated[list[DatasetName], AfterValidator(_distinct)] = Field(
+        ["cifar10"], description="Whose networks are attacked; the paper attacks those of CIFAR-10."
+    )
+    linf: Annotated[float, Field(gt=0, le=255)] = Field(8, description="Radius in the L-inf norm, grey levels of 255.")
+    l2: PositiveFloat = Field(0.5, description="Radius in the L2 norm, for pixels of 0 to 1.")
+    paper_images: PositiveInt | None = Field(
+        None, description="Test images for the paper's protocol: a class-balanced part; null for all."
+    )
+    images: PositiveInt = Field(1000, description="The same for attacks that know the defence.")
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_ascending)] = Field(
+        [0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5],
+        description="Where images are crafted, besides the lambda of training and the tuned one.",
+    )
+    steps: PositiveInt = Field(50, description="Of gradient descent; twice as many where it is to be strong.")
+    restarts: PositiveInt = Field(5, description="Of the strong descent, for each of two losses.")
+    autoattack: Annotated[list[AutoAttack], AfterValidator(_distinct)] = Field(
+        ["apgd-ce", "apgd-t", "fab-t", "square"], description="Its attacks; [] for none."
+    )
+    autoattack_images: PositiveInt = Field(1000, description="How many of `images` it is tried on.")
+    diagnostic_images: PositiveInt = Field(200, description="How many of `images` the checks of the attacks take.")
+
+    @model_validator(mode="after")
+    def _parts_are_parts(self) -> "Adversarial":
+        for name in ("autoattack_images", "diagnostic_images"):
+            if (given := getattr(self, name)) > self.images:
+                raise ValueError(f"{name}: given {given}; must be at most images, {self.images}")
+        return self
+
+
 class Preset(_Settings):
     """What to run, and at what scale."""
 
@@ -197,6 +230,7 @@ class Preset(_Settings):
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)
     recipes: dict[str, Recipe]
     robustness: Robustness = Robustness()
+    adversarial: Adversarial = Adversarial()
 
     @model_validator(mode="after")
     def _sizes_can_be_chosen(self) -> "Preset":

@@ -54,7 +54,7 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     frames = [
         results.read(folder / "runs" / dataset / system / f"seed{seed}" / file, kind)
         for dataset in preset.datasets
-        if (folder / "runs" / dataset).is_dir()
+        if plan.shows(target, dataset, preset) and (folder / "runs" / dataset).is_dir()
         for system in systems
         if plan.trains_on(preset.systems[system], dataset)
         for seed in preset.seeds

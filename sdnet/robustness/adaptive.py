@@ -1,86 +1,14 @@
-"""Attackers who know the defence: that lambda is changed, that codes are thresholded, that Algorithm 1 is run.
+"""What an attacker needs who knows the defence: that codes are thresholded, and that Algorithm 1 is run."""
 
-The paper crafts adversarial images at one lambda and predicts at another (section 4.3), which says nothing of an
-attacker who knows the second. Each of the following is attacked by `pgd.attack`.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sdnet.csc import CSCConv2d, csc_layers, fista, use_lambda
-from sdnet.robustness.calibration import Calibration, check_grid, image_residuals
-from sdnet.robustness.outcome import Batches, frozen
-from sdnet.robustness.pgd import PGD, Attacked, attack
-from sdnet.robustness.sweep import Sweep, evaluate_at, logits_and_residuals
-
-
-@dataclass(frozen=True)
-class LambdaMatrix:
-    """Images crafted at each of A lambdas and predicted at each of E."""
-
-    attack_lambdas: np.ndarray  # (A,)
-    clean: Sweep  # of the clean images: `lambdas` (E,), `correct` (E, N), `residuals` (CSC layers, N)
-    transferred: tuple[Sweep, ...]  # of the images crafted at each attack lambda
-    attacks: tuple[Attacked, ...]
-
-    @property
-    def robust(self) -> np.ndarray:
-        """(A, E, N) bool: both the clean and the adversarial image are classified correctly."""
-        return np.stack([sweep.correct for sweep in self.transferred]) & self.clean.correct
-
-    @property
-    def worst_case(self) -> np.ndarray:
-        """(E, N) bool: the image withstands the images crafted at every attack lambda."""
-        return self.robust.all(axis=0)
-
-
-def lambda_matrix(
-    model: nn.Module,
-    batches: Batches,
-    settings: PGD,
-    attack_lambdas: Sequence[float],
-    lambdas: Sequence[float],
-    lambda0: float = 0.1,
-    *,
-    indices: Sequence[int] | None = None,
-    progress: str | None = None,
-) -> LambdaMatrix:
-    """Craft at each of `attack_lambdas`, predict at each of `lambdas`.
-
-    With [0.1] for `attack_lambdas` this is the paper's protocol, a transfer from the network at lambda 0.1; the
-    diagonal is the attack by one who knows lambda.
-
-    Args:
-        model: a network with CSC layers.
-        batches: as `attack` takes them; kept in memory.
-        settings: the attack.
-        attack_lambdas: where to craft, ascending.
-        lambdas: where to predict, ascending.
-        lambda0: at which residuals are recorded: the lambda of training.
-        indices: see `attack`.
-        progress: see `attack`.
-
-    Raises:
-        ValueError: as `attack`, or if the network has no CSC layer or lambdas are not ascending.
-    """
-    batches = list(batches)
-    attacks, transferred = [], []
-    with frozen(model):
-        clean = evaluate_at(model, batches, lambdas, lambda0)
-        for lmbd in check_grid(attack_lambdas):
-            label = f"{progress}, lambda {lmbd:g}" if progress else None
-            with use_lambda(model, lmbd):
-                crafted = attack(model, batches, settings, indices=indices, progress=label)
-            attacks.append(crafted)
-            sizes = np.cumsum([len(labels) for _, labels in batches])[:-1]
-            again = zip(np.split(crafted.images, sizes), np.split(crafted.label, sizes), strict=True)
-            transferred.append(evaluate_at(model, again, lambdas, lambda0))
-    return LambdaMatrix(check_grid(attack_lambdas), clean, tuple(transferred), tuple(attacks))
+from sdnet.robustness.calibration import Calibration, image_residuals
+from sdnet.robustness.sweep import logits_and_residuals
 
 
 @contextmanager

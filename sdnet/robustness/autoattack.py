@@ -1,5 +1,6 @@
 """AutoAttack (Croce and Hein, 2020) through the optional package pyautoattack, with the records of our own PGD."""
 
+import importlib.util
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,22 @@ from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen, ju
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 TARGETS = 9  # target classes of the standard version, where there are as many
 MIN_CLASSES = 4  # the targeted DLR loss divides by a difference to the fourth largest logit
+
+
+def check(attacks: Sequence[str]) -> None:
+    """Refuse what could not be run, before hours of other work.
+
+    Raises:
+        ModuleNotFoundError: if the optional package is not there; the message says how to get it, or do without.
+        ValueError: for an unknown attack.
+    """
+    if unknown := sorted(set(attacks) - set(STANDARD)):
+        raise ValueError(f"autoattack: {', '.join(unknown)} is not among the attacks {', '.join(STANDARD)}")
+    if attacks and importlib.util.find_spec("pyautoattack") is None:
+        raise ModuleNotFoundError(
+            "AutoAttack needs the package pyautoattack; install it with: pip install pyautoattack==0.2.0 "
+            "(or leave it out: --autoattack '', in a preset autoattack: [])"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,17 +70,12 @@ def autoattack(
         ModuleNotFoundError: if pyautoattack is not installed.
         ValueError: for an unknown norm or attack, a network of fewer than 4 classes, or images not in [0, 1].
     """
-    try:
-        from pyautoattack import AutoAttack
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "AutoAttack needs the package pyautoattack; install it with: pip install pyautoattack==0.2.0"
-        ) from None
+    check(attacks)
+    from pyautoattack import AutoAttack
+
     names = {"linf": "Linf", "l2": "L2"}
     if norm not in names:
         raise ValueError(f"autoattack: norm {norm!r} is unknown; choose 'linf' or 'l2'")
-    if unknown := sorted(set(attacks) - set(STANDARD)):
-        raise ValueError(f"autoattack: {', '.join(unknown)} is not among the attacks {', '.join(STANDARD)}")
     with frozen(model), _untouched_globals(model), _captured_flags() as flags:
         if not (parts := [checked_batch(model, images, labels) for images, labels in batches]):
             raise ValueError("autoattack: there is no batch; give images, and no iterator that is used up already")

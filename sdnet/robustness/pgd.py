@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sdnet.csc import use_lambda
 from sdnet.data.loaders import derive_seed
@@ -100,7 +99,6 @@ def attack(
     lambdas: Sequence[float] | None = None,
     starts: np.ndarray | Tensor | None = None,
     indices: Sequence[int] | None = None,
-    progress: str | None = None,
 ) -> Attacked:
     """Attack a network as it stands: at the lambda that it has, or has within `use_lambda`.
 
@@ -116,7 +114,6 @@ def attack(
         starts: images (N, channels, H, W), all batches together, to start from the first time; projected.
         indices: position of each image in its data set, if not 0, 1, ...; random starts depend on nothing else
             of a batch.
-        progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:
         ValueError: if there is no batch, images are not in [0, 1], labels are no classes of the network, its
@@ -124,7 +121,7 @@ def attack(
     """
     parts, seen = [], 0
     with frozen(model):
-        for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
+        for images, labels in batches:
             x, y, clean = checked_batch(model, images, labels)
             if settings.eps > math.sqrt(x[0].numel()):
                 raise ValueError(

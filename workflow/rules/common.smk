@@ -57,7 +57,8 @@ def noise_options(wildcards):
 
 def shown_runs(wildcards, target):
     """The runs that a table or figure shows."""
-    return plan.runs_of(target, RUNS[FOLDERS[wildcards.root]])
+    preset = FOLDERS[wildcards.root]
+    return plan.runs_of(target, RUNS[preset], PRESETS[preset])
 
 
 def run_files(wildcards, target, name):
@@ -76,3 +77,35 @@ def noise_files(wildcards, target, kind):
         if kind == "sweep" or plan.has_lambda(run.spec["model"]["name"])
         for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
     ]
+
+
+def fitted_line(wildcards):
+    """The line of Algorithm 1 that a network under attack predicts by, if it has a lambda."""
+    run = run_of(wildcards)
+    noise = plan.line_noise(PRESETS[run.spec["preset"]])
+    return (
+        [f"{RUN_FOLDER}/lines-{noise}.csv"]
+        if plan.has_lambda(run.spec["model"]["name"])
+        else []
+    )
+
+
+def undefended_folder(wildcards):
+    """The folder of the undefended network whose adversarial images are tried on a run, or None."""
+    other = plan.undefended(run_of(wildcards), RUNS[FOLDERS[wildcards.root]])
+    return other and f"{wildcards.root}/runs/{other.name}"
+
+
+def undefended_images(wildcards):
+    """Those images."""
+    folder = undefended_folder(wildcards)
+    return [f"{folder}/adversarial.npz"] if folder else []
+
+
+def attack_options(wildcards, command):
+    """What the preset wants of attacks, as options of a command."""
+    options = plan.attack_options(PRESETS[FOLDERS[wildcards.root]], command)
+    folder = undefended_folder(wildcards)
+    return options + (
+        f" --reference {folder}" if folder and command != "attack" else ""
+    )

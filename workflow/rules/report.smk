@@ -61,6 +61,25 @@ use rule table1 as table3 with:
         "Table 3 of {wildcards.root}."
 
 
+use rule table1 as table4 with:
+    input:
+        notebook="notebooks/table4.ipynb",
+        paper="config/paper_values.csv",
+        accuracy=lambda wildcards: run_files(wildcards, "table4", "accuracy.csv"),
+        as_paper=lambda wildcards: run_files(wildcards, "table4", "attack-paper.csv"),
+        adaptive=lambda wildcards: run_files(wildcards, "table4", "attack-adaptive.csv"),
+        checks=lambda wildcards: run_files(wildcards, "table4", "diagnostics.csv"),
+    output:
+        tables=multiext("{root}/table4", ".csv", ".md", ".tex"),
+        checks=multiext("{root}/diagnostics", ".csv", ".md", ".tex"),
+        page="{root}/notebooks/table4.html",
+    log:
+        executed="{root}/notebooks/table4.ipynb",
+        text="{root}/logs/table4.log",
+    message:
+        "Table 4 of {wildcards.root}."
+
+
 use rule table1 as figure2 with:
     input:
         notebook="notebooks/figure2.ipynb",
@@ -120,6 +139,25 @@ use rule table1 as figure6 with:
         text="{root}/logs/figure6.log",
     message:
         "Figure 6 of {wildcards.root}."
+
+
+use rule table1 as figure_attacks with:
+    input:
+        notebook="notebooks/figure_attacks.ipynb",
+        accuracy=lambda wildcards: run_files(
+            wildcards, "figure_attacks", "accuracy.csv"
+        ),
+        attacks=lambda wildcards: run_files(
+            wildcards, "figure_attacks", "attack-adaptive.csv"
+        ),
+    output:
+        figures=multiext("{root}/figure_attacks", ".pdf", ".png"),
+        page="{root}/notebooks/figure_attacks.html",
+    log:
+        executed="{root}/notebooks/figure_attacks.ipynb",
+        text="{root}/logs/figure_attacks.log",
+    message:
+        "Accuracy against lambda under attack, of {wildcards.root}."
 
 
 rule track:

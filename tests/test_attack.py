@@ -1,0 +1,480 @@
+"""The ladder of attacks on a trained run: it counts right, keeps each image's fate, and goes on when killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_commands import make_spec
+
+from sdnet.__main__ import main
+from sdnet.commands.attack import (
+    TOGETHER,
+    Defence,
+    Effort,
+    Target,
+    attack_adaptively,
+    attack_as_the_paper,
+    tuned_lambda,
+)
+from sdnet.commands.diagnose import diagnose
+from sdnet.commands.experiment import load_model, read_spec
+from sdnet.commands.parts import Parts
+from sdnet.commands.train import train
+from sdnet.csc import use_lambda
+from sdnet.experiments import attack_tables, plan, results
+from sdnet.robustness.autoattack import STANDARD
+from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, paper_attempt, weaker_attempts
+from sdnet.robustness.pgd import attack
+
+CPU = torch.device("cpu")
+RADII = {"linf": 0.1, "l2": 0.8}
+LAMBDAS = (0.1, 0.4, 0.8)
+DEFENCE = Defence(LAMBDAS, "gaussian")
+EFFORT = Effort((0.4,), steps=4, restarts=2, autoattack=("apgd-ce",), autoattack_images=8)
+IMAGES = 24
+LINE = {
+    "variant": "paper",
+    "noise": "gaussian",
+    "slope": 0.0,
+    "intercept": 0.6,  # no value of LAMBDAS
+    "r_squared": 1.0,
+    "lambda_min": 0.1,
+    "lambda_max": 0.8,
+    "residual_min": 0.0,
+    "residual_max": 1.0,
+    "lambda0": 0.1,
+    "definition": "norm",
+}
+
+
+def make_run(folder, model, **training):
+    spec = make_spec(folder, **training)
+    spec.write_text(spec.read_text().replace('"sdnet18"', f'"{model}"'))
+    train(spec, None, gpus=0)
+    if model != "resnet18":
+        run = {"dataset": "digits", "system": model, "seed": 0}
+        results.write(folder / "lines-gaussian.csv", "lines", [run | LINE])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    """Runs of ResNet-18 and SDNet-18 on digits, trained for seconds and attacked by both protocols."""
+    root = tmp_path_factory.mktemp("attacked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        runs = {model: make_run(root / model, model) for model in ("resnet18", "sdnet18")}
+    for model, run in runs.items():
+        reference = None if model == "resnet18" else runs["resnet18"]
+        attack_as_the_paper(run, None, RADII, IMAGES, DEFENCE, gpus=0)
+        attack_adaptively(run, None, RADII, IMAGES, DEFENCE, EFFORT, reference, gpus=0)
+    return runs
+
+
+def rows_of(run, protocol, **wanted):
+    rows = results.read(run / f"attack-{protocol}.csv", f"attack-{protocol}")
+    for name, value in wanted.items():
+        column = rows[name.replace("lmbd", "lambda")]
+        rows = rows[column.isna() if value is None else column == value]
+    return rows
+
+
+# The ladder
+
+
+def ladder(lambda0=0.1, tuned=0.8, attacks=STANDARD, reference="images against resnet18"):
+    paper = paper_attempt("linf", 8 / 255, lambda0)
+    adaptive = adaptive_attempts(
+        paper, tuned=tuned, lambdas=(0.4,), steps=50, restarts=5, attacks=attacks, reference=reference
+    )
+    return [paper, *weaker_attempts(paper, std=0.2), *adaptive]
+
+
+@pytest.mark.parametrize("options", [{}, {"tuned": 0.1}, {"lambda0": None, "tuned": None}])
+def test_no_two_attacks_of_a_ladder_have_the_same_name(options):
+    attempts = ladder(**options)
+    assert len({(one.step, one.title, one.lmbd) for one in attempts}) == len(attempts)
+    assert all(one.pgd.eps <= 8 / 255 for one in attempts)
+
+
+def test_the_ladder_has_every_step_and_without_a_lambda_those_that_need_none():
+    assert [*dict.fromkeys(one.step for one in ladder())] == ["a", "a'", "b", "c", "d", "e", "f"]
+    assert [*dict.fromkeys(one.step for one in ladder(lambda0=None, tuned=None))] == ["a", "a'", "b", "c", "d"]
+    assert "d" not in {one.step for one in ladder(attacks=())}
+
+
+def test_an_adaptive_attacker_crafts_at_the_lambda_of_the_prediction():
+    attempts = ladder()
+    assert [one.lmbd for one in attempts if one.step == "b"] == [0.1, 0.4, 0.8]
+    assert {one.lmbd for one in attempts if one.step in "cd"} == {0.1, 0.8}
+    aware = [one for one in attempts if one.step == "e"]
+    assert {one.lmbd for one in aware} == {0.8}
+    assert {one.start for one in aware} == {"", AT_LAMBDA0, "images against resnet18"}
+    assert [one.ascend for one in aware if one.ascend] == [(0.1, 0.4, 0.8)]
+
+
+def test_the_paper_s_attack_is_pgd_20_and_its_last_iterate_counts():
+    paper = paper_attempt("l2", 0.5, 0.1)
+    assert (paper.pgd.steps, paper.pgd.step_size, paper.pgd.success, paper.pgd.restarts) == (20, 0.125, "last", 1)
+
+
+# Its counts
+
+
+@pytest.mark.parametrize("norm", RADII)
+def test_an_attack_of_the_ladder_leaves_what_the_attack_alone_leaves(attacked, norm):
+    run = attacked["sdnet18"]
+    target = Target(run, None, IMAGES, DEFENCE, CPU)
+    batches = [(target.images, target.labels)]
+    alone = attack(target.model, batches, paper_attempt(norm, RADII[norm], 0.1).pgd, indices=target.indices)
+    for protocol in ("paper", "adaptive"):
+        (row,) = (
+            rows_of(run, protocol, norm=norm, step="a", lmbd=0.1, choice="given")
+            .query(f"attack != '{TOGETHER}'")
+            .itertuples()
+        )
+        assert (row.correct, row.total) == ((~alone.broken).sum(), IMAGES)
+    (step,) = {one.pgd for one in adaptive(norm) if one.step == "b"}
+    with use_lambda(target.model, 0.4):
+        known = attack(target.model, batches, step, indices=target.indices)
+    (row,) = rows_of(run, "adaptive", norm=norm, step="b", lambda_attack=0.4, lmbd=0.4, choice="given").itertuples()
+    assert row.correct == (~known.broken).sum()
+
+
+def adaptive(norm):
+    paper = paper_attempt(norm, RADII[norm], 0.1)
+    return adaptive_attempts(
+        paper, tuned=0.8, lambdas=EFFORT.lambdas, steps=EFFORT.steps, restarts=2, attacks=(), reference=""
+    )
+
+
+@pytest.mark.parametrize("model", ["resnet18", "sdnet18"])
+@pytest.mark.parametrize("norm", RADII)
+def test_counts_and_each_image_s_fate_agree_and_no_attack_is_worse_than_all_together(attacked, norm, model):
+    run = attacked[model]
+    with np.load(run / "attack-adaptive.npz") as fates:
+        robust, steps, lambdas = fates[f"{norm}_robust"], fates[f"{norm}_step"], list(fates["lambdas"])
+        broken_by, distance = fates[f"{norm}_broken_by"], fates[f"{norm}_{norm}"]
+        clean = fates["correct"]
+    assert robust.shape == (len(steps), len(lambdas) + (model == "sdnet18"), IMAGES)
+    assert np.nanmax(distance) <= RADII[norm] + 1e-6
+    assert (robust[steps != "d"] <= clean).all(), "broken where it is misclassified clean"
+    worst = rows_of(run, "adaptive", norm=norm, step="worst", choice="given")
+    assert list(worst.correct) == list(robust.all(axis=0)[: len(lambdas)].sum(axis=1))
+    for step in set(steps):
+        together = rows_of(run, "adaptive", norm=norm, step=step, attack=TOGETHER, choice="given")
+        expected = robust[steps == step].all(axis=0)[: len(lambdas)]
+        if step == "d":  # of a part of the images alone
+            attacked_images = (broken_by[steps == "d"] != "").any(axis=0) | ~np.isnan(
+                fates_of(run, norm, "adv_pred")[steps == "d"]
+            ).all(axis=0)
+            expected = expected[:, attacked_images]
+            assert set(together.total) == {8}
+        assert list(together.correct) == list(expected.sum(axis=1))
+        assert (worst.correct.to_numpy() <= together.correct.to_numpy() + IMAGES - together.total.to_numpy()).all()
+
+
+def fates_of(run, norm, name):
+    with np.load(run / "attack-adaptive.npz") as fates:
+        return fates[f"{norm}_{name}"]
+
+
+def test_a_choice_of_lambda_is_the_one_that_it_says(attacked):
+    run = attacked["sdnet18"]
+    with np.load(run / "attack-paper.npz") as fates:
+        robust, clean = fates["linf_robust"][0], fates["correct"]
+    rows = rows_of(run, "paper", norm="linf").set_index("choice")
+    best = robust[:-1].sum(axis=1).argmax()
+    assert rows["lambda"]["tuned"] == LAMBDAS[best] == tuned_lambda(run, "linf", RADII["linf"])
+    assert (rows.correct["tuned"], rows.clean_correct["tuned"]) == (robust[best].sum(), clean[best].sum())
+    even, odd = (robust[:-1, half::2].sum(axis=1).argmax() for half in (0, 1))
+    assert rows.correct["held-out"] == robust[odd, 0::2].sum() + robust[even, 1::2].sum()
+    assert rows.clean_correct["held-out"] == clean[odd, 0::2].sum() + clean[even, 1::2].sum()
+    assert rows["lambda"]["algorithm1"] == pytest.approx(0.6)
+    gains = 100 * (rows.correct[["tuned", "held-out", "algorithm1"]] - robust[0].sum()) / IMAGES
+    assert list(rows.gain[gains.index]) == pytest.approx(list(gains))
+    assert (rows.gain_low <= rows.gain).all()
+    assert (rows.gain <= rows.gain_high).all()
+
+
+def test_algorithm_1_predicts_at_its_own_lambda(attacked):
+    run = attacked["sdnet18"]
+    target = Target(run, None, IMAGES, DEFENCE, CPU)
+    with use_lambda(target.model, 0.6), torch.no_grad():
+        x = torch.from_numpy(target.images).permute(0, 3, 1, 2) / 255
+        correct = target.model(x).argmax(dim=1).numpy() == target.labels
+    assert np.array_equal(target.clean["correct"][-1], correct)
+    assert np.array_equal(target.clean["lambda_hat"], np.full(IMAGES, 0.6))
+
+
+def test_the_images_that_are_kept_are_adversarial_where_it_was_found_so(attacked):
+    run = attacked["resnet18"]
+    model = load_model(run, read_spec(run / "spec.json"), 10, CPU)
+    with np.load(run / "adversarial.npz") as kept:
+        images, index = torch.from_numpy(kept["linf_lambda0"]), kept["index"]
+    target = Target(run, None, IMAGES, DEFENCE, CPU)
+    assert np.array_equal(index, target.indices)
+    with torch.no_grad():
+        left = model(images).argmax(dim=1).numpy() == target.labels
+    (row,) = rows_of(run, "adaptive", norm="linf", step="c").query("attack.str.contains('cross-entropy')").itertuples()
+    assert row.correct == (left & target.clean["correct"][0]).sum()
+
+
+# Kills and damage
+
+
+def test_a_killed_attack_goes_on_and_ends_in_the_same_results(attacked, tmp_path):
+    undisturbed = attacked["resnet18"]
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("spec.json", "model.pt", "attack-paper.csv"):
+        (run / name).write_bytes((undisturbed / name).read_bytes())
+    command = [sys.executable, "-m", "sdnet", "attack-adaptive", str(run), "--linf", "25.5", "--l2", "0.8"]
+    command += ["--images", str(IMAGES), "--steps", "4", "--restarts", "2", "--autoattack", "apgd-ce"]
+    command += ["--autoattack-images", "8", "--gpus", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while len(list(run.glob("parts/*/*.npz"))) < 4:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "attack-adaptive.csv").exists()
+    done = {path: path.stat().st_mtime_ns for path in run.glob("parts/*/epoch*.npz")}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert (run / "attack-adaptive.csv").read_text() == (undisturbed / "attack-adaptive.csv").read_text()
+    for name in ("attack-adaptive.npz", "adversarial.npz"):
+        with np.load(run / name) as one, np.load(undisturbed / name) as other:
+            assert set(one) == set(other)
+            for array in one:
+                np.testing.assert_array_equal(one[array], other[array])
+    assert not (run / "parts").exists(), "what is written needs no parts"
+    assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+
+
+def test_a_part_is_computed_once_and_again_where_it_is_damaged_or_depends_on_other_things(tmp_path, capsys):
+    computed = []
+
+    def compute():
+        computed.append(len(computed))
+        return {"x": np.arange(1000) + len(computed)}
+
+    parts = Parts(tmp_path / "parts", "settings", b"weights")
+    first = parts.get("a", compute)["x"]
+    assert np.array_equal(Parts(tmp_path / "parts", "settings", b"weights").get("a", compute)["x"], first)
+    assert len(computed) == 1
+    Parts(tmp_path / "parts", "settings", b"other weights").get("a", compute)
+    parts.get("b", compute)
+    assert len(computed) == 3
+    for path in tmp_path.glob("parts/*/*.npz"):
+        path.write_bytes(path.read_bytes()[:-40])
+    parts.get("a", compute)
+    assert len(computed) == 4
+    assert "is damaged" in capsys.readouterr().err
+    parts.clear()
+    assert len(list(tmp_path.glob("parts/*"))) == 1, "those of the other weights"
+
+
+# Checks of the attacks
+
+
+@pytest.mark.parametrize("model", ["resnet18", "sdnet18"])
+def test_every_check_is_made_in_both_norms_at_both_lambdas(attacked, model):
+    run = attacked[model]
+    reference = None if model == "resnet18" else attacked["resnet18"]
+    diagnose(run, None, RADII, 10, DEFENCE, steps=4, square=False, reference=reference, gpus=0)
+    checks = results.read(run / "diagnostics.csv", "diagnostics")
+    expected = {f"D{k}" for k in (2, 3, 4, 5, 8, 9, 10, 11)} | {"D1" if model == "resnet18" else "D7"}
+    for norm in RADII:
+        at = {0.1, tuned_lambda(run, norm, RADII[norm])} if model == "sdnet18" else {None}
+        of_norm = checks[checks.norm == norm]
+        assert set(of_norm["lambda"].dropna()) == at - {None}
+        for _, of_lambda in of_norm.groupby("lambda", dropna=False):
+            assert set(of_lambda.check) == expected
+    assert set(checks.images) == {10}
+    assert not (run / "parts").exists()
+
+
+# The table
+
+
+PRESET = """\
+description: hand-made
+width: 4
+seeds: [0]
+datasets: {digits: {}}
+systems:
+  resnet18: {model: resnet18}
+  sdnet18: {model: sdnet18}
+recipes: {default: {epochs: 3}}
+adversarial: {datasets: [digits], linf: 25.5, l2: 0.8}
+"""
+
+
+@pytest.fixture
+def folder(attacked, tmp_path, monkeypatch):
+    """A results folder with the attacked runs."""
+    project = Path(__file__).parents[1]
+    (tmp_path / "config/presets").mkdir(parents=True)
+    (tmp_path / "config/presets/tiny.yaml").write_text(PRESET)
+    (tmp_path / "config/paper_values.csv").write_bytes((project / "config/paper_values.csv").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for model, run in attacked.items():
+        copy = tmp_path / f"results/tiny/runs/digits/{model}/seed0"
+        copy.mkdir(parents=True)
+        for path in run.glob("attack-*.csv"):
+            text = path.read_text().replace("digits,sdnet18,", f"digits,{model},")
+            (copy / path.name).write_text(text)
+    return tmp_path / "results/tiny"
+
+
+def test_table_4_says_what_the_result_files_say(folder, attacked):
+    table = attack_tables.table4(folder)
+    assert set(table.condition) == {"linf 25.5/255", "l2 0.8"}
+    assert not table.duplicated(["system", "setting", "condition", "attack"]).any()
+    ours = table.set_index(["system", "setting", "condition", "attack"]).ours
+    run = attacked["sdnet18"]
+    for norm, condition in {"linf": "linf 25.5/255", "l2": "l2 0.8"}.items():
+        paper = rows_of(run, "paper", norm=norm).set_index("choice").correct
+        for choice in ("tuned", "held-out", "algorithm1"):
+            assert ours["sdnet18", choice, condition, "paper"] == pytest.approx(100 * paper[choice] / IMAGES)
+        worst = rows_of(run, "adaptive", norm=norm, step="worst").set_index("choice").correct
+        assert ours["sdnet18", "held-out", condition, "worst"] == pytest.approx(100 * worst["held-out"] / IMAGES)
+        (known,) = rows_of(run, "adaptive", norm=norm, step="b", lambda_attack=0.1, lmbd=0.1, choice="given").correct
+        assert ours["sdnet18", "fixed", condition, "known"] == pytest.approx(100 * known / IMAGES)
+        (end_to_end,) = (
+            rows_of(run, "adaptive", norm=norm, step="f", choice="algorithm1").query(f"attack != '{TOGETHER}'").correct
+        )
+        assert ours["sdnet18", "algorithm1", condition, "known"] == pytest.approx(100 * end_to_end / IMAGES)
+        assert "" in table[table.system == "resnet18"].setting.to_numpy()
+    assert table.paper.isna().all(), "the paper attacks no digits"
+    layout = attack_tables.table4_layout(table)
+    assert len(layout) == 2 * (1 + 4)
+    assert len(attack_tables.survival(table)) == 2
+
+
+@pytest.mark.parametrize(
+    ("transferred", "worst", "verdict"),
+    [
+        ((30, 25, 35), (0, -1, 1), "holds only against attacks unaware of λ"),
+        ((30, 25, 35), (8, 5, 11), "survives attacks that know λ, if smaller"),
+        ((30, -2, 35), (8, 5, 11), "does not help reliably"),
+    ],
+)
+def test_what_survives_is_said_in_words(transferred, worst, verdict):
+    row = {"dataset": "cifar10", "system": "sdnet18", "condition": "l2 0.5", "data": "CIFAR-10", "ours": 1.0}
+    gains = {"paper": transferred, "worst": worst}
+    rows = [
+        row
+        | {"setting": setting, "attack": attack, "clean": 60.0 if setting == "held-out" else 90.0}
+        | dict(zip(("gain", "gain_low", "gain_high"), gains[attack], strict=True))
+        for setting in ("fixed", "held-out")
+        for attack in gains
+    ]
+    (sentence,) = attack_tables.survival(pd.DataFrame(rows))
+    assert verdict in sentence
+    assert "60.0% instead of 90.0%" in sentence
+
+
+def test_the_values_of_the_paper_stand_beside_ours(monkeypatch):
+    rows = [
+        {
+            "dataset": "cifar10",
+            "system": system,
+            "setting": setting,
+            "condition": "l2 0.5",
+            "attack": attack,
+            "ours": 50.0,
+        }
+        for system, setting in [("resnet18", ""), ("sdnet18", "fixed"), ("sdnet18", "held-out"), ("sdnet18", "tuned")]
+        for attack in ("paper", "worst")
+    ]
+    table = attack_tables.beside_paper(rows).set_index(["system", "setting", "attack"])
+    assert list(table.paper.xs("paper", level="attack")) == [29.47, 29.95, 62.80, 62.80]
+    assert list(table.difference.xs("paper", level="attack")) == pytest.approx([20.53, 20.05, -12.80, -12.80])
+    assert table.paper.xs("worst", level="attack").isna().all()
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["attack", "--linf", "-8"], "eps is -0.03"),
+        (["attack", "--linf", "300"], "give a radius in pixels of [0, 1]"),
+        (["attack", "--l2", "1000"], "is it in grey levels?"),
+        (["attack", "--lambdas", "0.4,0.8"], "must contain 0.1, that of training"),
+        (["attack", "--noise", "shot"], "lines-shot.csv is not there; make it with: snakemake"),
+        (["attack-adaptive", "--autoattack", "apgd"], "apgd is not among the attacks"),
+        (["attack-adaptive", "--l2", "0.4"], "no attack of radius 0.4 in the l2 norm"),
+        (["diagnose", "--images", "60"], "attack both with as many images"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence(attacked, arguments, message, monkeypatch):
+    command, *options = arguments
+    usual = {"--linf": "25.5", "--l2": "0.8", "--images": "24", "--lambdas": "0.1,0.4,0.8", "--gpus": "0"}
+    if command != "attack":
+        usual |= {"--steps": "4"}
+    if command == "attack-adaptive":
+        usual |= {"--autoattack": "", "--attack-lambdas": "0.1", "--restarts": "1"}
+    usual |= dict(zip(options[::2], options[1::2], strict=True))
+    words = [word for pair in usual.items() for word in pair]
+    monkeypatch.setattr(sys, "argv", ["sdnet", command, str(attacked["sdnet18"]), *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert str(ended.value.code).startswith("error: ")
+    assert message in ended.value.code
+    assert "\n" not in ended.value.code
+
+
+@pytest.mark.parametrize("option", ["--steps", "--restarts", "--images", "--autoattack-images"])
+def test_an_attack_without_steps_or_images_is_wrong_usage(attacked, option, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sdnet", "attack-adaptive", str(attacked["sdnet18"]), option, "0"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"Invalid value for '{option}': 0 is not in the range x>=1" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="steps is 0; give at least 1"):
+        adaptive_attempts(
+            paper_attempt("l2", 0.5, 0.1), tuned=0.1, lambdas=(), steps=0, restarts=1, attacks=(), reference=""
+        )
+
+
+# The paper's claim that stands on real images
+
+
+def test_resnet_trained_normally_falls_on_cifar_images(tmp_path, monkeypatch):
+    """Needs the images: `python -m sdnet data cifar10`."""
+    data = Path(os.environ.get("SDNET_DATA_DIR", "data"), "cifar10.npz")
+    if not data.exists():
+        pytest.skip(f"{data} is not there")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    spec = make_spec(tmp_path / "run", epochs=8, learning_rate=0.1)
+    text = spec.read_text().replace('"sdnet18"', '"resnet18"').replace('"digits"', '"cifar10"')
+    spec.write_text(text.replace('"train_images": 96', '"train_images": 10000').replace('"width": 4', '"width": 16'))
+    monkeypatch.setenv("SDNET_DATA_DIR", str(data.parent))
+    train(spec, None, gpus=0)
+    attack_as_the_paper(tmp_path / "run", None, {"linf": 8 / 255}, 60, DEFENCE, gpus=0)
+    (row,) = rows_of(tmp_path / "run", "paper").itertuples()
+    assert row.clean_correct > 0.35 * 60
+    assert row.correct <= 0.05 * 60
+
+
+def test_every_shown_network_is_attacked_where_the_preset_says_so():
+    from sdnet.experiments.settings import load_presets
+
+    presets = load_presets(Path(__file__).parents[1] / "config/presets")
+    assert plan.shows("table4", "cifar10", presets["paper"])
+    assert not plan.shows("table4", "cifar100", presets["paper"])
+    assert plan.shows("table1", "cifar100", presets["paper"])
+    assert "--linf 8 --l2 0.5" in plan.attack_options(presets["paper"], "attack")
+    assert "--square" in plan.attack_options(presets["paper"], "diagnose")
+    assert "--no-square" in plan.attack_options(presets["quick"], "diagnose")

@@ -20,6 +20,13 @@ PLACES = {
     errno.EACCES: "allow yourself to use it",
 }
 
+# What to do about errors of PyTorch, by a part of what it says.
+REMEDIES = {
+    "out of memory": "the GPU's memory is too small: lower the recipe's batch_size or the width",
+    "can't allocate memory": "the memory is too small: lower the recipe's batch_size or the width",
+    "deterministic implementation": "a step has no deterministic form here: set the recipe's deterministic to false",
+}
+
 data_option = click.option(
     "--data",
     "data_path",
@@ -292,10 +299,7 @@ def _sentence(error: Exception) -> str | None:
     if not isinstance(error, RuntimeError):
         return str(error)
     reason = " ".join(str(error).split())
-    for sign, memory in {"out of memory": "the GPU's memory", "can't allocate memory": "the memory"}.items():
-        if sign in reason:
-            return f"{memory} is too small: lower the recipe's batch_size or the width ({reason})"
-    return None
+    return next((f"{remedy} ({reason})" for sign, remedy in REMEDIES.items() if sign in reason), None)
 
 
 if __name__ == "__main__":

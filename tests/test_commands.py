@@ -46,6 +46,7 @@ def make_spec(folder, **training):
             "schedule": "cosine",
             "milestones": [],
             "precision": "float32",
+            "deterministic": False,
         }
         | training,
     }

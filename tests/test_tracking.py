@@ -37,6 +37,7 @@ SPEC = {
         "schedule": "cosine",
         "milestones": [],
         "precision": "float32",
+        "deterministic": False,
     },
 }
 

@@ -24,7 +24,7 @@ SPEC_GROUPS = {
     "dataset": "name checksum train_images test_images image_size",
     "model": "name width options",
     "training": "epochs batch_size optimizer learning_rate momentum nesterov weight_decay schedule milestones"
-    " precision",
+    " precision deterministic",
 }
 SPEC_KEYS = {"preset", "system", "seed"} | {
     f"{group}.{key}" for group, keys in SPEC_GROUPS.items() for key in keys.split()

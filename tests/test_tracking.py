@@ -177,6 +177,25 @@ def test_a_resumed_training_goes_on_in_its_run_without_double_steps(client, fold
     assert [step for step, _ in steps(client, folder, "train_loss")] == [1, 2, 3, 4]
 
 
+def test_a_resumed_training_that_lost_an_epoch_records_it_once(client, folder):
+    """Its last checkpoint was damaged, and the one before it took its place."""
+    Tracker(folder, {}).log_epochs(history(3))
+    after = Tracker(folder, {})
+    for epochs in (2, 3, 4):
+        after.log_epochs(history(epochs))
+    assert [step for step, _ in steps(client, folder)] == [1, 2, 3, 4]
+
+
+def test_a_training_that_begins_again_is_another_run_if_the_earlier_one_was_recorded(client, folder):
+    Tracker(folder, {}, from_start=True)  # and then it is killed
+    first = run_id(folder)
+    Tracker(folder, {}, from_start=True).log_epochs(history(2))
+    assert run_id(folder) == first
+    Tracker(folder, {}, from_start=True).log_epochs(history(1))
+    assert run_id(folder) != first
+    assert [step for step, _ in steps(client, folder)] == [1]
+
+
 def test_epochs_that_mlflow_missed_are_made_up_for(client, folder):
     Tracker(folder, {}).log_epochs(history(1))
     Tracker(folder, {}).log_epochs(history(4))  # 2 and 3 fell to a server that was down

@@ -22,9 +22,10 @@ def train(spec_path: Path, data_path: Path | None, gpus: int) -> None:
         data = open_data(spec, data_path, device)
         model = build_model(spec, len(data.classes))
         about = environment.describe(device_name(device)) | {"data_source": data.source}
-        tracker = Tracker(folder, {"commit": str(about["commit"]), "device": about["device"]})
         recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
         checkpoints = folder / "checkpoints" / _digest(spec)
+        tags = {"commit": str(about["commit"]), "device": about["device"]}
+        tracker = Tracker(folder, tags, from_start=not checkpoints.exists())
         try:
             for history in fit(model, data.train, data.test, checkpoints=checkpoints, device=device, **recipe):
                 results.write(folder / "history.csv", "history", history)

@@ -62,11 +62,13 @@ class Tracker:
     Args:
         folder: the run's folder; its spec.json gives parameters and tags.
         tags: more tags, e.g. commit and device.
+        from_start: whether training begins at its first epoch: if epochs of an earlier one are recorded, this is
+            another run.
     """
 
-    def __init__(self, folder: Path, tags: dict[str, str]):
+    def __init__(self, folder: Path, tags: dict[str, str], from_start: bool = False):
         self._folder, self._off = folder, False
-        self._open(tags)
+        self._open(tags, from_start)
 
     @_best_effort
     def log_epochs(self, history: list[dict]) -> None:
@@ -83,7 +85,7 @@ class Tracker:
         ]
         for start in range(0, len(metrics), 1000):  # MLflow takes no more in a batch
             self._client.log_batch(self._id, metrics=metrics[start : start + 1000])
-        self._last_epoch = len(history)
+        self._last_epoch = max(self._last_epoch, len(history))
 
     @_best_effort
     def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
@@ -104,15 +106,18 @@ class Tracker:
         self._client.set_terminated(self._id, status)
 
     @_best_effort
-    def _open(self, tags: dict[str, str]) -> None:
+    def _open(self, tags: dict[str, str], from_start: bool) -> None:
         spec = json.loads((self._folder / "spec.json").read_text())
         with _connection(spec["preset"]) as (client, experiment):
             group = {"dataset": spec["dataset"]["name"], "system": spec["system"], "preset": spec["preset"]}
             parent = _named_run(client, experiment, f"{group['dataset']}/{group['system']}", group)
         tags = tags | group | {"model": spec["model"]["name"], "seed": str(spec["seed"]), PARENT: parent}
-        self._id = self._find(client, experiment, spec) or self._create(client, experiment, spec, tags)
-        known = client.get_metric_history(self._id, "test_accuracy")
-        self._last_epoch = max((metric.step for metric in known), default=0)
+        self._id, self._last_epoch = self._find(client, experiment, spec), 0
+        if self._id:
+            known = client.get_metric_history(self._id, "test_accuracy")
+            self._last_epoch = max((metric.step for metric in known), default=0)
+        if not self._id or (from_start and self._last_epoch):
+            self._id, self._last_epoch = self._create(client, experiment, spec, tags), 0
         client.update_run(self._id, status="RUNNING")
         self._client = client
 

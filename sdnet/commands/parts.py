@@ -37,7 +37,8 @@ class Parts:
             except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 print(f"warning: {path} is damaged ({error}); computing it again", file=sys.stderr)
         arrays = compute()
-        write_arrays(path, **arrays)
+        with contextlib.suppress(FileNotFoundError):  # a process that does the same is done, and has cleared the folder
+            write_arrays(path, **arrays)
         return arrays
 
     def clear(self) -> None:

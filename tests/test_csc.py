@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import hypothesis.strategies as st
 import numpy as np
@@ -139,9 +140,11 @@ def test_fista_follows_equation_6_step_by_step():
     torch.testing.assert_close(fista(x, weight, lmbd=lmbd, step_size=t, n_iter=6, padding=1), z_last)
 
 
+@pytest.mark.parametrize("costly", [0, math.inf], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("nonnegative", [False, True])
-@pytest.mark.parametrize(("stride", "n_iter"), [(1, 1), (1, 2), (2, 3)])
-def test_gradients_are_exact(stride, n_iter, nonnegative):
+@pytest.mark.parametrize(("stride", "n_iter"), [(1, 1), (1, 2), (2, 3), (1, 5)])
+def test_gradients_are_exact_whether_residuals_are_kept_or_not(stride, n_iter, nonnegative, costly, monkeypatch):
+    monkeypatch.setattr(sys.modules["sdnet.csc.fista"], "COSTLY", costly)
     weight, x = dictionary(3, 2).requires_grad_(), image(2, size=(5, 6)).requires_grad_()
 
     def codes(x, weight):
@@ -149,6 +152,46 @@ def test_gradients_are_exact(stride, n_iter, nonnegative):
         return fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=n_iter, **options)
 
     assert torch.autograd.gradcheck(codes, (x, weight))
+    # What is not wanted is not computed, and leaves the other as it was.
+    gradient = torch.randn_like(codes(x, weight))
+    both = torch.autograd.grad(codes(x, weight), (x, weight), gradient)
+    for wanted, expected in zip((x, weight), both, strict=True):
+        alone = codes(*(signal if signal is wanted else signal.detach() for signal in (x, weight)))
+        torch.testing.assert_close(*torch.autograd.grad(alone, wanted, gradient), expected)
+
+
+def test_a_second_derivative_is_refused():
+    weight, x = dictionary(3, 2).requires_grad_(), image(1)
+    (first,) = torch.autograd.grad(
+        fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=2, padding=1).square().sum(), weight, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_only_the_image_the_iterates_and_costly_residuals_are_kept_for_the_way_back(monkeypatch):
+    weight, x = dictionary(3, 2).requires_grad_(), image(4, size=(8, 8))
+
+    def kept():
+        shapes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(tuple(t.shape)) or t, lambda t: t):
+            fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=3, padding=1)
+        return sorted(shape for shape in shapes if len(shape) == 4 and shape[0] == 4)
+
+    codes, images = [(4, 3, 8, 8)] * 3, [(4, 2, 8, 8)]
+    assert kept() == images + codes
+    monkeypatch.setattr(sys.modules["sdnet.csc.fista"], "COSTLY", 0)
+    assert kept() == images * 3 + codes
+
+
+def test_the_layer_can_be_compiled():
+    layer = CSCConv2d(2, 4, 3, padding=1)
+    x = torch.randn(2, 2, 8, 8, requires_grad=True)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradients = [torch.autograd.grad(f(x).square().sum(), (x, layer.weight)) for f in (layer, compiled)]
+    torch.testing.assert_close(compiled(x), layer(x))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(theirs, ours)
 
 
 @pytest.mark.parametrize(("stride", "padding", "size"), [(1, 1, (8, 8)), (2, 1, (9, 8)), (1, 0, (7, 7))])
@@ -262,7 +305,14 @@ def test_a_layer_works_twice_in_one_graph_and_under_autocast():
     layer = CSCConv2d(2, 2, 3, padding=1)
     x = torch.randn(1, 2, 8, 8)
     layer(layer(x)).sum().backward()
-    assert layer.weight.grad.isfinite().all()
+    expected = copy.deepcopy(layer)
+    first = expected(x)
+    again = first.detach().requires_grad_()
+    expected(again).sum().backward()
+    twice = expected.weight.grad.clone()
+    expected.weight.grad = None
+    first.backward(again.grad)
+    torch.testing.assert_close(layer.weight.grad, twice + expected.weight.grad)
     with torch.autocast("cpu", torch.bfloat16):
         low = layer(x)
     torch.testing.assert_close(low.float(), layer(x), rtol=0.05, atol=0.05)  # bfloat16 keeps 8 bits

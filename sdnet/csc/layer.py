@@ -10,7 +10,7 @@ from sdnet.csc.operators import Pair, adjoint, pair, reconstruct
 from sdnet.csc.step_size import power_iteration
 
 STEP_SIZE_FACTOR = 0.9  # t = 0.9 / L, section A
-WARM_ITERATIONS = 2  # power iterations per parameter update, from the last update's eigenvector
+WARM_ITERATIONS = 1  # power iterations per parameter update, from the last update's eigenvector
 
 
 class CSCConv2d(nn.Module):

@@ -1,5 +1,6 @@
 """The operator A of the convolutional sparse coding model and its adjoint (Eqs. 3 and 7)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,19 +43,51 @@ def reconstruct(z: Tensor, weight: Tensor, output_size: tuple[int, int], stride:
     Raises:
         ValueError: if no image of `output_size` has codes of the size of z.
     """
-    extra = [
+    extra = _output_padding(output_size, z.shape[-2:], weight, stride, padding)
+    return F.conv_transpose2d(z, weight, stride=stride, padding=padding, output_padding=extra)
+
+
+def adjoint_derivatives(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The derivatives by x and by the dictionary, those that are wanted, from that by A*(x)."""
+    return _derivatives(gradient, x, weight, pair(stride), pair(padding), False, (0, 0), wanted)
+
+
+def reconstruct_derivatives(
+    gradient: Tensor, z: Tensor, weight: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The derivatives by z and by the dictionary, those that are wanted, from that by A(z)."""
+    extra = _output_padding(gradient.shape[-2:], z.shape[-2:], weight, stride, padding)
+    return _derivatives(gradient, z, weight, pair(stride), pair(padding), True, extra, wanted)
+
+
+def _derivatives(gradient, signal, weight, stride, padding, transposed, output_padding, wanted):
+    geometry = stride, padding, (1, 1), transposed, output_padding, 1
+    return torch.ops.aten.convolution_backward(gradient, signal, weight, None, *geometry, (*wanted, False))[:2]
+
+
+def _output_padding(
+    image_size: tuple[int, int], code_size: tuple[int, int], weight: Tensor, stride: Pair, padding: Pair
+) -> tuple[int, ...]:
+    """By how much the image is larger than the smallest one with codes of this size.
+
+    Raises:
+        ValueError: if no image of that size has codes of this size.
+    """
+    extra = tuple(
         size - ((code - 1) * s - 2 * p + kernel)
         for size, code, kernel, s, p in zip(
-            output_size, z.shape[-2:], weight.shape[-2:], pair(stride), pair(padding), strict=True
+            image_size, code_size, weight.shape[-2:], pair(stride), pair(padding), strict=True
         )
-    ]
+    )
     if not all(0 <= rest < s for rest, s in zip(extra, pair(stride), strict=True)):
         raise ValueError(
-            f"reconstruct: codes of size {tuple(z.shape[-2:])} do not describe an image of size "
-            f"{tuple(output_size)} at kernel {tuple(weight.shape[-2:])}, stride {stride}, padding {padding}; "
+            f"reconstruct: codes of size {tuple(code_size)} do not describe an image of size "
+            f"{tuple(image_size)} at kernel {tuple(weight.shape[-2:])}, stride {stride}, padding {padding}; "
             f"pass the (height, width) of the image that was coded"
         )
-    return F.conv_transpose2d(z, weight, stride=stride, padding=padding, output_padding=extra)
+    return extra
 
 
 def pair(value: Pair) -> tuple[int, int]:

@@ -36,15 +36,16 @@ def power_iteration(
             so never makes the host wait for the device.
 
     Returns:
-        the eigenvalue, a tensor without dimensions on the device of `weight`, and the last v.
+        the eigenvalue, a tensor without dimensions on the device of `weight`, and the next v.
     """
     size = start.shape[-2:]
     v = start / start.norm()
     with torch.autocast(weight.device.type, enabled=False):
         for _ in range(n_iter):
-            last = v
-            v = reconstruct(adjoint(v, weight, stride, padding), weight, size, stride, padding)
+            last, codes = v, adjoint(v, weight, stride, padding)
+            eigenvalue = codes.square().sum()  # <v, AA*(v)>, Eq. 10
+            v = reconstruct(codes, weight, size, stride, padding)
             v = v / v.norm().clamp_min(torch.finfo(v.dtype).tiny)
             if tolerance is not None and (v - last).norm() < tolerance:
                 break
-        return adjoint(v, weight, stride, padding).square().sum(), v
+        return eigenvalue, v

@@ -33,7 +33,7 @@ rule train:
         "{root}/logs/train/{dataset}-{system}-seed{seed}.log",
     conda:
         "../../envs/environment.yaml"
-    threads: THREADS
+    threads: lambda wildcards: THREADS * run_of(wildcards).gpus
     resources:
         gpu=lambda wildcards: run_of(wildcards).gpus,
         mem_mb=8000,

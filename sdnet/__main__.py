@@ -63,11 +63,12 @@ def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | Non
 @click.argument("spec", type=ExistingFile)
 @data_option
 @gpus_option
-def train(spec: Path, data_path: Path | None, gpus: int) -> None:
+@click.option("--processes", type=click.IntRange(1), help="With --gpus 0: how many share the training.  [default: 1]")
+def train(spec: Path, data_path: Path | None, gpus: int, processes: int | None) -> None:
     """Train the run that SPEC, a spec.json, describes, into its folder; goes on from its last checkpoint."""
     from sdnet.commands.train import train
 
-    train(spec, data_path, gpus)
+    train(spec, data_path, gpus, processes)
 
 
 @cli.command()

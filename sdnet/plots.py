@@ -153,15 +153,19 @@ def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -
     figure, axes = plt.subplots(len(systems), len(noises), figsize=size, squeeze=False, layout="constrained")
     for line, ((dataset, system), of_system) in zip(axes, systems, strict=True):
         for axis, noise in zip(line, noises, strict=True):
-            draw(axis, of_system[of_system.noise == noise])
+            if (panel := of_system[of_system.noise == noise]).empty:  # a noise that this data set has not
+                axis.set_axis_off()
+                continue
+            draw(axis, panel)
             sns.despine(ax=axis)
         line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\n{ylabel}", fontsize="small")
     for axis, noise in zip(axes[0], noises, strict=True):
         axis.set_title(noise.capitalize(), loc="left", fontsize="small")
     for axis in axes[-1]:
         axis.set_xlabel(xlabel, fontsize="small")
-    if axes[0, 0].get_legend_handles_labels()[0]:
-        axes[0, -1].legend(frameon=False, fontsize="xx-small", handlelength=1.2, loc="best")
+    last = [axis for axis in axes[0] if axis.axison][-1]
+    if last.get_legend_handles_labels()[0]:
+        last.legend(frameon=False, fontsize="xx-small", handlelength=1.2, loc="best")
     figure.supxlabel(note, fontsize="xx-small", color="0.4", wrap=True)
     return figure
 

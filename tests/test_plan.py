@@ -172,14 +172,18 @@ def with_dataset(name, **options):
     return Preset.model_validate(PRESET | {"datasets": PRESET["datasets"] | {name: options}})
 
 
+def tree(root, *folders):
+    for folder in folders or ("train", "val"):
+        (root / folder).mkdir(parents=True)
+    return str(root)
+
+
 def test_imagenet_is_left_out_until_its_root_is_set(tmp_path):
     preset = with_dataset("imagenet", gpus=4)
     assert "imagenet" not in {run.dataset for run in plan.runs("tiny", preset, SITE)}
-    here = site(imagenet_root=str(tmp_path))
+    here = site(imagenet_root=tree(tmp_path / "here"))
     assert {run.gpus for run in plan.runs("tiny", preset, here) if run.dataset == "imagenet"} == {4}
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    there = site(imagenet_root=str(elsewhere))
+    there = site(imagenet_root=tree(tmp_path / "there", "train", "test"))
     assert [r.spec for r in plan.runs("tiny", preset, here)] == [r.spec for r in plan.runs("tiny", preset, there)]
 
 
@@ -193,6 +197,46 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path, name, kind):
         plan.runs("tiny", with_dataset(name), site(**{f"{name}_root": str(root)}))
     message = str(error.value)
     assert message.startswith(f"config/config.yaml: {name}_root: given '{root}', which is no folder; it must hold")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+@pytest.mark.parametrize(("given", "missing"), [("val", "train"), ("train", "val"), ("n01440764", "train")])
+def test_a_root_without_train_or_val_is_refused(tmp_path, name, given, missing):
+    root = tree(tmp_path / "root", given)
+    with pytest.raises(SettingsError) as error:
+        plan.runs("tiny", with_dataset(name), site(**{f"{name}_root": root}))
+    assert str(error.value) == (
+        f"config/config.yaml: {name}_root: given '{root}', which has no folder {missing}/; "
+        "it must hold train/<class>/ and val/<class>/"
+    )
+
+
+def test_imagenet_c_is_taken_where_its_root_is_set_and_has_every_noise(tmp_path):
+    three = with_dataset("imagenet", noises=["gaussian", "shot", "impulse"])
+    roots = {"imagenet_root": tree(tmp_path / "clean"), "imagenet_c_root": str(tmp_path / "noisy")}
+    assert plan.noise_source("imagenet", three, site(imagenet_root=roots["imagenet_root"])) is None
+    with pytest.raises(SettingsError, match=r"imagenet_c_root: given .*noisy', which has no folder gaussian_noise/"):
+        plan.runs("tiny", three, site(**roots))
+    tree(tmp_path / "noisy", "gaussian_noise", "shot_noise", "impulse_noise")
+    assert plan.noise_source("imagenet", three, site(**roots)) == roots["imagenet_c_root"]
+    assert plan.noises_on("imagenet", three) == ["gaussian", "shot", "impulse"]
+    with pytest.raises(SettingsError, match="which has no folder speckle_noise/"):
+        plan.runs("tiny", with_dataset("imagenet"), site(**roots))
+
+
+def test_images_of_another_size_than_imagenet_c_s_get_generated_noise(tmp_path):
+    noisy = tree(tmp_path / "noisy", "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
+    here = site(imagenet_root=tree(tmp_path / "clean"), imagenet_c_root=noisy)
+    sizes = {size: with_dataset("imagenet", image_size=size) for size in (None, 224, 96)}
+    assert [plan.noise_source("imagenet", preset, here) for preset in sizes.values()] == [noisy, noisy, None]
+    with pytest.raises(SettingsError, match=r"datasets\.imagenet\.noise_source: given 'official'.*image_size at 224"):
+        plan.runs("tiny", with_dataset("imagenet", image_size=96, noise_source="official"), here)
+
+
+def test_what_gpus_share_is_measured_on_one_of_them():
+    preset = with_dataset("imagenet", gpus=4)
+    assert plan.benchmark_options("imagenet", preset) == f"--batch-size {preset.recipes['default'].batch_size // 4}"
+    assert plan.benchmark_options("digits", preset) == ""
 
 
 def test_a_wrong_root_that_no_data_set_needs_does_no_harm():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from sdnet.experiments import results, tables
+from sdnet.experiments import results, shown, tables
 
 PROJECT = Path(__file__).parents[1]
 PRESET = """\
@@ -164,6 +164,39 @@ def test_data_that_are_not_official_are_named_in_every_row(folder):
     rows = tables.table1(folder).query("dataset == 'cifar10' and system == 'sdnet18'")
     assert set(rows.data) == {"CIFAR-10 (a JPEG copy)"}
     assert set(rows.scale) == {"width 64, 220 epochs, 50,000 training images"}
+
+
+def test_imagenet_s_rows_come_with_its_runs_and_without_them_a_note(folder):
+    note = shown.left_out_note(folder)
+    assert note == " Left out, having no runs: ImageNet (which needs imagenet_root in config/config.yaml)."
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(PRESET.replace("imagenet: {}", "imagenet: {gpus: 4}"))
+    for system, counts in CORRECT.items():
+        for seed, correct in enumerate(counts):
+            write_run(folder, "imagenet", system, seed, correct)
+    write_benchmark(folder, "imagenet")
+    table = tables.table1(folder)
+    assert cell(table, "imagenet", "sdnet18", "accuracy").paper == 69.47
+    assert cell(table, "imagenet", "sdnet18", "speed").measure.endswith(
+        "batch size 128 (the part of one of 4 GPUs; the paper's figure is of all)"
+    )
+    assert "batch size 128 or" in tables.table1_text(table, "small"), "the caption has each way that was measured"
+    assert shown.left_out_note(folder) == ""
+
+
+def test_a_data_set_is_read_under_the_noises_it_has(folder):
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(PRESET.replace("digits: {}", "digits: {noises: [shot]}").replace("[0, 1, 2]", "[0]"))
+    for path in folder.glob("runs/*/*/seed0"):
+        _, dataset, system, _ = path.relative_to(folder).parts
+        for noise in ["gaussian", "shot"] if dataset == "cifar10" else ["shot"]:
+            row = {"dataset": dataset, "system": system, "seed": 0, "noise": noise}
+            results.write(path / f"sweep-{noise}.csv", "sweep", [dict.fromkeys(results.COLUMNS["sweep"]) | row])
+    read = shown.read_runs(folder, "figure2", "sweep", ["gaussian", "shot"])
+    assert read.groupby("dataset").noise.unique().map(list).to_dict() == {
+        "cifar10": ["gaussian", "shot"],
+        "digits": ["shot"],
+    }
 
 
 @pytest.mark.parametrize("missing", ["runs/digits/resnet18/seed1/accuracy.csv", "benchmark/cifar10.csv"])

@@ -173,7 +173,7 @@ def test_weights_and_batches_are_channels_last(digits, tmp_path):
 class Poisoned:
     """A loader whose batches are fit to train on, except one that holds a NaN."""
 
-    num_images = 8
+    num_images, batch_size = 8, 2
 
     def __init__(self, epoch, step):
         self.where = (epoch, step)

@@ -327,6 +327,21 @@ def test_all_trains_every_run_of_the_paper_on_one_gpu_each(fresh, snakemake):
     assert sorted(trained) == sorted((f"results/runs/{name}", "1") for name in shown)
 
 
+def test_imagenet_joins_with_its_root_on_four_gpus_under_three_noises(own_fresh, snakemake):
+    for folder in ("imagenet/train", "imagenet/val"):
+        (own_fresh / folder).mkdir(parents=True)
+    options = ["--config", "imagenet_root=imagenet", "--cores", "8", "--resources", "gpu=4"]
+    printed = snakemake.succeed(own_fresh, "results/table1.csv", "results/table3.csv", *options, "-n", "-p")
+    runs = rf"results/runs/imagenet/({'|'.join(plan.TABLES['table1'] + plan.TABLES['table3'])})/seed\d"
+    trained = set(re.findall(rf"-m sdnet train {runs}/spec\.json --gpus (\d)", printed))
+    swept = set(re.findall(rf"-m sdnet sweep \$\(dirname {runs}/model\.pt\) --noise (\w+)", printed))
+    assert {"resnet18", "resnet34", "sdnet18", "sdnet34"} <= {system for system, _ in trained}
+    assert {gpus for _, gpus in trained} == {"4"}
+    assert {noise for _, noise in swept} == {"gaussian", "shot", "impulse"}
+    (benchmark,) = re.findall(r"-m sdnet benchmark (.*imagenet.*)", printed)
+    assert "--batch-size 128 " in benchmark, "the part that one of 4 GPUs has of 512"
+
+
 def test_lint_finds_nothing(fresh, snakemake):
     snakemake.succeed(fresh, "--lint")
 
@@ -354,6 +369,12 @@ def test_lint_finds_nothing(fresh, snakemake):
             "imagenet_root: null",
             "imagenet_root: nowhere/imagenet",
             "config/config.yaml: imagenet_root: given 'nowhere/imagenet', which is no folder;",
+        ),
+        (
+            "config/config.yaml",
+            "imagenet_root: null",
+            "imagenet_root: notebooks",
+            "config/config.yaml: imagenet_root: given 'notebooks', which has no folder train/;",
         ),
     ],
 )

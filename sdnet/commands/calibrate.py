@@ -107,7 +107,7 @@ def calibrate(
             for row in _test(model, test, noise, variant, fit, test_residuals, fixed, swept)
         ]
     run = run_columns(spec) | {"noise": noise.name}
-    sources = {"data_source": test.data_source, "noise_source": noise.source}
+    sources = {"data_source": test.data_source, "noise_source": test.noise_source(noise)}
     calibration = [
         run | {"level": level, "images": len(train)} | row
         for level, one in zip(chosen_levels, sweeps, strict=True)

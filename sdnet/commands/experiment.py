@@ -66,7 +66,7 @@ def read_spec(path: Path) -> dict:
     return spec
 
 
-def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
+def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[int, int] = (0, 1)) -> Data:
     """The images of a run, in batches on a device.
 
     Args:
@@ -74,21 +74,15 @@ def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
         path: the .npz of CIFAR, or the folder of ImageNet or of one's own images; None looks in the folders
             that SDNET_DATA_DIR (by default data), SDNET_IMAGENET_ROOT and SDNET_FOLDER_ROOT name.
         device: where batches are made.
+        shard: as in the loaders: this process's part of each batch.
     """
     wanted = spec["dataset"]
     seed, batch_size = spec["seed"], spec["training"]["batch_size"]
     if wanted["name"] in ("imagenet", "folder"):
-        train = open_folder(
-            spec,
-            path,
-            "train",
-            batch_size=batch_size,
-            augment=True,
-            seed=seed,
-            limit=wanted["train_images"],
-            device=device,
-        )
-        test = open_folder(spec, path, "val", augment=False, limit=wanted["test_images"], device=device)
+        where = {"device": device, "shard": shard}
+        training = {"batch_size": batch_size, "augment": True, "seed": seed, "limit": wanted["train_images"]}
+        train = open_folder(spec, path, "train", **training, **where)
+        test = open_folder(spec, path, "val", augment=False, limit=wanted["test_images"], **where)
         return Data(train, test, tuple(train.classes), f"local folder of {len(train.classes)} classes")
     images = open_images(spec, path)
     images = subset(images, wanted["train_images"], wanted["test_images"], seed=0)  # the same ones for every seed
@@ -102,9 +96,10 @@ def open_data(spec: dict, path: Path | None, device: torch.device) -> Data:
         crop_padding=info.crop_padding,
         flip=info.flip,
         seed=seed,
+        shard=shard,
     )
     test = DeviceLoader(
-        images.test_images, images.test_labels, batch_size=EVALUATION_BATCH, device=device, augment=False
+        images.test_images, images.test_labels, batch_size=EVALUATION_BATCH, device=device, augment=False, shard=shard
     )
     return Data(train, test, images.classes, images.source)
 
@@ -116,16 +111,25 @@ def open_images(spec: dict, path: Path | None) -> Images:
 
 
 def open_folder(
-    spec: dict, path: Path | None, split: str, *, batch_size: int = EVALUATION_BATCH, **options
+    spec: dict,
+    path: Path | None,
+    split: str,
+    *,
+    batch_size: int = EVALUATION_BATCH,
+    shard: tuple[int, int] = (0, 1),
+    **options,
 ) -> "FolderLoader":
-    """One split of a data set that is a tree of class folders; `path` as in `open_data`."""
+    """One split of a data set that is a tree of class folders; `path` as in `open_data`, options as in the loader."""
     from sdnet.data.folders import FolderLoader  # here, since torchvision takes seconds to import
 
     name, size = spec["dataset"]["name"], spec["dataset"]["image_size"] or INFO[spec["dataset"]["name"]].size
     if not (root := path or os.environ.get(f"SDNET_{name.upper()}_ROOT")):
         raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
-    workers = min(8, os.cpu_count() or 1)
-    return FolderLoader(Path(root), split, image_size=size, batch_size=batch_size, workers=workers, **options)
+    _, processes = shard
+    workers = max(1, min(8, (os.cpu_count() or 1) // processes))
+    return FolderLoader(
+        Path(root), split, image_size=size, batch_size=batch_size, workers=workers, shard=shard, **options
+    )
 
 
 def build_model(spec: dict, num_classes: int) -> nn.Sequential:

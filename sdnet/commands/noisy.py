@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Subset
 
-from sdnet.commands.experiment import EVALUATION_BATCH, open_folder, open_images
+from sdnet.commands.experiment import EVALUATION_BATCH, SMALL_IMAGES, open_folder, open_images
 from sdnet.data import cifar_c
-from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level
+from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
+from sdnet.data.datasets import INFO
 from sdnet.data.imagenet_c import ImageNetC
 from sdnet.data.images import balanced_indices, subset_indices
 
@@ -32,11 +33,6 @@ class Noise:
     seed: int
     official: Path | None
 
-    @property
-    def source(self) -> str:
-        """What the result files call it."""
-        return "official" if self.official else f"generated, {self.scale} severities"
-
 
 class Split:
     """The clean images of one split of a run's data set, or a class-balanced part of `limit` of them.
@@ -51,6 +47,7 @@ class Split:
     def __init__(self, spec: dict, data_path: Path | None, split: str, limit: int | None):
         wanted = spec["dataset"]
         self.dataset = wanted["name"]
+        self._large = (wanted["image_size"] or INFO[self.dataset].size) > SMALL_IMAGES
         self._loader = None
         if self.dataset in ("imagenet", "folder"):
             counts = [n for n in (wanted[f"{split}_images"], limit) if n is not None]
@@ -87,9 +84,11 @@ class Split:
         """The images at a published severity, 1 to 5."""
         if noise.official is None:
             for (images, labels), part in zip(self.clean(), self._parts(), strict=True):
-                yield corrupt(images, noise.name, severity, seed=noise.seed, scale=noise.scale, indices=part), labels
+                noisy = corrupt(images, noise.name, severity, seed=noise.seed, scale=noise.scale, indices=part)
+                yield jpeg(noisy) if self._compressed(noise) else noisy, labels
         elif self._loader:
             files = ImageNetC(noise.official, noise.name, severity, self.classes)
+            self._check_same_images(files)
             batches = DataLoader(Subset(files, self.indices), EVALUATION_BATCH, num_workers=self._loader.workers)
             for images, labels in batches:
                 yield images.numpy(), labels.numpy()
@@ -103,6 +102,25 @@ class Split:
         slot = CALIBRATION_SLOT + position
         for (images, labels), part in zip(self.clean(), self._parts(), strict=True):
             yield corrupt_level(images, noise.name, level, seed=noise.seed, slot=slot, indices=part), labels
+
+    def noise_source(self, noise: Noise) -> str:
+        """What the result files call where the noisy images come from."""
+        if noise.official:
+            return f"local ImageNet-C, {len(self._loader.samples):,} images" if self._loader else "official"
+        return f"generated, {noise.scale} severities" + (", JPEG" if self._compressed(noise) else "")
+
+    def _compressed(self, noise: Noise) -> bool:
+        """Whether generated images go through JPEG, as those of ImageNet-C did; smaller ones would lose too much."""
+        return noise.scale == "imagenet" and self._large
+
+    def _check_same_images(self, files: ImageNetC) -> None:
+        noisy, clean = ([Path(path).stem for path, _ in tree] for tree in (files.files, self._loader.samples))
+        if noisy != clean:
+            differing = sorted(set(noisy) ^ set(clean))
+            raise ValueError(
+                f"{files.folder} has {len(noisy)} images, the clean split {len(clean)}; give the same by name "
+                f"(first differences: {', '.join(differing[:3]) or 'the classes'})"
+            )
 
     def _parts(self) -> list[np.ndarray]:
         return [self.indices[i : i + EVALUATION_BATCH] for i in range(0, len(self.indices), EVALUATION_BATCH)]

@@ -35,7 +35,7 @@ def sweep(
     common = run_columns(spec) | {
         "data_source": images.data_source,
         "noise": noise.name,
-        "noise_source": noise.source,
+        "noise_source": images.noise_source(noise),
     }
     rows = [
         common | {"severity": severity, "lambda0": lambda0 if len(one.residuals) else None} | row

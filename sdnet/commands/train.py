@@ -1,47 +1,84 @@
-"""Train one run."""
+"""Train one run, in this process or, on several GPUs, in one process for each."""
 
 import hashlib
 import json
 import sys
+from collections import deque
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from sdnet.commands.experiment import build_model, choose_device, device_name, open_data, read_spec, save_model
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
+from sdnet.training import distributed
 from sdnet.training.loop import fit
 
 
-def train(spec_path: Path, data_path: Path | None, gpus: int) -> None:
-    """Train the run that a spec.json describes, from its last checkpoint if it has one, into the same folder."""
+def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | None = None) -> None:
+    """Train the run that a spec.json describes, from its last checkpoint if it has one, into the same folder.
+
+    Args:
+        spec_path: the description.
+        data_path: as in `experiment.open_data`.
+        gpus: how many to lease; several have a process each. Processes that someone's own torchrun started lease and
+            lock nothing; each takes the GPU of its number, or the CPU if this is 0.
+        processes: on the CPU, how many share the training; None for one.
+
+    Raises:
+        ValueError: if a number of processes is given beside GPUs.
+    """
     spec, folder = read_spec(spec_path), spec_path.parent
+    if distributed.launched():
+        _train_share(spec, folder, data_path, gpus > 0 and torch.cuda.is_available())
+        return
     with _only_process(folder / ".lock"), lease(gpus) as devices:
-        device = choose_device(devices)
-        data = open_data(spec, data_path, device)
-        model = build_model(spec, len(data.classes))
-        about = environment.describe(device_name(device)) | {"data_source": data.source}
-        recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
-        checkpoints = folder / "checkpoints" / _digest(spec)
-        tags = {"commit": str(about["commit"]), "device": about["device"]}
-        tracker = Tracker(folder, tags, from_start=not checkpoints.exists())
-        try:
-            for history in fit(model, data.train, data.test, checkpoints=checkpoints, device=device, **recipe):
-                results.write(folder / "history.csv", "history", history)
-                tracker.log_epochs(history)
-                _report(history, recipe["epochs"])
-        except BaseException:
-            tracker.close("FAILED")
-            raise
-        results.write_text(folder / "environment.json", json.dumps(about, indent=2))
-        save_model(model, folder / "model.pt")
-        last = history[-1]
-        tracker.log_results(
-            {"final_test_accuracy": last["test_correct"] / last["test_total"]},
-            [folder / name for name in ("spec.json", "history.csv", "environment.json")],
-        )
-        tracker.close()
+        if devices and processes is not None:
+            raise ValueError(f"--processes: given {processes}; it goes with --gpus 0, since GPUs have a process each")
+        count = len(devices) or processes or 1
+        if count > 1:
+            distributed.launch(count, _train_share, spec, folder, data_path, bool(devices))
+        else:
+            _train(spec, folder, data_path, choose_device(devices))
+
+
+def _train_share(spec: dict, folder: Path, data_path: Path | None, gpu: bool) -> None:
+    """One process's part of a training."""
+    with distributed.joined(gpu) as device:
+        _train(spec, folder, data_path, device)
+
+
+def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.device) -> None:
+    data = open_data(spec, data_path, device, shard=(distributed.rank(), distributed.size()))
+    model = build_model(spec, len(data.classes))
+    recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
+    checkpoints = folder / "checkpoints" / _digest(spec)
+    histories = fit(model, data.train, data.test, checkpoints=checkpoints, device=device, **recipe)
+    if distributed.rank() > 0:  # the first process writes and reports
+        deque(histories, maxlen=0)
+        return
+    name = device_name(device) if distributed.size() == 1 else f"{distributed.size()} x {device_name(device)}"
+    about = environment.describe(name) | {"data_source": data.source}
+    tags = {"commit": str(about["commit"]), "device": about["device"]}
+    tracker = Tracker(folder, tags, from_start=not checkpoints.exists())
+    try:
+        for history in histories:
+            results.write(folder / "history.csv", "history", history)
+            tracker.log_epochs(history)
+            _report(history, recipe["epochs"])
+    except BaseException:
+        tracker.close("FAILED")
+        raise
+    results.write_text(folder / "environment.json", json.dumps(about, indent=2))
+    save_model(model, folder / "model.pt")
+    last = history[-1]
+    tracker.log_results(
+        {"final_test_accuracy": last["test_correct"] / last["test_total"]},
+        [folder / name for name in ("spec.json", "history.csv", "environment.json")],
+    )
+    tracker.close()
 
 
 def _only_process(path: Path) -> FileLock:

@@ -14,9 +14,11 @@ image has a generator of its own, so that its noise depends on neither the batch
 number of workers.
 """
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 NOISES = ("gaussian", "shot", "speckle", "impulse")
 
@@ -76,7 +78,7 @@ def corrupt(
         severity: 1 (weakest) to 5; the paper's "level" is one less.
         seed: the same seed gives the same noise for the same image.
         scale: whose parameters, "cifar" (CIFAR-10-C) or "imagenet" (ImageNet-C). The files of ImageNet-C
-            also went through JPEG of quality 85, which is not done here.
+            also went through `jpeg`, which is not done here.
         indices: position of each image in its data set, where `images` is a part of one; otherwise
             0 to N - 1.
 
@@ -139,6 +141,16 @@ def corrupt_level(
         # Assignment to uint8 truncates; an unchanged k / 255 comes back as k for all 256 values.
         out[:] = 255 * np.clip(values, 0, 1)
     return noisy
+
+
+def jpeg(images: np.ndarray, quality: int = 85) -> np.ndarray:
+    """Images, uint8 (N, H, W, 3), as JPEG gives them back: what the published generator of ImageNet-C ends with."""
+    compressed = np.empty_like(images)
+    for image, out in zip(images, compressed, strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        out[:] = Image.open(file)
+    return compressed
 
 
 def check_cell(noise: str, severity: int) -> None:

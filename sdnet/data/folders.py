@@ -38,10 +38,11 @@ class FolderLoader:
         seed: of the order and the augmentation.
         limit: read at most so many images, class-balanced, the same ones for every seed.
         device: where the batches shall be.
+        shard: (k, n) gives of each batch every n-th image from the k-th on: n such loaders share the batches.
 
     Attributes:
         classes: sorted names of the class folders; label y is `classes[y]`.
-        num_images: images in an epoch.
+        num_images: images in an epoch, those of the other shards included.
 
     Raises:
         FileNotFoundError: if the root, a split, or the images of a class are missing.
@@ -60,6 +61,7 @@ class FolderLoader:
         seed: int = 0,
         limit: int | None = None,
         device: torch.device | str = "cpu",
+        shard: tuple[int, int] = (0, 1),
     ):
         test_instead = (root / "test").is_dir() and not (root / "val").is_dir()
         folders = {"train": root / "train", "val": root / ("test" if test_instead else "val")}
@@ -85,7 +87,7 @@ class FolderLoader:
         self.num_images = len(self.indices)
         self.transform = _augmentation(image_size) if augment else _centre(image_size)
         self.batch_size, self.augment, self.workers, self.seed = batch_size, augment, workers, seed
-        self.device = torch.device(device)
+        self.device, self.shard = torch.device(device), shard
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
@@ -103,10 +105,12 @@ class FolderLoader:
         order = torch.from_numpy(self.indices)
         if self.augment:
             order = order[torch.randperm(self.num_images, generator=generator)]
+        first, every = self.shard
         batches = DataLoader(
             _Epoch(self.samples, self.transform, self.seed, k),
-            batch_size=self.batch_size,
-            sampler=order.tolist(),
+            batch_sampler=[
+                batch[first::every].tolist() for batch in order.split(self.batch_size) if len(batch) > first
+            ],
             num_workers=self.workers,
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",

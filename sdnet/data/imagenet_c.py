@@ -44,6 +44,7 @@ class ImageNetC:
                 f"{folder} has {len(found)} classes, the training tree {len(synsets)}; give the same, "
                 f"in sorted order (first differences: {', '.join(differing[:3]) or 'the order'})"
             )
+        self.folder = folder
         self.files = [
             (path, label)
             for label, synset in enumerate(found)

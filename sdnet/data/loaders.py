@@ -23,9 +23,10 @@ class DeviceLoader:
         crop_padding: black pixels put around an image before a random crop of its own size.
         flip: whether each image is mirrored left to right with probability 1/2.
         seed: of the order and the augmentation.
+        shard: (k, n) gives of each batch every n-th image from the k-th on: n such loaders share the batches.
 
     Attributes:
-        num_images: N.
+        num_images: N, those of the other shards included.
 
     Raises:
         ValueError: if images and labels are not as above.
@@ -42,6 +43,7 @@ class DeviceLoader:
         crop_padding: int = 0,
         flip: bool = False,
         seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
     ):
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
             raise ValueError(
@@ -49,7 +51,7 @@ class DeviceLoader:
                 "expected uint8 (N, H, W, channels) and N labels."
             )
         self.num_images, self.height, self.width, self.channels = images.shape
-        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.batch_size, self.augment, self.seed, self.shard = batch_size, augment, seed, shard
         self.crop_padding, self.flip = (crop_padding, flip) if augment else (0, False)
         margin = 2 * (self.crop_padding,)
         padded = pad(torch.tensor(images, device=device), (0, 0, *margin, *margin))
@@ -72,8 +74,9 @@ class DeviceLoader:
         order, corner, step = numbers.to(device, non_blocking=True)
         rows = (self.width + 2 * self.crop_padding) * torch.arange(self.height, device=device)[:, None]
         columns = torch.arange(self.width, device=device)
-        for batch in range(len(self)):
-            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        first, every = self.shard
+        for start in range(first, self.num_images, self.batch_size):
+            part = slice(start, start - first + self.batch_size, every)
             where = corner[part, None, None] + rows + step[part, None, None] * columns
             images = self.pixels.index_select(0, where.flatten()).view(-1, self.height, self.width, self.channels)
             yield unit_pixels(images), self.labels[order[part]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from sdnet.experiments.settings import Preset, SettingsError, Site, System
 
 DOWNLOADED = ("cifar10", "cifar100")
+IMAGENET_C_SIZE = 224  # pixels
 
 # Systems of each table and figure; those that a preset has are shown.
 TABLES = {
@@ -58,19 +59,32 @@ def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
     ImageNet is left out while `imagenet_root` is not set.
 
     Raises:
-        SettingsError: if the preset wants `folder` and `folder_root` is not set, or a root is no folder.
+        SettingsError: if the preset wants `folder` and `folder_root` is not set, or a root lacks a folder.
     """
     roots = {"imagenet": site.imagenet_root, "folder": site.folder_root}
     paths = {name: f"{site.data_dir}/{name}.npz" for name in DOWNLOADED} | roots | {"digits": None}
     for name in set(roots) & set(preset.datasets):
-        if roots[name] is not None and not Path(roots[name]).is_dir():
+        if roots[name] is not None and (fault := _fault_of_tree(Path(roots[name]))):
             raise SettingsError(
-                f"config/config.yaml: {name}_root: given {roots[name]!r}, which is no folder; "
+                f"config/config.yaml: {name}_root: given {roots[name]!r}, which {fault}; "
                 f"it must hold train/<class>/ and val/<class>/"
             )
     if "folder" in preset.datasets and site.folder_root is None:
         raise SettingsError("config/config.yaml: folder_root: is null, and the preset uses the data set `folder`")
-    return {name: paths[name] for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)}
+    usable = [name for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)]
+    for name in usable:
+        noise_source(name, preset, site)  # which refuses what cannot be
+    return {name: paths[name] for name in usable}
+
+
+def _fault_of_tree(root: Path) -> str | None:
+    """What keeps a folder from being a tree of class folders; `test` does for `val`."""
+    if not root.is_dir():
+        return "is no folder"
+    for split, instead in (("train", "train"), ("val", "test")):
+        if not (root / split).is_dir() and not (root / instead).is_dir():
+            return f"has no folder {split}/"
+    return None
 
 
 def trains_on(network: System, dataset: str) -> bool:
@@ -119,25 +133,33 @@ def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
     """Where the official noisy images of a data set are read from; None where noise is to be generated.
 
     Raises:
-        SettingsError: if the preset insists on official files that this site cannot have.
+        SettingsError: if the preset insists on official files that this site cannot have, or their folder lacks some.
     """
-    wanted = preset.datasets[dataset].noise_source
+    images = preset.datasets[dataset]
     folder = {
         "cifar10": f"{site.data_dir}/cifar10-c",
         "cifar100": f"{site.data_dir}/cifar100-c",
-        "imagenet": site.imagenet_c_root,
+        "imagenet": site.imagenet_c_root if images.image_size in (None, IMAGENET_C_SIZE) else None,
     }.get(dataset)
-    if wanted == "official" and folder is None:
+    if images.noise_source == "generated":
+        return None
+    if images.noise_source == "official" and folder is None:
         raise SettingsError(
             f"datasets.{dataset}.noise_source: given 'official', but there are no such files"
             + (
-                "; set imagenet_c_root in config/config.yaml, or use 'auto'"
+                f"; set imagenet_c_root in config/config.yaml and leave image_size at {IMAGENET_C_SIZE}, or use 'auto'"
                 if dataset == "imagenet"
                 else ": use 'auto'"
             )
         )
-    at_hand = folder is not None and Path(folder).is_dir()
-    return folder if wanted == "official" or (wanted == "auto" and at_hand) else None
+    if dataset == "imagenet" and folder is not None:
+        missing = [noise for noise in noises_on(dataset, preset) if not Path(folder, f"{noise}_noise").is_dir()]
+        if missing:
+            raise SettingsError(
+                f"config/config.yaml: imagenet_c_root: given {folder!r}, which has no folder {missing[0]}_noise/; it "
+                "must hold <noise>_noise/<severity>/<class>/ of each noise in the preset's datasets.imagenet.noises"
+            )
+    return folder if images.noise_source == "official" or (folder is not None and Path(folder).is_dir()) else None
 
 
 def noise_options(run: Run, preset: Preset) -> str:
@@ -160,6 +182,18 @@ def calibration_options(run: Run, preset: Preset) -> str:
 def noises_of(target: str, preset: Preset) -> list[str]:
     """The noises that a table or figure shows; Table 2 has Gaussian noise alone."""
     return ["gaussian"] if target == "table2" else preset.robustness.noises
+
+
+def noises_on(dataset: str, preset: Preset) -> list[str]:
+    """The noises that networks are tested under on a data set."""
+    chosen = preset.datasets[dataset].noises
+    return [noise for noise in preset.robustness.noises if chosen is None or noise in chosen]
+
+
+def benchmark_options(dataset: str, preset: Preset) -> str:
+    """The options of `python -m sdnet benchmark`: where GPUs share a batch, the part of one is measured."""
+    images = preset.datasets[dataset]
+    return f"--batch-size {preset.recipes[images.recipe].batch_size // images.gpus}" if images.gpus > 1 else ""
 
 
 def has_lambda(model: str) -> bool:

@@ -102,7 +102,10 @@ class Dataset(_Settings):
     noise_levels: Literal["interleaved", "released"] = Field(
         "interleaved", description="The set C of Algorithm 1: ours for CIFAR-10-C, or the released code's (ImageNet-C)."
     )
-    gpus: PositiveInt = Field(1, description="GPUs for one training run.")
+    noises: Annotated[list[Noise], Field(min_length=1), AfterValidator(_distinct)] | None = Field(
+        None, description="Those of robustness.noises that networks are tested under on it; null for all."
+    )
+    gpus: PositiveInt = Field(1, description="GPUs that share one training run.")
 
 
 class Options(_Settings):

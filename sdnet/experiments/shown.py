@@ -39,7 +39,8 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
         folder: a results folder.
         target: the table or figure.
         kind: of result file, a key of `results.COLUMNS`.
-        noises: read <kind>-<noise>.csv of each of them; of kinds that need a lambda, of networks that have one.
+        noises: read <kind>-<noise>.csv of those of them that the data set is tested under; of kinds that need a lambda,
+            of networks that have one.
 
     Raises:
         FileNotFoundError: if a file is missing; the message says how to make it.
@@ -50,15 +51,18 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
         for system in plan.systems_of(target)
         if system in preset.systems and (kind not in NEED_LAMBDA or plan.has_lambda(preset.systems[system].model))
     ]
-    files = [f"{kind}-{noise}.csv" for noise in noises] or [f"{kind}.csv"]
+    suffixes = {
+        dataset: [f"-{noise}" for noise in noises if noise in plan.noises_on(dataset, preset)] if noises else [""]
+        for dataset in preset.datasets
+    }
     frames = [
-        results.read(folder / "runs" / dataset / system / f"seed{seed}" / file, kind)
+        results.read(folder / "runs" / dataset / system / f"seed{seed}" / f"{kind}{suffix}.csv", kind)
         for dataset in preset.datasets
         if plan.shows(target, dataset, preset) and (folder / "runs" / dataset).is_dir()
         for system in systems
         if plan.trains_on(preset.systems[system], dataset)
         for seed in preset.seeds
-        for file in files
+        for suffix in suffixes[dataset]
     ]
     if not frames:
         target_file = folder.relative_to(project_folder()) / target
@@ -76,6 +80,16 @@ def scale_note(accuracy: pd.DataFrame) -> str:
         for row in accuracy.itertuples()
     }
     return "; ".join(sorted(notes))
+
+
+def left_out_note(folder: Path) -> str:
+    """A sentence for the caption of a table: the preset's data sets that have no runs; nothing if all have some."""
+    names = [
+        dataset_label(name) + (" (which needs imagenet_root in config/config.yaml)" if name == "imagenet" else "")
+        for name in preset_of(folder).datasets
+        if not (folder / "runs" / name).is_dir()
+    ]
+    return f" Left out, having no runs: {', '.join(names)}." if names else ""
 
 
 def preset_of(folder: Path) -> Preset:

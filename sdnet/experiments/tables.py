@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
-from sdnet.experiments.shown import project_folder, read_runs
+from sdnet.experiments.shown import preset_of, project_folder, read_runs
 
 REFERENCE = "resnet18"
 
@@ -57,6 +57,8 @@ def _table1_rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) ->
     on_gpu = pd.notna(speed.peak_memory_bytes)
     memory = speed.peak_memory_bytes if on_gpu else speed.saved_bytes
     how = f"{speed.device}, {speed.precision}, batch size {speed.batch_size}"
+    if (gpus := preset_of(folder).datasets[dataset].gpus) > 1:
+        how += f" (the part of one of {gpus} GPUs; the paper's figure is of all)"
     held = "largest memory allocated" if on_gpu else "kept for the backward pass"
     return [
         common | {"quantity": "parameters", "unit": "million", "ours": first.parameters / 1e6, "measure": "counted"},
@@ -124,8 +126,8 @@ def cell(row, fmt: str) -> str:
 
 def table1_text(table: pd.DataFrame, scale: str) -> str:
     """Table 1's caption: what every reader must know of our numbers."""
-    measures = table[table.quantity.isin(["memory", "speed"])].drop_duplicates("quantity").set_index("quantity").measure
-    return f"Table 1. {BESIDE} {scale}. Memory: {measures['memory']}. Speed: training, {measures['speed']}."
+    memory, speed = (" or ".join(table[table.quantity == name].measure.unique()) for name in ("memory", "speed"))
+    return f"Table 1. {BESIDE} {scale}. Memory: {memory}. Speed: training, {speed}."
 
 
 def write(table: pd.DataFrame, layout: pd.DataFrame, path: Path, caption: str) -> None:

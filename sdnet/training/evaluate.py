@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sdnet.csc import evaluation_mode
+from sdnet.training import distributed
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str = "float32") -> Score:
     """Classify every image of a loader, in evaluation mode; the model's mode is restored.
 
+    Processes that share a training (`distributed`) share this, too: each reads its shard, the counts are of all.
+
     Args:
         model: maps images (N, M, H, W) in [0, 1] to logits (N, classes).
         loader: as in `sdnet.data.loaders`; its epoch 0 is read.
         device: where the model is.
         precision: "float32", or "bfloat16" for autocast.
     """
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    counts = torch.zeros(2, dtype=torch.float64, device=device)  # loss and hits
     with evaluation_mode(model), autocast(precision, device):
         for x, y in loader.epoch(0):
             logits = model(x).float()
-            correct += (logits.argmax(1) == y).sum()
-            loss += F.cross_entropy(logits, y, reduction="sum")
-    return Score(int(correct), loader.num_images, float(loss) / loader.num_images)
+            counts += torch.stack([F.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum()])
+    loss, correct = distributed.total(counts).tolist()
+    return Score(int(correct), loader.num_images, loss / loader.num_images)

@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sdnet.csc import csc_layers
+from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
 from sdnet.training.deterministic import deterministic_algorithms
 from sdnet.training.evaluate import autocast, evaluate
@@ -43,7 +44,8 @@ def fit(
 
     The projected SGD of section 3.2: after each optimiser step every module that has a `project_`
     method is projected, and every CSC layer renews its step size. A run that was killed goes on from
-    the last whole epoch; on the CPU it ends in the very same weights.
+    the last whole epoch; on the CPU it ends in the very same weights. Processes that share a training
+    (`distributed`) call this alike, each with its shard of the images; the first one writes.
 
     Args:
         model: maps images in [0, 1] to logits; moved to `device` and trained in place.
@@ -60,19 +62,25 @@ def fit(
         milestones: as shares of the training, 0 to 1.
         precision: "bfloat16" (autocast) or "float32".
         deterministic: the same bits each time on a GPU, too, see `deterministic_algorithms`.
-        device: where to train.
+        device: where to train, in this process.
 
     Yields:
         after each epoch the whole history, one dict per epoch (columns as in a run's history.csv);
         once at the start if there is a checkpoint to go on from.
 
     Raises:
-        ValueError: if the optimizer, schedule or precision is none of those above.
+        ValueError: if the optimizer, schedule or precision is none of those above, or a batch has fewer
+            images than there are processes to share it.
         TrainingDiverged: if the loss or a weight is not finite; the last good checkpoint stays.
     """
     optimizers = {"sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov), "adam": torch.optim.Adam}
     if optimizer not in optimizers:
         raise ValueError(f"optimizer {optimizer!r} is unknown; choose {' or '.join(optimizers)}")
+    if distributed.size() > (fewest := train.num_images % train.batch_size or train.batch_size):
+        raise ValueError(
+            f"the last batch of an epoch, of {fewest}, cannot be shared by {distributed.size()} processes; "
+            "choose another batch_size, or fewer processes"
+        )
     model.to(device, memory_format=torch.channels_last).train()
     optimiser = optimizers[optimizer](model.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
@@ -86,11 +94,12 @@ def fit(
         _set_random_state(state["random"], device)
         history = state["history"]
         yield history
+    network = distributed.shared(model, device)
 
     for epoch in range(len(history), epochs):
         started = time.perf_counter()
         with deterministic_algorithms(deterministic):
-            counts = _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device)
+            counts = _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precision, device)
         seconds = time.perf_counter() - started
         if counts["diverged_at"] is not None:
             raise TrainingDiverged(
@@ -121,22 +130,24 @@ def fit(
             "random": _random_state(device),
             "history": history,
         }
-        save_checkpoint(checkpoints, epoch + 1, state)
+        if distributed.rank() == 0:
+            save_checkpoint(checkpoints, epoch + 1, state)
         yield history
 
 
-def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device) -> dict:
-    """One pass over the training images; all counting is on the device, so that no step waits for a number."""
+def _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precision, device) -> dict:
+    """One pass over the training images; all counting is on the device, so that no step waits for a number.
+
+    `network` computes what `model` does, and makes processes that share the training agree on its gradients.
+    """
     set_progress = [m.set_progress for m in model.modules() if hasattr(m, "set_progress")]
     project = [m.project_ for m in model.modules() if hasattr(m, "project_")]
     update_step_size = [layer.update_step_size for layer in csc_layers(model)]
     _solver_report(model)  # forgets what evaluation did
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    counts = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits and images
     diverged_at = torch.full((), len(train), device=device)
-    total = 0
     title = f"epoch {epoch + 1}/{epochs}"
-    batches = tqdm(train.epoch(epoch), title, len(train), leave=False, disable=None)
+    batches = tqdm(train.epoch(epoch), title, len(train), leave=False, disable=distributed.rank() > 0 or None)
     for step, (x, y) in enumerate(batches):
         progress = (epoch + step / len(train)) / epochs
         for group in optimiser.param_groups:
@@ -145,23 +156,24 @@ def _train_epoch(model, train, epoch, epochs, optimiser, rate, precision, device
             tell(progress)
         optimiser.zero_grad(set_to_none=True)
         with autocast(precision, device):
-            logits = model(x).float()
-        loss = F.cross_entropy(logits, y)
-        loss.backward()
+            logits = network(x).float()
+        losses = F.cross_entropy(logits, y, reduction="none")
+        hits = logits.argmax(1) == y
+        of_batch = distributed.total(torch.stack([losses.detach(), hits, torch.ones_like(hits)]).sum(1).double())
+        # The mean over the whole batch; the gradients are averaged over the processes.
+        (losses.sum() * distributed.size() / of_batch[2].float()).backward()
         optimiser.step()
         for update in (*project, *update_step_size):
             update()
-        with torch.no_grad():
-            correct += (logits.argmax(1) == y).sum()
-            loss_sum += loss * len(y)
-            diverged_at = torch.where(loss.isfinite(), diverged_at, diverged_at.clamp_max(step))
-        total += len(y)
+        counts += of_batch
+        diverged_at = torch.where(of_batch[0].isfinite(), diverged_at, diverged_at.clamp_max(step))
     finite = torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all()  # after the last step
     diverged = int(torch.where(finite, diverged_at, diverged_at.clamp_max(step)))
+    loss, correct, total = counts.tolist()
     return {
         "correct": int(correct),
-        "total": total,
-        "loss": float(loss_sum) / total,
+        "total": int(total),
+        "loss": loss / total,
         "diverged_at": diverged if diverged < len(train) else None,
         "solver": _solver_report(model),
     }

@@ -20,7 +20,12 @@ rule benchmark:
         gpu=1,
         mem_mb=16000,
         runtime=60,
+    params:
+        options=lambda wildcards: plan.benchmark_options(
+            wildcards.dataset, PRESETS[FOLDERS[wildcards.root]]
+        ),
     message:
         "{wildcards.dataset}: speed and memory of every network."
     shell:
-        "python -m sdnet benchmark {input.specs} --out {output.table} --gpus {resources.gpu} > {log} 2>&1"
+        "python -m sdnet benchmark {input.specs} {params.options} --out {output.table} --gpus {resources.gpu}"
+        " > {log} 2>&1"

@@ -76,6 +76,7 @@ def noise_files(wildcards, target, kind):
         for run in shown_runs(wildcards, target)
         if kind == "sweep" or plan.has_lambda(run.spec["model"]["name"])
         for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
+        if noise in plan.noises_on(run.dataset, PRESETS[FOLDERS[wildcards.root]])
     ]
 
 

@@ -1,0 +1,278 @@
+"""Training shared among processes: what each of them gets, that together they train as one does, and how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sdnet.commands.experiment import build_model, open_data, read_spec
+from sdnet.commands.train import train
+from sdnet.csc import update_dictionaries
+from sdnet.data.folders import FolderLoader
+from sdnet.data.loaders import DeviceLoader
+from sdnet.experiments import results
+from sdnet.models import build
+from sdnet.training import distributed
+from sdnet.training.evaluate import evaluate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """JPEG files in the layout of ImageNet: 2 classes, 5 images of each to train and 3 to test."""
+    root, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in {"train": 5, "val": 3}.items():
+        for label, name in enumerate(("n01", "n02")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(128 * label, 128 + 128 * label, size=(80, 90 + i, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.JPEG")
+    return root
+
+
+def make_spec(folder, **training):
+    """SDNet-18 with the stem of ImageNet, 3 batches an epoch, the last one smaller."""
+    spec = {
+        "preset": "tiny",
+        "system": "sdnet18",
+        "seed": 0,
+        "dataset": {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 72},
+        "model": {"name": "sdnet18", "width": 4, "options": {}},
+        "training": {
+            "epochs": 5,
+            "batch_size": 4,
+            "optimizer": "sgd",
+            # Small: a larger one amplifies rounding, by activations that change sides of a threshold.
+            "learning_rate": 1e-4,
+            "momentum": 0.9,
+            "nesterov": True,
+            "weight_decay": 5e-4,
+            "schedule": "multistep",
+            "milestones": [0.3, 0.6, 0.9],
+            "precision": "float32",
+        }
+        | training,
+    }
+    folder.mkdir(parents=True)
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def untracked(monkeypatch):
+    """No MLflow in these tests; tests/test_tracking.py is about it."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """The same for processes."""
+    folder = tmp_path_factory.mktemp("missing")
+    (folder / "mlflow.py").write_text("raise ModuleNotFoundError('mlflow is not installed')\n")
+    return os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+class Job:
+    """A training by two processes, as a user starts it; killed at the end if it still runs."""
+
+    def __init__(self, spec, tree, environment):
+        command = ["-m", "sdnet", "train", str(spec), "--gpus", "0", "--processes", "2", "--data", str(tree)]
+        self.process = subprocess.Popen(
+            [sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def wait_for(self, text):
+        lines = []
+        for line in self.process.stderr:
+            lines.append(line)
+            if text in line:
+                return
+        raise AssertionError(f"the job ended before {text!r}: {''.join(lines)}")
+
+    def ranks(self):
+        """Process ids of the two that train."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def weights(folder):
+    return torch.load(folder / "model.pt", weights_only=True)
+
+
+def history(folder):
+    return results.read(folder / "history.csv", "history").drop(columns="train_seconds")
+
+
+@pytest.fixture(scope="module")
+def shared(tree, tmp_path_factory, environment):
+    """The folder of a run that torchrun, typed by hand, trained in two processes."""
+    spec = make_spec(tmp_path_factory.mktemp("shared") / "run")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "sdnet", "train", str(spec), "--gpus", "0", "--data", str(tree)]
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 5/5") == 1, "one process reports"
+    return spec.parent
+
+
+def test_two_processes_end_in_the_weights_of_one(shared, tree, tmp_path):
+    """Every weight has moved alike, to a thousandth of its way and the rounding of float32."""
+    alone = make_spec(tmp_path / "alone")
+    train(alone, tree, 0)
+    one, two = weights(alone.parent), weights(shared)
+    assert one.keys() == two.keys()
+    for name, start in build_model(read_spec(alone), 2).named_parameters():
+        way = (one[name] - start).norm()
+        assert (two[name] - one[name]).norm() < 1e-3 * way + 1e-7 * start.norm(), name
+        assert way > 1e-5 * start.norm(), "the comparison must be of something"
+    pd.testing.assert_frame_equal(history(shared), history(alone.parent), rtol=1e-5)
+    assert set(history(shared).train_total) == {10}
+    assert set(history(shared).test_total) == {6}
+
+
+def test_a_killed_process_ends_the_job_with_one_sentence_and_the_job_resumes(shared, tree, tmp_path, environment):
+    """One of the two, then the one that started them; the third start ends in the very same weights."""
+    spec = make_spec(tmp_path / "run")
+    with Job(spec, tree, environment) as job:
+        job.wait_for("epoch 1/5")
+        os.kill(job.ranks()[1], signal.SIGKILL)
+        *_, message = job.process.stderr
+        job.process.wait()
+        assert message.startswith("error: process 2 of 2 was killed (SIGKILL); the same command goes on from")
+        assert job.process.returncode == 1
+    with Job(spec, tree, environment) as job:
+        job.wait_for("epoch 3/5")
+        ranks = job.ranks()
+        assert len(ranks) == 2
+        job.process.kill()
+        deadline = time.monotonic() + 30
+        while any(map(running, ranks)):
+            assert time.monotonic() < deadline, "processes outlive the one that holds the lock and the GPUs"
+            time.sleep(0.02)
+    assert not (spec.parent / "model.pt").exists()
+    with Job(spec, tree, environment) as job:
+        messages = job.process.stderr.read()
+        assert job.process.wait() == 0, messages
+    assert "epoch 2/5" not in messages, "it began anew instead of going on"
+    pd.testing.assert_frame_equal(history(spec.parent), history(shared), check_exact=True)
+    expected = weights(shared)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(spec.parent).items())
+
+
+@pytest.fixture
+def own_handlers():
+    """Signals are handled as before, once torchrun, which puts handlers of its own, is done."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def one_step(spec, tree, out, device):
+    """In float64 one step of a training, on a batch of 5, and the test images counted; into a file."""
+    shard = (distributed.rank(), distributed.size())
+    data = open_data(spec, tree, device, shard)
+    torch.manual_seed(0)
+    model = build("sdnet18", 2, width=4, small_input=False).double().to(device)
+    network = distributed.shared(model, device)
+    x, y = next(iter(data.train.epoch(0)))
+    losses = F.cross_entropy(network(x.double()), y, reduction="none")
+    images = distributed.total(torch.tensor(float(len(y)), dtype=torch.float64, device=device))
+    (losses.sum() * distributed.size() / images).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    update_dictionaries(model)
+    score = evaluate(model.float(), data.test, device=device)
+    if distributed.rank() == 0:
+        torch.save({"gradients": gradients, "state": model.state_dict(), "score": vars(score)}, out)
+
+
+def one_step_of_two(spec, tree, out, gpu):
+    with distributed.joined(gpu) as device:
+        one_step(spec, tree, out, device)
+
+
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+@pytest.mark.usefixtures("own_handlers")
+@pytest.mark.parametrize("gpu", [False, pytest.param(True, marks=two_gpus)])
+def test_gradients_and_batch_statistics_are_those_of_the_whole_batch(tree, tmp_path, gpu):
+    """To rounding in float64, though the parts of the batch differ in size."""
+    spec = read_spec(make_spec(tmp_path / "run", batch_size=5))
+    distributed.launch(2, one_step_of_two, spec, tree, tmp_path / "two.pt", gpu)
+    one_step(spec, tree, tmp_path / "one.pt", CPU)
+    one, two = (torch.load(tmp_path / f"{name}.pt", map_location="cpu") for name in ("one", "two"))
+    for name, gradient in one["gradients"].items():
+        torch.testing.assert_close(two["gradients"][name], gradient, rtol=1e-9, atol=1e-12)
+        assert gradient.abs().max() > 1e-9, "the comparison must be of something"
+    for name, value in one["state"].items():
+        torch.testing.assert_close(two["state"][name], value)
+    assert two["score"] == pytest.approx(one["score"], rel=1e-6)
+
+
+def fail_in_the_second():
+    with distributed.joined(gpu=False):
+        if distributed.rank() == 1:
+            raise ValueError("no such\nimage")
+        distributed.total(torch.ones(1))  # waits for the other
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_a_process_that_fails_is_named_with_its_error():
+    with pytest.raises(ChildProcessError, match=r"^process 2 of 2 failed: ValueError: no such image$"):
+        distributed.launch(2, fail_in_the_second)
+
+
+@pytest.mark.parametrize("kind", ["device", "folder"])
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_shards_together_are_the_batches(tree, kind, augment, processes):
+    """Each image of each batch once, with the same augmentation, in parts that differ by at most one image."""
+
+    def loader(shard=(0, 1)):
+        if kind == "folder":
+            split = "train" if augment else "val"
+            return FolderLoader(
+                tree, split, image_size=72, batch_size=4, augment=augment, workers=0, seed=3, shard=shard
+            )
+        images = np.random.default_rng(0).integers(256, size=(10, 8, 8, 1), dtype=np.uint8)
+        options = {"batch_size": 4, "device": CPU, "augment": augment, "crop_padding": 2, "flip": True, "seed": 3}
+        return DeviceLoader(images, np.arange(10), **options, shard=shard)
+
+    whole = list(loader().epoch(2))
+    shards = [list(loader((k, processes)).epoch(2)) for k in range(processes)]
+    assert [loader((k, processes)).num_images for k in range(processes)] == [loader().num_images] * processes
+    for step, (x, y) in enumerate(whole):
+        parts = [shard[step] for shard in shards if step < len(shard)]
+        assert len(parts) == min(processes, len(y)), "a process without an image has no batch"
+        for k, (part_x, part_y) in enumerate(parts):
+            assert torch.equal(part_x, x[k::processes])
+            assert torch.equal(part_y, y[k::processes])
+    assert all(len(shard) <= len(whole) for shard in shards)

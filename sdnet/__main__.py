@@ -1,5 +1,6 @@
 """The command line: `python -m sdnet --help`. Each command imports what it needs when it runs."""
 
+import errno
 import logging
 import sys
 from pathlib import Path
@@ -10,6 +11,21 @@ PathType = click.Path(path_type=Path)
 ExistingFile = click.Path(path_type=Path, exists=True, dir_okay=False)
 AtLeast1 = click.IntRange(1)
 ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
+
+# What to do about a place that cannot be written to.
+PLACES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some of your quota there",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "allow yourself to use it",
+}
+
+# What to do about errors of PyTorch, by a part of what it says.
+REMEDIES = {
+    "out of memory": "the GPU's memory is too small: lower the recipe's batch_size or the width",
+    "can't allocate memory": "the memory is too small: lower the recipe's batch_size or the width",
+    "deterministic implementation": "a step has no deterministic form here: set the recipe's deterministic to false",
+}
 
 data_option = click.option(
     "--data",
@@ -291,15 +307,21 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
-        if "--debug" in sys.argv:
+    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError, RuntimeError) as error:
+        if "--debug" in sys.argv or not (sentence := _sentence(error)):
             raise
-        sys.exit(f"error: {error}")
-    except RuntimeError as error:
-        if "--debug" in sys.argv or "out of memory" not in str(error):
-            raise
-        reason = " ".join(str(error).split())
-        sys.exit(f"error: the GPU's memory is too small: lower the recipe's batch_size or the width ({reason})")
+        sys.exit(f"error: {sentence}")
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong and what to do; None for an error that is the program's own."""
+    if isinstance(error, OSError) and error.errno in PLACES:
+        remedy = f"{PLACES[error.errno]}, then the same command goes on; what was there before is untouched"
+        return f"{error.filename}: {error.strerror.lower()}: {remedy}"
+    if not isinstance(error, RuntimeError):
+        return str(error)
+    reason = " ".join(str(error).split())
+    return next((f"{remedy} ({reason})" for sign, remedy in REMEDIES.items() if sign in reason), None)
 
 
 if __name__ == "__main__":

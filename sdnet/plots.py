@@ -1,6 +1,5 @@
 """The paper's figures, drawn from result files."""
 
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.files import whole
 
 COLUMN_WIDTH = 3.3  # inches, of a two-column page
 PAGE_WIDTH = 6.9
@@ -26,10 +26,9 @@ def style() -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as .pdf and .png, each whole or not at all; equal figures give equal files."""
-    for suffix, options in {".pdf": {"metadata": {"CreationDate": None}}, ".png": {"dpi": 300}}.items():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-        figure.savefig(temporary, **options)
-        os.replace(temporary, path.with_suffix(suffix))
+    for kind, options in {"pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 300}}.items():
+        with whole(path.with_suffix(f".{kind}")) as file:
+            figure.savefig(file, format=kind, **options)
 
 
 def operator(runs: list[tuple[str, str, dict]], note: str) -> Figure:

@@ -3,13 +3,13 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from sdnet.training import checkpoint
 from sdnet.training.checkpoint import DamagedCheckpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -145,7 +145,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoints_and_nothing_else(folder, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as disk:
-        disk.setattr(checkpoint.os, failing, full)
+        disk.setattr(os, failing, full)
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(folder, 4, state(4))
     assert names(folder) == ["epoch0002.pt", "epoch0003.pt"]
@@ -175,6 +175,24 @@ def test_on_a_disk_that_is_really_full_the_old_checkpoints_stay(tiny_disk):
         save_checkpoint(tiny_disk, 4, state(4))
     assert names(tiny_disk) == ["ballast", "epoch0002.pt", "epoch0003.pt"]
     assert_is(latest_checkpoint(tiny_disk), 3)
+
+
+def test_a_checkpoint_of_another_experiment_is_named_and_not_used(folder):
+    """Its folder has the name of the experiment."""
+    other = folder.with_name("another")
+    save_checkpoint(other, 4, state(4))
+    shutil.copy(other / "epoch0004.pt", folder)
+    with pytest.warns(UserWarning, match=r"epoch0004\.pt is damaged, or of another experiment than checkpoints"):
+        assert_is(latest_checkpoint(folder), 3)
+
+
+def test_a_start_over_damaged_checkpoints_keeps_what_it_saves(folder):
+    """Those of later epochs stand in its way for a while."""
+    for path in folder.iterdir():
+        path.write_bytes(truncated(path.read_bytes()))
+    save_checkpoint(folder, 1, state(1))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert_is(latest_checkpoint(folder), 1)
 
 
 def test_what_a_process_killed_while_writing_left_is_cleared_away(folder):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def make_spec(folder, **training):
             "schedule": "cosine",
             "milestones": [],
             "precision": "float32",
+            "deterministic": False,
         }
         | training,
     }
@@ -451,6 +453,70 @@ def test_weights_that_would_run_code_are_refused_unread(tmp_path, error_of):
     torch.save({"weight": Malicious()}, folder / "model.pt")
     assert "does not hold the weights of this run" in error_of("evaluate", folder, "--gpus", 0)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("file", ["checkpoints/{digest}/epoch0001.pt", "history.csv", "environment.json", "model.pt"])
+def test_a_full_disk_is_one_sentence_and_with_space_the_training_goes_on(tmp_path, trained, error_of, file):
+    spec = make_spec(tmp_path / "run")
+    (checkpoints,) = (trained / "checkpoints").iterdir()
+    path = spec.parent / file.format(digest=checkpoints.name)  # of an equal experiment
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.with_name(f".{path.name}.{os.getpid()}").symlink_to("/dev/full")
+    assert error_of("train", spec, "--gpus", 0) == (
+        f"{path}: no space left on device: free some space there, then the same command goes on; "
+        "what was there before is untouched"
+    )
+    assert not path.exists()
+    saved = len(list(spec.parent.glob("checkpoints/*/epoch*.pt")))
+    train(spec, None, 0)
+    assert_same_run(spec.parent, trained)
+    assert saved == {"epoch0001.pt": 0, "history.csv": 1}.get(path.name, 2)
+
+
+@pytest.fixture
+def read_only(tmp_path, trained):
+    """The folder of a run that was trained and not yet tested, which nobody can write to."""
+    folder = make_spec(tmp_path / "run").parent
+    for name in ("model.pt", "history.csv"):
+        shutil.copy(trained / name, folder)
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+        return
+    mount = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root can write to any folder, and may not mount one here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("command", ["train {}/spec.json", "evaluate {}"])
+def test_a_folder_that_cannot_be_written_to_is_named_and_left_as_it_is(read_only, error_of, command):
+    before = {path: path.read_bytes() for path in read_only.iterdir()}
+    message = error_of(*command.format(read_only).split(), "--gpus", 0)
+    assert re.fullmatch(
+        rf"{read_only}/\S+: (read-only file system: make it writable|permission denied: .*), .*", message
+    )
+    assert {path: path.read_bytes() for path in read_only.iterdir()} == before
+
+
+def test_memory_that_is_too_small_is_named_with_what_to_lower(tmp_path, error_of):
+    spec = edited(make_spec(tmp_path / "run"), model__name="resnet18", model__width=3_000_000)  # 300 TB of weights
+    message = error_of("train", spec, "--gpus", 0)
+    assert re.fullmatch(r"the memory is too small: lower the recipe's batch_size or the width \(.*\)", message)
+
+
+def test_a_gpu_out_of_memory_is_named_with_what_to_lower(tmp_path, error_of, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has none of it free.")
+
+    monkeypatch.setattr("sdnet.training.loop.F.cross_entropy", full)
+    assert error_of("train", make_spec(tmp_path / "run"), "--gpus", 0) == (
+        "the GPU's memory is too small: lower the recipe's batch_size or the width "
+        "(CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has none of it free.)"
+    )
 
 
 def test_an_untrained_run_names_the_command_that_trains_it(tmp_path, error_of):

@@ -86,6 +86,21 @@ def test_no_member_is_written_outside_the_folder(tmp_path, members):
     assert {path.name for path in tmp_path.iterdir()} == {"c.tar", "inner"}
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_member_that_is_a_link_counts_as_missing(tmp_path, members, kind):
+    """It would be read, or written to, through the link."""
+    (tmp_path / "secret").write_bytes(members.pop("labels.npy"))
+    archive = write_tar(tmp_path / "c.tar", members)
+    with tarfile.open(archive, "a") as tar:
+        link = tarfile.TarInfo("CIFAR-10-C/labels.npy")
+        link.type, link.linkname = kind, str(tmp_path / "secret")
+        tar.addfile(link)
+    md5 = needed_md5(members) | {"labels.npy": hashlib.md5((tmp_path / "secret").read_bytes()).hexdigest()}
+    with pytest.raises(ValueError, match=r"does not contain labels\.npy"):
+        cifar_c.extract(archive, tmp_path / "c", md5)
+    assert not (tmp_path / "c" / "labels.npy").exists()
+
+
 def test_files_of_another_test_set_are_refused(tmp_path, members):
     cifar_c.extract(write_tar(tmp_path / "c.tar", members), tmp_path, needed_md5(members))
     with pytest.raises(ValueError, match="is not the 4 test labels five times over"):

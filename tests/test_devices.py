@@ -34,8 +34,14 @@ with devices.lease(count, available=available) as held:
     files = [open(f"{checks}/{device}", "w") for device in held]
     for file in files:
         claim(file)
+    if end == "forked" and os.fork() == 0:
+        for file in files:
+            file.close()
+        os.closerange(0, 3)
+        time.sleep(5)
+        os._exit(0)
     print(*held, flush=True)
-    if end == "input":
+    if end in ("input", "forked"):
         sys.stdin.read()
     else:
         time.sleep(float(end.removeprefix("killed after ")))
@@ -94,14 +100,14 @@ def finish(process):
     assert process.returncode == 0, errors
 
 
-def test_twelve_processes_four_devices_and_random_kills_never_two_on_one(start):
+def test_twenty_jobs_on_four_devices_and_random_kills_never_two_on_one_and_none_left_behind(start, capsys):
     chance = random.Random(0)
-    counts = [1, 1, 2, 4, 1, 3, 1, 2, 1, 4, 1, 1]
-    ends = [("killed after " if i % 3 == 0 else "") + f"{chance.uniform(0.1, 0.4):.2f}" for i in range(12)]
+    counts = [1, 1, 2, 4, 1, 3, 1, 2, 1, 4, 1, 1, 2, 1, 3, 1, 1, 4, 1, 2]
+    ends = [("killed after " if i % 3 == 0 else "") + f"{chance.uniform(0.1, 0.4):.2f}" for i in range(20)]
     processes = [start(count, end=end) for count, end in zip(counts, ends, strict=True)]
-    victims = chance.sample(range(12), 2)  # killed from outside, holding, waiting or still starting
+    victims = chance.sample(range(20), 4)  # killed from outside, holding, waiting or still starting
     for victim in victims:
-        time.sleep(0.3)
+        time.sleep(chance.uniform(0.1, 0.6))
         processes[victim].kill()
     for i, (process, count, end) in enumerate(zip(processes, counts, ends, strict=True)):
         output, errors = process.communicate()
@@ -112,6 +118,9 @@ def test_twelve_processes_four_devices_and_random_kills_never_two_on_one(start):
         own = [int(device) for device in output.split()]
         assert len(set(own)) == count, "all that it asked for"
         assert set(own) <= set(range(4))
+    with lease(4, available=range(4)) as own:
+        assert own == (0, 1, 2, 3)
+    assert capsys.readouterr().err == "", "nobody was left to wait for"
 
 
 def test_parallel_jobs_get_distinct_devices(start):
@@ -126,6 +135,17 @@ def test_a_killed_job_frees_its_devices_at_once(start, capsys):
     process.wait()
     with lease(2, available=[5, 6]) as own:
         assert own == (5, 6)
+    assert capsys.readouterr().err == "", "there was nothing to wait for"
+
+
+def test_a_child_that_outlives_its_killed_job_holds_no_device(start, capsys):
+    """As a worker of a data loader does for some seconds: it was forked, and does not use the device."""
+    process = start(1, end="forked")
+    assert held(process) == [0]
+    process.kill()
+    process.wait()
+    with lease(4, available=range(4)) as own:
+        assert own == (0, 1, 2, 3)
     assert capsys.readouterr().err == "", "there was nothing to wait for"
 
 

@@ -73,6 +73,7 @@ def test_a_spec_says_all_that_a_run_needs():
             "schedule": "multistep",
             "milestones": [0.5],
             "precision": "bfloat16",
+            "deterministic": False,
         },
     }
 

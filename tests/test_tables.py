@@ -180,7 +180,9 @@ def test_imagenet_s_rows_come_with_its_runs_and_without_them_a_note(folder):
     assert cell(table, "imagenet", "sdnet18", "speed").measure.endswith(
         "batch size 128 (the part of one of 4 GPUs; the paper's figure is of all)"
     )
-    assert "batch size 128 or" in tables.cost_caption("Table 1", table, "small"), "the caption has each way that was measured"
+    assert "batch size 128 or" in tables.cost_caption("Table 1", table, "small"), (
+        "the caption has each way that was measured"
+    )
     assert shown.left_out_note(folder) == ""
 
 

@@ -4,9 +4,11 @@ import http.server
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -17,6 +19,7 @@ from sdnet.commands.train import train
 from sdnet.experiments import results
 from sdnet.experiments.tracking import Tracker
 
+PROJECT = Path(__file__).parents[1]
 SPEC = {
     "preset": "tiny",
     "system": "sdnet18",
@@ -34,6 +37,7 @@ SPEC = {
         "schedule": "cosine",
         "milestones": [],
         "precision": "float32",
+        "deterministic": False,
     },
 }
 
@@ -113,14 +117,23 @@ def steps(client, folder, metric="test_accuracy"):
     return [(point.step, point.value) for point in client.get_metric_history(run_id(folder), metric)]
 
 
-def test_four_cold_starts_in_parallel_make_one_database_and_four_runs(cold_start, client):
+def tree(client, experiment):
+    """The runs of an experiment that are shown first, and those nested in them."""
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in runs if run not in nested], nested
+
+
+def test_four_cold_starts_in_parallel_make_one_database_and_four_runs_in_one(cold_start, client):
     """Without a lock all but one fail: "table experiments already exists"."""
     _, errors = cold_start
     assert not [error for error in errors if "warning" in error]
-    experiment = client.get_experiment_by_name("sdnet cold")
-    runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["seed"] for run in runs) == ["0", "1", "2", "3"]
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent, *none), seeds = tree(client, "sdnet cold")
+    assert not none
+    assert parent.info.run_name == "digits/sdnet18"
+    assert sorted(run.data.tags["seed"] for run in seeds) == ["0", "1", "2", "3"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {parent.info.run_id}
+    assert {run.info.status for run in (parent, *seeds)} == {"FINISHED"}
 
 
 def test_without_an_address_the_record_is_in_the_working_directory(cold_start):
@@ -162,6 +175,25 @@ def test_a_resumed_training_goes_on_in_its_run_without_double_steps(client, fold
     assert run_id(folder) == first
     assert [step for step, _ in steps(client, folder)] == [1, 2, 3, 4]
     assert [step for step, _ in steps(client, folder, "train_loss")] == [1, 2, 3, 4]
+
+
+def test_a_resumed_training_that_lost_an_epoch_records_it_once(client, folder):
+    """Its last checkpoint was damaged, and the one before it took its place."""
+    Tracker(folder, {}).log_epochs(history(3))
+    after = Tracker(folder, {})
+    for epochs in (2, 3, 4):
+        after.log_epochs(history(epochs))
+    assert [step for step, _ in steps(client, folder)] == [1, 2, 3, 4]
+
+
+def test_a_training_that_begins_again_is_another_run_if_the_earlier_one_was_recorded(client, folder):
+    Tracker(folder, {}, from_start=True)  # and then it is killed
+    first = run_id(folder)
+    Tracker(folder, {}, from_start=True).log_epochs(history(2))
+    assert run_id(folder) == first
+    Tracker(folder, {}, from_start=True).log_epochs(history(1))
+    assert run_id(folder) != first
+    assert [step for step, _ in steps(client, folder)] == [1]
 
 
 def test_epochs_that_mlflow_missed_are_made_up_for(client, folder):
@@ -303,6 +335,87 @@ def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path,
     files = {file.path for file in client.list_artifacts(run_id(folder))}
     assert files == {path.name for path in folder.iterdir() if path.suffix in (".csv", ".json")} - {"mlflow.json"}
     assert len(files) == 6
+
+
+def test_tables_and_figures_and_mean_accuracies_are_put_to_runs_of_their_own(client, tmp_path):
+    """With the real commands, and as the workflow does it: after all that it shows is there."""
+    preset = SPEC | {"preset": "shown"}
+    for seed in (3, 4):
+        folder = new_folder(tmp_path / "results/runs/digits/sdnet18" / f"seed{seed}", preset | {"seed": seed})
+        train(folder / "spec.json", None, 0)
+        evaluate(folder, None, 0)
+    for name in ("table1.csv", "table1.md", "table1.tex", "figure5.pdf", "figure5.png", ".figure5.png.4711"):
+        (tmp_path / "results" / name).write_bytes(b"content")
+    for _ in range(2):  # twice is once
+        track(tmp_path / "results")
+    shown, seeds = tree(client, "sdnet shown")
+    parents = {run.info.run_name: run for run in shown}
+    assert parents.keys() == {"digits/sdnet18", "tables and figures"}
+    assert {run.info.run_name for run in seeds} == {"digits/sdnet18/seed3", "digits/sdnet18/seed4"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {parents["digits/sdnet18"].info.run_id}
+    accuracies = [run.data.metrics["accuracy"] for run in seeds]
+    of_both = parents["digits/sdnet18"].data.metrics
+    assert of_both["accuracy"] == pytest.approx(sum(accuracies) / 2)
+    assert of_both["accuracy_std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    files = {file.path for file in client.list_artifacts(parents["tables and figures"].info.run_id)}
+    assert files == {"table1.csv", "table1.md", "table1.tex", "figure5.pdf", "figure5.png"}
+
+
+def test_of_parents_made_at_once_on_a_server_one_prevails(client, tmp_path):
+    Tracker(new_folder(tmp_path / "seed0", SPEC | {"preset": "at once", "seed": 0}), {}).close()
+    (first,), _ = tree(client, "sdnet at once")
+    client.create_run(first.info.experiment_id, run_name="digits/sdnet18", start_time=first.info.start_time + 1)
+    Tracker(new_folder(tmp_path / "seed1", SPEC | {"preset": "at once", "seed": 1}), {}).close()
+    (parent,), seeds = tree(client, "sdnet at once")
+    assert parent.info.run_id == first.info.run_id
+    assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {first.info.run_id}
+
+
+EIGHT = """
+import json, os, sys, pathlib
+import mlflow  # once for all eight, which takes seconds
+sys.path.insert(0, "tests")
+from sdnet.experiments.tracking import Tracker
+from test_tracking import SPEC, history, new_folder
+seed = next((seed for seed in range(7) if os.fork() == 0), 7)
+folder = new_folder(pathlib.Path(sys.argv[1], f"seed{seed}"), SPEC | {"preset": "eight", "seed": seed})
+tracker = Tracker(folder, {})
+for epochs in range(1, 11):
+    tracker.log_epochs(history(epochs))
+tracker.close()
+if seed == 7:
+    for _ in range(7):
+        os.wait()
+"""
+
+
+def test_eight_processes_that_write_at_once_are_all_recorded(client, database, tmp_path):
+    command = [sys.executable, "-c", EIGHT, str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, env=os.environ, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for seed in range(8):
+        assert [step for step, _ in steps(client, tmp_path / f"seed{seed}")] == list(range(1, 11))
+
+
+def test_training_does_without_a_database_that_stays_locked(client, database, folder, monkeypatch, capsys):
+    """MLflow waits 20 s for a lock, once."""
+    Tracker(folder, {}).close()
+    with sqlite3.connect(database.removeprefix("sqlite:///")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        train(folder / "spec.json", None, 0)
+        other.rollback()
+    assert (folder / "model.pt").exists()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert "database is locked" in warnings[0]
+
+
+def test_training_does_without_a_server_that_hangs(folder, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # in place of 5 s
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        train(folder / "spec.json", None, 0)
+    assert_trained_with_one_warning(folder, capsys.readouterr().err)
 
 
 def test_training_does_without_a_server_that_is_broken(folder, monkeypatch, capsys, broken_server):

@@ -63,6 +63,7 @@ MOVED_BY_PRECISION = {"resnet18": 0, "sdnet18": 3}  # of 60 test images
 
 
 def copy_project(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     for part in PARTS:
         copy = shutil.copytree if (PROJECT / part).is_dir() else shutil.copy2
         copy(PROJECT / part, folder / part)
@@ -107,7 +108,7 @@ class Snakemake:
         own = {"CUDA_VISIBLE_DEVICES": "", "MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
         self.environment = kept | own
 
-    def start(self, folder: Path, *arguments: str) -> subprocess.Popen:
+    def start(self, folder: Path, *arguments: str, output=subprocess.PIPE) -> subprocess.Popen:
         """In a process group of its own, as from a shell."""
         return subprocess.Popen(
             ["snakemake", *arguments],
@@ -115,7 +116,7 @@ class Snakemake:
             env=self.environment,
             text=True,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -144,31 +145,6 @@ class Snakemake:
         rows = [line.split() for line in table[1].splitlines()] if table else []
         trained = re.findall(r"-m sdnet train (\S+)/spec\.json", printed)
         return Planned(Counter({rule: int(count) for rule, count in rows}), set(trained))
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory):
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def snakemake(tracking_uri):
-    return Snakemake(tracking_uri)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, snakemake):
-    """The project with the tiny preset, built from nothing. Tests that change it take `project`."""
-    folder = copy_project(tmp_path_factory.mktemp("built"))
-    (folder / "config/presets/quick.yaml").write_text(TINY_PRESET)
-    snakemake.succeed(folder, "--cores", "2", "quick")
-    return folder
-
-
-@pytest.fixture
-def project(built, tmp_path):
-    """A copy of the built project."""
-    return shutil.copytree(built, tmp_path / "project")
 
 
 @pytest.fixture(scope="module")
@@ -459,6 +435,28 @@ def test_an_archive_that_is_not_the_expected_one_is_refused_and_not_kept(own_fre
     assert "another file (expected md5:c58f30108f718f92721af3b95e74349a, got md5:" in log
     assert "set the address and checksum of a mirror you trust in config/config.yaml" in printed
     assert not [path for path in (own_fresh / "data").iterdir() if path.suffix != ".lock"]
+
+
+def test_a_second_snakemake_is_refused_and_the_first_goes_on(own_fresh, snakemake):
+    (own_fresh / "config/presets/quick.yaml").write_text(TINY_PRESET)
+    target = str(RESULTS / "runs/digits/resnet18/seed0/accuracy.csv")
+    first = snakemake.start(own_fresh, "--cores", "1", target)
+    while not list((own_fresh / ".snakemake/locks").glob("*")):
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.02)
+    printed = snakemake.fail(own_fresh, "--cores", "1", target)
+    assert "make sure that no other Snakemake process is trying to create the same files" in printed
+    printed, _ = first.communicate()
+    assert first.returncode == 0, printed
+    assert (own_fresh / target).exists()
+
+
+def test_a_results_folder_that_cannot_be_written_to_is_named(own_fresh, snakemake):
+    """That it cannot is played by a file in its place: as root, permissions do not count."""
+    (own_fresh / "results").write_text("no folder")
+    printed = snakemake.fail(own_fresh, "--cores", "1", "results/quick/table1.csv")
+    assert "Failed to create output directory results/quick" in printed
+    assert (own_fresh / "results").read_text() == "no folder"
 
 
 def test_a_failing_notebook_is_kept_up_to_its_cell_and_stops_no_other(project, snakemake):

@@ -12,8 +12,8 @@ from torch import nn
 
 from sdnet.data.datasets import INFO, Images, load, subset
 from sdnet.data.loaders import DeviceLoader
+from sdnet.files import whole
 from sdnet.models import Normalize, build
-from sdnet.training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
     from sdnet.data.folders import FolderLoader
@@ -24,7 +24,7 @@ SPEC_GROUPS = {
     "dataset": "name checksum train_images test_images image_size",
     "model": "name width options",
     "training": "epochs batch_size optimizer learning_rate momentum nesterov weight_decay schedule milestones"
-    " precision",
+    " precision deterministic",
 }
 SPEC_KEYS = {"preset", "system", "seed"} | {
     f"{group}.{key}" for group, keys in SPEC_GROUPS.items() for key in keys.split()
@@ -155,7 +155,8 @@ def save_model(model: nn.Module, path: Path) -> None:
     """Write the weights, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
-    write_atomically(path, buffer.getbuffer())
+    with whole(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device) -> nn.Sequential:

@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import nbformat
 import papermill
 from nbconvert import HTMLExporter
 from traitlets.config import Config
@@ -27,7 +26,7 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
         with tempfile.TemporaryDirectory(prefix="sdnet-") as folder:
             # Sockets are files: parallel notebooks cannot clash on a TCP port, and nobody can listen.
             sockets = {"transport": "ipc", "ip": f"{folder}/kernel"}
-            papermill.execute_notebook(
+            done = papermill.execute_notebook(
                 source,
                 executed,
                 parameters,
@@ -39,5 +38,5 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
         raise ValueError(
             f"{source} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}; executed copy: {executed}"
         ) from None
-    page, _ = HTMLExporter(exclude_input_prompt=True).from_notebook_node(nbformat.read(executed, as_version=4))
+    page, _ = HTMLExporter(exclude_input_prompt=True).from_notebook_node(done)
     write_text(html, page)

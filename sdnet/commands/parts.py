@@ -36,9 +36,9 @@ class Parts:
                     return dict(kept)
             except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 print(f"warning: {path} is damaged ({error}); computing it again", file=sys.stderr)
-        self._folder.mkdir(parents=True, exist_ok=True)
         arrays = compute()
-        write_arrays(path, **arrays)
+        with contextlib.suppress(FileNotFoundError):  # a process that does the same is done, and has cleared the folder
+            write_arrays(path, **arrays)
         return arrays
 
     def clear(self) -> None:

@@ -1,14 +1,21 @@
 """Bring MLflow up to date with a results folder: what it missed, and what was measured after training."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 from sdnet.experiments import results
-from sdnet.experiments.tracking import Tracker
+from sdnet.experiments.tracking import Tracker, log_summary
+
+SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures
 
 
 def track(folder: Path) -> None:
-    """Log every trained run of a results folder: the epochs that MLflow lacks, final accuracy, and all result files."""
+    """Log every trained run of a results folder: the epochs that MLflow lacks, final accuracy, and all result files.
+
+    Then what the folder shows of them: mean accuracies, tables and figures.
+    """
+    accuracies = defaultdict(list)
     for path in sorted(folder.glob("runs/*/*/*/environment.json")):
         run, about = path.parent, json.loads(path.read_text())
         tracker = Tracker(run, {"commit": str(about["commit"]), "device": about["device"]})
@@ -18,8 +25,12 @@ def track(folder: Path) -> None:
         if (run / "accuracy.csv").exists():
             last = results.read(run / "accuracy.csv", "accuracy").iloc[0]
             metrics["accuracy"] = last.correct / last.total
+            accuracies[f"{last.dataset}/{last.system}"].append(metrics["accuracy"])
         tracker.log_results(metrics, sorted([*run.glob("*.csv"), *run.glob("[!m]*.json")]))
         tracker.close()
         if not tracker.active:
             return
         print(f"tracked {run}")
+    if accuracies:
+        preset = json.loads((run / "spec.json").read_text())["preset"]
+        log_summary(preset, accuracies, sorted(file for file in folder.iterdir() if file.suffix in SHOWN))

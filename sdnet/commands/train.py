@@ -65,7 +65,8 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
         return
     name = device_name(device) if distributed.size() == 1 else f"{distributed.size()} x {device_name(device)}"
     about = environment.describe(name) | {"data_source": data.source}
-    tracker = Tracker(folder, {"commit": str(about["commit"]), "device": about["device"]})
+    tags = {"commit": str(about["commit"]), "device": about["device"]}
+    tracker = Tracker(folder, tags, from_start=not checkpoints.exists())
     try:
         for history in histories:
             results.write(folder / "history.csv", "history", history)

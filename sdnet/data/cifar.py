@@ -6,7 +6,6 @@ refused before it runs.
 
 import hashlib
 import io
-import os
 import pickle
 import tarfile
 import zlib
@@ -17,6 +16,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from sdnet.data.datasets import INFO
 from sdnet.data.download import file_checksum
+from sdnet.files import whole
 
 # torchvision's classes list the members of the official archives and their MD5s.
 OFFICIAL = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -52,9 +52,7 @@ def convert(archive: Path, name: str, out: Path) -> None:
             raise ValueError(f"{archive}: {len(labels):,} {split} images, expected {IMAGES_PER_SPLIT[split]:,}.")
         arrays[f"{split}_images"] = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         arrays[f"{split}_labels"] = labels
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.tmp")
-    with open(temporary, "wb") as file:
+    with whole(out) as file:
         np.savez(
             file,
             **arrays,
@@ -62,7 +60,6 @@ def convert(archive: Path, name: str, out: Path) -> None:
             source=_source(contents, official),
             archive=file_checksum(archive, "sha256"),
         )
-    os.replace(temporary, out)
 
 
 def _read_members(archive: Path, official: type[CIFAR10]) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ severity 5. Four of the arrays are needed: 0.6 of 2.9 GB.
 """
 
 import hashlib
-import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sdnet.data.corruptions import check_cell
+from sdnet.files import whole
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None
         ValueError: if a member is missing or its checksum does not hold, or the archive is damaged.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     missing = dict(members_md5)
     try:
         with tarfile.open(archive, mode="r|") as tar:
@@ -91,18 +90,13 @@ def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None
 
 
 def _write_checked(source, path: Path, md5: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with open(part, "wb") as target:
-            while block := source.read(1 << 20):
-                digest.update(block)
-                target.write(block)
+    with whole(path) as target:
+        while block := source.read(1 << 20):
+            digest.update(block)
+            target.write(block)
         if digest.hexdigest() != md5:
             raise ValueError(f"{path.name} has MD5 {digest.hexdigest()}, expected {md5}; download the archive again")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(folder: Path, noise: str, severity: int, test_labels: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Result files: tidy CSV, one observation a row. Every column of every kind is described here, and checked."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from sdnet.files import whole
 
 _RUN = {
     "dataset": "data set",
@@ -258,14 +259,9 @@ def _missing(path: Path) -> FileNotFoundError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a text file, whole or not at all."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def _check(path: Path, kind: str, given: list[str]) -> None:

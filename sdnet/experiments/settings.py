@@ -149,6 +149,9 @@ class Recipe(_Settings):
         [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
     )
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="bfloat16 is by autocast.")
+    deterministic: bool = Field(
+        False, description="On a GPU, the same bits each time, at a price in speed; a CPU gives them by itself."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -4,17 +4,26 @@ import contextlib
 import functools
 import json
 import os
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from sdnet.experiments import results
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 DEFAULT_URI = "sqlite:///mlflow.db"
 MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is
+NOTE = (
+    "Networks, each with its seeds nested in it and their mean accuracy; tables and figures are in a run of their own."
+)
+PARENT = "mlflow.parentRunId"  # the tag by which MLflow nests a run in another
 
 # A server that is down would hold a call for 247 s by MLflow's own defaults.
 for _name, _value in {
@@ -37,10 +46,14 @@ def _best_effort(method: Callable) -> Callable:
             method(self, *args)
         except Exception as error:  # whatever MLflow, its server or its database may raise
             self._off = True
-            reason = " ".join(str(error).split())[:200]
-            print(f"warning: MLflow tracking is off for this job: {type(error).__name__}: {reason}", file=sys.stderr)
+            _warn(error)
 
     return attempt
+
+
+def _warn(error: Exception) -> None:
+    reason = " ".join(str(error).split())[:200]
+    print(f"warning: MLflow tracking is off for this job: {type(error).__name__}: {reason}", file=sys.stderr)
 
 
 class Tracker:
@@ -49,11 +62,13 @@ class Tracker:
     Args:
         folder: the run's folder; its spec.json gives parameters and tags.
         tags: more tags, e.g. commit and device.
+        from_start: whether training begins at its first epoch: if epochs of an earlier one are recorded, this is
+            another run.
     """
 
-    def __init__(self, folder: Path, tags: dict[str, str]):
+    def __init__(self, folder: Path, tags: dict[str, str], from_start: bool = False):
         self._folder, self._off = folder, False
-        self._open(tags)
+        self._open(tags, from_start)
 
     @_best_effort
     def log_epochs(self, history: list[dict]) -> None:
@@ -70,7 +85,7 @@ class Tracker:
         ]
         for start in range(0, len(metrics), 1000):  # MLflow takes no more in a batch
             self._client.log_batch(self._id, metrics=metrics[start : start + 1000])
-        self._last_epoch = len(history)
+        self._last_epoch = max(self._last_epoch, len(history))
 
     @_best_effort
     def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
@@ -91,22 +106,18 @@ class Tracker:
         self._client.set_terminated(self._id, status)
 
     @_best_effort
-    def _open(self, tags: dict[str, str]) -> None:
+    def _open(self, tags: dict[str, str], from_start: bool) -> None:
         spec = json.loads((self._folder / "spec.json").read_text())
-        uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
-        from mlflow import MlflowClient
-
-        database = Path(uri.removeprefix("sqlite:///"))
-        # Two clients that find no database both create it, and one of them fails.
-        lock = FileLock(f"{database}.lock", timeout=120) if uri.startswith("sqlite:") else contextlib.nullcontext()
-        with lock:
-            client = MlflowClient(uri)
-            name = f"sdnet {spec['preset']}"
-            found = client.get_experiment_by_name(name)
-            experiment = found.experiment_id if found else client.create_experiment(name)
-        self._id = self._find(client, experiment, spec) or self._create(client, experiment, spec, tags)
-        known = client.get_metric_history(self._id, "test_accuracy")
-        self._last_epoch = max((metric.step for metric in known), default=0)
+        with _connection(spec["preset"]) as (client, experiment):
+            group = {"dataset": spec["dataset"]["name"], "system": spec["system"], "preset": spec["preset"]}
+            parent = _named_run(client, experiment, f"{group['dataset']}/{group['system']}", group)
+        tags = tags | group | {"model": spec["model"]["name"], "seed": str(spec["seed"]), PARENT: parent}
+        self._id, self._last_epoch = self._find(client, experiment, spec), 0
+        if self._id:
+            known = client.get_metric_history(self._id, "test_accuracy")
+            self._last_epoch = max((metric.step for metric in known), default=0)
+        if not self._id or (from_start and self._last_epoch):
+            self._id, self._last_epoch = self._create(client, experiment, spec, tags), 0
         client.update_run(self._id, status="RUNNING")
         self._client = client
 
@@ -124,17 +135,68 @@ class Tracker:
         from mlflow.entities import Param
 
         name = f"{spec['dataset']['name']}/{spec['system']}/seed{spec['seed']}"
-        tags = tags | {
-            "dataset": spec["dataset"]["name"],
-            "system": spec["system"],
-            "model": spec["model"]["name"],
-            "seed": str(spec["seed"]),
-            "preset": spec["preset"],
-        }
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         client.log_batch(run_id, params=[Param(key, str(value)) for key, value in _flat(spec).items()])
         results.write_text(self._folder / MARKER, json.dumps({"run_id": run_id, "spec": spec}))
         return run_id
+
+
+def log_summary(preset: str, accuracies: dict[str, list[float]], files: list[Path]) -> None:
+    """Log what is known of a preset as a whole.
+
+    Args:
+        preset: its name.
+        accuracies: test accuracy of each seed, by <data set>/<network>; the run that the seeds are nested in gets
+            their mean and standard deviation.
+        files: tables and figures, attached to a run of their own.
+    """
+    try:
+        with _connection(preset) as (client, experiment):
+            for name, values in accuracies.items():
+                run_id = _named_run(client, experiment, name, {"preset": preset})
+                client.log_metric(run_id, "accuracy", statistics.mean(values))
+                if len(values) > 1:
+                    client.log_metric(run_id, "accuracy_std", statistics.stdev(values))
+            run_id = _named_run(client, experiment, "tables and figures", {"preset": preset})
+            for file in files:
+                client.log_artifact(run_id, str(file))
+    except Exception as error:  # as above
+        _warn(error)
+
+
+@contextlib.contextmanager
+def _connection(preset: str) -> Iterator[tuple["MlflowClient", str]]:
+    """A client, and the experiment of a preset; one process at a time if the record is a SQLite file.
+
+    Two clients that find no database both create it, and one of them fails.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    database = Path(uri.removeprefix("sqlite:///"))
+    with FileLock(f"{database}.lock", timeout=120) if uri.startswith("sqlite:") else contextlib.nullcontext():
+        client, name = MlflowClient(uri), f"sdnet {preset}"
+        if not (experiment := client.get_experiment_by_name(name)):
+            with contextlib.suppress(MlflowException):  # another job was faster, on a server
+                client.create_experiment(name, tags={"mlflow.note.content": NOTE})
+            experiment = client.get_experiment_by_name(name)
+        yield client, experiment.experiment_id
+
+
+def _named_run(client: "MlflowClient", experiment: str, name: str, tags: dict[str, str]) -> str:
+    """The one run of this name, made if there is none. It stands for no process, and so counts as finished."""
+
+    def found() -> list[str]:
+        runs = client.search_runs([experiment], f"attributes.run_name = '{name}'")
+        return [run.info.run_id for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))]
+
+    if not found():
+        client.set_terminated(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+    first, *others = found()
+    for other in others:  # made at the same time, on a server
+        client.delete_run(other)
+    return first
 
 
 def _metrics(row: dict) -> dict[str, float | None]:

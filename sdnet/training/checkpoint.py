@@ -2,13 +2,14 @@
 
 import hashlib
 import io
-import os
 import pickle
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from sdnet.files import whole
 
 HEADER = b"sdnet checkpoint, sha256 of the rest:\n"
 KEPT = 2  # the last one, and the one before it in case the last is damaged
@@ -21,17 +22,21 @@ class DamagedCheckpoint(ValueError):
 def save_checkpoint(folder: Path, epoch: int, state: dict) -> Path:
     """Write the state after `epoch` epochs and remove all but the last two; the file, or the old ones, survive a kill.
 
+    Checkpoints of later epochs stay: they are damaged, or this one would not have been reached again.
+
     Raises:
         OSError: if the file cannot be written, a full disk say; the earlier checkpoints are still there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch{epoch:04d}.pt"
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    write_atomically(path, HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n", content)
+    with whole(path) as file:
+        file.write(HEADER + _digest(folder, content).encode() + b"\n")
+        file.write(content)
+    earlier = [other for other in sorted(folder.glob("epoch*.pt")) if other <= path]
     killed_while_writing = folder.glob(".epoch*.pt.*")
-    for old in (*sorted(folder.glob("epoch*.pt"))[:-KEPT], *killed_while_writing):
+    for old in (*earlier[:-KEPT], *killed_while_writing):
         old.unlink()
     return path
 
@@ -40,7 +45,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
     """Read a checkpoint; tensors and plain values only, so that a file can carry no code.
 
     Raises:
-        DamagedCheckpoint: if the file is cut short or altered, or is no checkpoint.
+        DamagedCheckpoint: if the file is cut short or altered, is no checkpoint, or was written in a folder of
+            another name: that of another experiment.
     """
     with open(path, "rb") as file:
         header, digest, content = (
@@ -48,8 +54,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
             file.readline().strip().decode(errors="replace"),
             file.read(),
         )
-    if header != HEADER or hashlib.sha256(content).hexdigest() != digest:
-        raise DamagedCheckpoint(f"{path} is damaged: its content does not have the digest it was written with")
+    if header != HEADER or _digest(path.parent, content) != digest:
+        raise DamagedCheckpoint(
+            f"{path} is damaged, or of another experiment than {path.parent.name}: "
+            "content and folder do not have the digest it was written with"
+        )
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except pickle.UnpicklingError:
@@ -66,22 +75,13 @@ def latest_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict 
     return None
 
 
+def _digest(folder: Path, content: memoryview | bytes) -> str:
+    digest = hashlib.sha256(folder.name.encode())
+    digest.update(content)
+    return digest.hexdigest()
+
+
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write NumPy arrays to a compressed .npz, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getbuffer())
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as file:
+        np.savez_compressed(file, **arrays)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sdnet.csc import csc_layers
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
+from sdnet.training.deterministic import deterministic_algorithms
 from sdnet.training.evaluate import autocast, evaluate
 from sdnet.training.schedule import learning_rate_factor
 
@@ -36,6 +37,7 @@ def fit(
     schedule: str = "cosine",
     milestones: Sequence[float] = (),
     precision: str = "bfloat16",
+    deterministic: bool = False,
     device: torch.device,
 ) -> Iterator[list[dict]]:
     """Train a network, epoch by epoch, from its last checkpoint if there is one.
@@ -59,6 +61,7 @@ def fit(
         schedule: "cosine", or "multistep" with a tenth of the rate after each milestone.
         milestones: as shares of the training, 0 to 1.
         precision: "bfloat16" (autocast) or "float32".
+        deterministic: the same bits each time on a GPU, too, see `deterministic_algorithms`.
         device: where to train, in this process.
 
     Yields:
@@ -95,7 +98,8 @@ def fit(
 
     for epoch in range(len(history), epochs):
         started = time.perf_counter()
-        counts = _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precision, device)
+        with deterministic_algorithms(deterministic):
+            counts = _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precision, device)
         seconds = time.perf_counter() - started
         if counts["diverged_at"] is not None:
             raise TrainingDiverged(

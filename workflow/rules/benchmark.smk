@@ -15,7 +15,7 @@ rule benchmark:
     conda:
         "../../envs/environment.yaml"
     # Alone on the machine, or other jobs are in the figures.
-    threads: workflow.cores or 1
+    threads: CORES
     resources:
         gpu=1,
         mem_mb=16000,

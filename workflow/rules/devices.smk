@@ -1,19 +1,23 @@
 """How many GPU jobs run side by side, and how many threads each job gets.
 
 Snakemake only counts GPUs; each job leases its own (sdnet/experiments/devices.py). Without --resources gpu=N the count is
-that of this machine, so that no job starts only to wait. A cluster profile (--jobs) counts for itself.
+that of this machine, so that no job starts only to wait. A cluster (--jobs) counts for itself.
 """
 
-_asked = workflow.global_resources.get("gpu")
-GPUS = getattr(_asked, "value", _asked)
-_nodes = workflow.global_resources.get("_nodes")
-if (
-    GPUS is None
-    and not workflow.remote_exec
-    and getattr(_nodes, "value", _nodes) is None
-):
+
+def _given(resource):
+    """What the command line or the profile says of a resource, or None."""
+    value = workflow.global_resources.get(resource)
+    return getattr(value, "value", value)
+
+
+ON_CLUSTER = workflow.remote_exec or _given("_nodes") is not None
+GPUS = _given("gpu")
+if GPUS is None and not ON_CLUSTER:
     GPUS = len(devices.visible())
     workflow.register_resource("gpu", GPUS)
 
+# On a cluster what each job asks for, on the node as where it was submitted; a profile can say set-threads.
+CORES = 4 if ON_CLUSTER else workflow.cores
 # With GPUs, each job an equal share of the cores; on a CPU a quarter, since small networks do not fill more.
-THREADS = max(1, (workflow.cores or 1) // (GPUS or 4))
+THREADS = CORES if ON_CLUSTER else max(1, CORES // (GPUS or 4))

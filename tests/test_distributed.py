@@ -61,6 +61,7 @@ def make_spec(folder, **training):
             "schedule": "multistep",
             "milestones": [0.3, 0.6, 0.9],
             "precision": "float32",
+            "deterministic": False,
         }
         | training,
     }

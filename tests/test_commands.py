@@ -371,7 +371,7 @@ def edited(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__name": "resnet19"}, r"unknown model 'resnet19'; the models are resnet18, .*sdnet34"),
+        ({"model__name": "resnet19"}, r"unknown model 'resnet19'; the models are resnet18, .*sdnet34-all"),
         ({"dataset__name": "mnist"}, r".*spec\.json: dataset\.name is 'mnist'; choose one of cifar10, .*"),
         ({"training__optimizer": "lbfgs"}, "optimizer 'lbfgs' is unknown; choose sgd or adam"),
         ({"training__schedule": "linear"}, "schedule 'linear' is unknown; choose cosine or multistep"),

@@ -455,7 +455,7 @@ def test_a_results_folder_that_cannot_be_written_to_is_named(own_fresh, snakemak
     """That it cannot is played by a file in its place: as root, permissions do not count."""
     (own_fresh / "results").write_text("no folder")
     printed = snakemake.fail(own_fresh, "--cores", "1", "results/quick/table1.csv")
-    assert "Failed to create output directory results/quick" in printed
+    assert "is no folder that can be written to" in printed
     assert (own_fresh / "results").read_text() == "no folder"
 
 

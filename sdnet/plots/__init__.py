@@ -1,0 +1,20 @@
+"""The paper's figures, drawn from result files."""
+
+from sdnet.plots.attacks import attack_curves
+from sdnet.plots.codes import code_histograms, dictionaries
+from sdnet.plots.inversion import operator, reconstructions
+from sdnet.plots.layout import save, style
+from sdnet.plots.noise import best_lambdas, fitted_lines, lambda_curves
+
+__all__ = [
+    "attack_curves",
+    "best_lambdas",
+    "code_histograms",
+    "dictionaries",
+    "fitted_lines",
+    "lambda_curves",
+    "operator",
+    "reconstructions",
+    "save",
+    "style",
+]

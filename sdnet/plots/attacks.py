@@ -1,0 +1,77 @@
+"""Accuracy under attack."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.plots.layout import PAGE_WIDTH, accuracy_by, note_below
+
+ATTACK_CURVES = {  # step of the ladder: what it is called, and its line
+    "clean": ("not attacked", {"color": "0.5", "linestyle": "--"}),
+    "a": ("crafted at the λ of training", {"color": "C0"}),
+    "b": ("crafted at the λ of the prediction", {"color": "C1", "marker": "o", "markersize": 2.5}),
+    "worst": ("worst of all attacks", {"color": "C3"}),
+}
+
+
+def attack_curves(attacks: pd.DataFrame, note: str) -> Figure:
+    """Accuracy against lambda when attacked: from images crafted at the lambda of training to the worst of all attacks.
+
+    A panel per norm and a row per network with a lambda; the thin line is the network without one, at its worst.
+    Bands are the standard deviation over seeds, or, of a single one, the 95% Wilson interval over the images.
+
+    Args:
+        attacks: rows of attack-adaptive.csv.
+        note: printed below: the images and the scale.
+    """
+    attacks = attacks[attacks.choice == "given"]
+    undefended = attacks[attacks["lambda"].isna() & (attacks.step == "worst")]
+    defended = attacks[attacks["lambda"].notna()]
+    norms, systems = list(defended.norm.unique()), list(defended.groupby(["dataset", "system"], sort=False))
+    size = (PAGE_WIDTH * len(norms) / 2.6, 2 * len(systems) + 0.5)
+    figure, axes = plt.subplots(
+        len(systems), len(norms), figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for line, ((dataset, system), of_system) in zip(axes, systems, strict=True):
+        for axis, norm in zip(line, norms, strict=True):
+            rows = of_system[of_system.norm == norm]
+            for step, (label, look) in ATTACK_CURVES.items():
+                curve = _attack_curve(rows, step)
+                axis.plot(curve.index, curve["mean"], linewidth=1.2, label=label, **look)
+                axis.fill_between(curve.index, curve.low, curve.high, color=look["color"], alpha=0.15, linewidth=0)
+            reference = undefended[(undefended.norm == norm) & (undefended.dataset == dataset)]
+            if len(reference):
+                name = f"{system_label(reference.system.iloc[0])}, worst of all attacks"
+                share = 100 * (reference.correct / reference.total).mean()
+                axis.axhline(share, color="0.2", linewidth=0.6, label=name)
+            sns.despine(ax=axis)
+        line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\naccuracy (%)", fontsize="small")
+    for axis, norm in zip(axes[0], norms, strict=True):
+        axis.set_title(_radius_title(defended[defended.norm == norm]), loc="left", fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel("λ at which images are classified", fontsize="small")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize="x-small")
+    note_below(figure, note)
+    return figure
+
+
+def _attack_curve(rows: pd.DataFrame, step: str) -> pd.DataFrame:
+    """Accuracy in percent by lambda: mean, and the ends of its band."""
+    if step == "b":  # the attacker knows lambda
+        rows = rows[(rows.step == step) & np.isclose(rows.lambda_attack, rows["lambda"])]
+    else:
+        crafted = rows[rows.step == "b"].lambda_attack.unique()
+        rows = rows[(rows.step == ("a" if step == "clean" else step)) & rows.lambda_attack.isna()]
+        if step == "worst":  # at another lambda nobody tried
+            rows = rows[rows["lambda"].isin(crafted)]
+    correct = rows.clean_correct if step == "clean" else rows.correct
+    return accuracy_by(rows["lambda"], correct, rows.total)
+
+
+def _radius_title(attacks: pd.DataFrame) -> str:
+    norm, eps = attacks.norm.iloc[0], attacks.eps.max()
+    return f"L∞, {255 * eps:g}/255" if norm == "linf" else f"L2, {eps:g}"

@@ -1,0 +1,97 @@
+"""Accuracy under noise: Figures 2 and 3."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.plots.layout import PAGE_WIDTH, accuracy_by, note_below
+
+
+def lambda_curves(sweep: pd.DataFrame, note: str) -> Figure:
+    """Figure 2: accuracy against lambda, one panel per noise and one curve per severity.
+
+    A dot marks each curve's maximum, the dotted line the lambda of training; bands are the standard deviation
+    over seeds, or, of a single one, the 95% Wilson interval over the images.
+
+    Args:
+        sweep: rows of sweep-<noise>.csv.
+        note: printed below: the images and the scale.
+    """
+    return _noise_grid(sweep, note, "accuracy (%)", "λ", _draw_lambda_curves)
+
+
+def _draw_lambda_curves(axis: plt.Axes, rows: pd.DataFrame) -> None:
+    colours = sns.color_palette("viridis", 5)
+    for severity, curve in rows.groupby("severity"):
+        by_lambda = accuracy_by(curve["lambda"], curve.correct, curve.total)
+        colour = colours[severity - 1]
+        axis.plot(by_lambda.index, by_lambda["mean"], color=colour, linewidth=1, label=f"level {severity - 1}")
+        axis.fill_between(by_lambda.index, by_lambda.low, by_lambda.high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(by_lambda["mean"].idxmax(), by_lambda["mean"].max(), "o", color=colour, markersize=3.5)
+    axis.axvline(rows.lambda0.iloc[0], color="0.5", linestyle=":", linewidth=1)
+
+
+def best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
+    """The best lambda of each run, noise and severity, and its gain over that of training, in percentage points."""
+    keys = ["dataset", "system", "seed", "noise", "severity"]
+    sweep = sweep.assign(percent=100 * sweep.correct / sweep.total)
+    best = sweep.loc[sweep.groupby(keys, sort=False).percent.idxmax()].set_index(keys)
+    trained = sweep[np.isclose(sweep["lambda"], sweep.lambda0)].set_index(keys).percent
+    return best[["lambda", "percent"]].assign(gain=best.percent - trained).reset_index()
+
+
+def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
+    """Figure 3: the best lambda against the residual, a cross per noise level, with the fitted line.
+
+    Bars are the bootstrap standard deviation of the best lambda. Of several seeds the first is drawn.
+
+    Args:
+        peaks: rows of peaks-<noise>.csv, of one variant.
+        lines: rows of lines-<noise>.csv, of the same variant.
+        note: printed below: the images and the scale.
+    """
+
+    def draw(axis: plt.Axes, rows: pd.DataFrame) -> None:
+        run = rows.iloc[0]
+        same = (lines[["dataset", "system", "seed", "noise"]] == run[["dataset", "system", "seed", "noise"]]).all(
+            axis=1
+        )
+        line = lines[same].iloc[0]
+        ends = np.array([rows.residual.min(), rows.residual.max()])
+        axis.plot(ends, line.slope * ends + line.intercept, color="0.2", linewidth=1)
+        axis.errorbar(
+            rows.residual, rows["lambda"], rows.lambda_std, fmt="x", color="C3", markersize=5, linewidth=0.6, capsize=0
+        )
+        quality = "flat" if np.isnan(line.r_squared) else f"R² = {line.r_squared:.2f}"
+        axis.set_title(quality, loc="right", fontsize="xx-small")
+
+    first = peaks[peaks.seed == peaks.groupby(["dataset", "system"]).seed.transform("min")]
+    return _noise_grid(first, note, "best λ", "residual ‖x − A(z)‖", draw)
+
+
+def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -> Figure:
+    """A panel per noise, from left to right, and a row of panels per data set and network."""
+    noises = list(rows.noise.unique())
+    systems = list(rows.groupby(["dataset", "system"], sort=False))
+    size = (PAGE_WIDTH * len(noises) / 4, 1.75 * len(systems) + 0.25)
+    figure, axes = plt.subplots(len(systems), len(noises), figsize=size, squeeze=False, layout="constrained")
+    for line, ((dataset, system), of_system) in zip(axes, systems, strict=True):
+        for axis, noise in zip(line, noises, strict=True):
+            if (panel := of_system[of_system.noise == noise]).empty:  # a noise that this data set has not
+                axis.set_axis_off()
+                continue
+            draw(axis, panel)
+            sns.despine(ax=axis)
+        line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\n{ylabel}", fontsize="small")
+    for axis, noise in zip(axes[0], noises, strict=True):
+        axis.set_title(noise.capitalize(), loc="left", fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel, fontsize="small")
+    last = [axis for axis in axes[0] if axis.axison][-1]
+    if last.get_legend_handles_labels()[0]:
+        last.legend(frameon=False, fontsize="xx-small", handlelength=1.2, loc="best")
+    note_below(figure, note)
+    return figure

@@ -95,7 +95,7 @@ class Planned:
     @property
     def computed(self) -> set[str]:
         """Rules behind them; not those that conclude a preset."""
-        return self.jobs.keys() - self.drawn - {"quick", "track", "report"}
+        return self.jobs.keys() - self.drawn - {"quick", "claims", "report", "track"}
 
 
 class Snakemake:

@@ -1,4 +1,4 @@
-"""Tables and figures: each is written by a notebook, which papermill executes."""
+"""Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
 
 rule table1:
@@ -234,6 +234,23 @@ use rule table1 as figure_attacks with:
         text="{root}/logs/figure_attacks.log",
     message:
         "Accuracy against lambda under attack, of {wildcards.root}."
+
+
+rule claims:
+    input:
+        "config/claims.yaml",
+        lambda wildcards: tables_and_figures(FOLDERS[wildcards.root]),
+    output:
+        verdicts=multiext("{root}/claims", ".csv", ".md"),
+        effects="{root}/effects.csv",
+    log:
+        "{root}/logs/claims.log",
+    conda:
+        "../../envs/environment.yaml"
+    message:
+        "The paper's claims, judged by {wildcards.root}."
+    shell:
+        "python -m sdnet claims {wildcards.root} > {log} 2>&1"
 
 
 rule track:

@@ -299,6 +299,15 @@ def claims(folder: Path) -> None:
 
 @cli.command()
 @click.argument("folder", type=ExistingFolder)
+def report(folder: Path) -> None:
+    """Write the report of FOLDER, a results folder whose claims have been judged: one page, readable offline."""
+    from sdnet.commands.report import report
+
+    report(folder)
+
+
+@cli.command()
+@click.argument("folder", type=ExistingFolder)
 def track(folder: Path) -> None:
     """Bring MLflow up to date with FOLDER, a results folder: epochs it missed, and every result file."""
     from sdnet.commands.track import track

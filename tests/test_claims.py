@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sdnet.experiments import claims, evidence, results
-from sdnet.experiments.settings import SettingsError
+from sdnet.experiments.settings import SettingsError, load_presets
 from sdnet.experiments.shown import preset_of
 from sdnet.robustness.statistics import Interval
 from sdnet.training.checkpoint import write_arrays
@@ -289,6 +289,22 @@ def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(fo
     assert table.verdict["C4", "text"] == "replicated", "which needs Gaussian noise alone"
     assert table.reason["C13", ""] == "this preset has no ImageNet"
     assert table.reason["P6", ""] == "this preset has no MDEQ on CIFAR-10"
+
+
+def test_before_anything_was_run_every_claim_says_how_to_begin():
+    preset = load_presets(PROJECT / "config" / "presets")["paper"]
+    nothing = pd.DataFrame(columns=list(results.COLUMNS["effects"]))
+    table = claims.judge_all(list(CLAIMS.values()), nothing, preset, "results")
+    assert set(table.verdict) == {"not run"}
+    assert set(table.claim) == set(CLAIMS)
+    lacking = table[table.reason.str.startswith("this preset has no SCN")]
+    assert set(lacking.claim) == {"P8", "P9"}
+    assert set(lacking["data"]) == {"ImageNet"}
+    others = table.drop(lacking.index)
+    assert others.reason.str.contains("make them with: snakemake --cores all results/").all()
+    on_imagenet = others[others["data"] == "ImageNet"]
+    assert {"P1", "C13", "C14"} <= set(on_imagenet.claim)
+    assert on_imagenet.reason.str.contains("set imagenet_root in config/config.yaml, then make them with").all()
 
 
 def test_a_seed_that_is_not_there_yet_is_left_out_and_counted(folder):

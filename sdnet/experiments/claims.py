@@ -137,16 +137,14 @@ def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: 
 
 
 def _judged_on(claim: Claim, effects: pd.DataFrame, preset: Preset) -> list[str]:
-    """The data sets that the paper speaks of, if the preset has results on them; or else one in their place."""
+    """The data sets that a claim is about and the preset has; first one in their place, if they have no results."""
     attacked = set(claim.needs) & set(plan.ATTACKED)
     usable = [name for name in preset.datasets if not attacked or name in preset.adversarial.datasets]
     present = [name for name in usable if name in set(effects.dataset)]
     meant = [name for name in claim.about if name in usable]
-    if chosen := [name for name in meant if name in present]:
-        return chosen
-    if claim.stand_in and usable and (present or not meant):
-        return (present or usable)[:1]
-    return (meant or claim.about)[:1]
+    if claim.stand_in and not set(meant) & set(present) and (present or not meant):
+        meant = (present or usable)[:1] + meant
+    return meant or claim.about[:1]
 
 
 def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False) -> set[str]:
@@ -196,7 +194,8 @@ def _row(
 def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
     """The row of a claim that the preset has no networks or images for."""
     networks = {name for effect in claim.effects for name in _networks(effect)}
-    lacking = [SYSTEMS[name] for name in SYSTEMS if name in networks - set(preset.systems)]
+    has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
+    lacking = [SYSTEMS[name] for name in SYSTEMS if name in networks - has]
     what = DATASETS[dataset] if dataset not in preset.datasets else ", ".join(lacking) + " on " + DATASETS[dataset]
     return _about(claim, dataset) | {"reading": "", "verdict": "not run", "reason": f"this preset has no {what}"}
 
@@ -288,8 +287,10 @@ def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: b
 
     With `anywhere`, also those where the subject is no better than what it has to be better than.
     """
-    over = np.where(effects.over == "", "", " over " + effects.over)
-    effects = effects.assign(name=effects.quantity + " of " + effects.subject + over)
+    written = zip(effects.quantity, effects.subject, effects.over, strict=True)
+    effects = effects.assign(
+        name=[f"{quantity} of {one}" + (f" over {two}" if two else "") for quantity, one, two in written]
+    )
     chosen = effects.name.isin(set(which.effects) & expected)
     for column, values in {"condition": which.condition, "level": which.level}.items():
         if values != "any":

@@ -13,8 +13,8 @@ def tables_and_figures(name):
 
 
 def targets(name):
-    """All that a preset comes to: its tables and figures, and the verdict on the paper's claims."""
-    return tables_and_figures(name) + [f"{plan.results_folder(name)}/claims.csv"]
+    """All that a preset comes to: its tables and figures, and the report with the verdict on the paper's claims."""
+    return tables_and_figures(name) + [f"{plan.results_folder(name)}/report.html"]
 
 
 def run_of(wildcards):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sdnet.experiments import claims, evidence, results
+from sdnet.commands import evidence
+from sdnet.experiments import claims, results
 from sdnet.experiments.settings import SettingsError, load_presets
 from sdnet.experiments.shown import preset_of
 from sdnet.robustness.statistics import Interval

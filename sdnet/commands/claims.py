@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from sdnet.experiments import claims, evidence, results
+from sdnet.commands import evidence
+from sdnet.experiments import claims, results
 from sdnet.experiments.shown import preset_of, project_folder
 
 

@@ -10,11 +10,12 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sdnet.experiments import plan, results
-from sdnet.experiments.evidence import RELEASED, SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.labels import DATASETS, SYSTEMS
 from sdnet.experiments.settings import Preset, SettingsError, read_yaml
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
+SIZE_WIDTH, SIZE_EPOCHS = 64, 24  # the least scale at which the size of an effect is judged
+RELEASED = {"sdnet18": "sdnet18-nonnegative"}  # the same network in the reading of the authors' code
 COMPARE = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 

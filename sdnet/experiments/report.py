@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sdnet.experiments import plan, results
-from sdnet.experiments.claims import VERDICTS, effect_in_words, tally
-from sdnet.experiments.evidence import SIZE_EPOCHS, SIZE_WIDTH
+from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH, VERDICTS, effect_in_words, tally
 from sdnet.experiments.labels import DATASETS, dataset_label, system_label
 from sdnet.experiments.settings import Preset, load_presets
 from sdnet.experiments.shown import preset_of, project_folder

@@ -20,6 +20,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import plan, results
 from sdnet.experiments.attack_tables import TOGETHER
+from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.labels import dataset_label, scale_label
 from sdnet.experiments.noise_tables import PAPER_ZEROS
 from sdnet.experiments.settings import Preset
@@ -32,8 +33,6 @@ KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
 BOOTSTRAP_SEED = 0
 RESAMPLES = 400
-SIZE_WIDTH, SIZE_EPOCHS = 64, 24  # the least scale at which the size of an effect is judged
-RELEASED = {"sdnet18": "sdnet18-nonnegative"}  # the same network in the reading of the authors' code
 
 # What is compared: clean accuracy, speed, memory and parameters; accuracy under noise.
 CLEAN_PAIRS = [

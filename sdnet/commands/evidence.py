@@ -8,7 +8,7 @@ it: "sdnet18 adaptive".
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -465,31 +465,38 @@ def _mean(values: pd.Series) -> Interval:
 
 
 def _attacks(runs: Runs) -> Iterator[Row]:
-    radii = {
-        "linf": (runs.preset.adversarial.linf / 255, f"L∞ {runs.preset.adversarial.linf:g}/255"),
-        "l2": (runs.preset.adversarial.l2, f"L2 {runs.preset.adversarial.l2:g}"),
-    }
-    for norm, (eps, label) in radii.items():
-        for kind, step in (("attack-paper", "a"), ("attack-adaptive", "worst")):
-            level = "paper" if step == "a" else "worst"
-
-            def rows(system: str, seed: int, choice: str, kind=kind, step=step, norm=norm, eps=eps) -> pd.DataFrame:
-                found = runs.read(system, seed, kind)
-                found = found[(found.norm == norm) & np.isclose(found.eps, eps) & (found.step == step)]
-                return found[(found.choice == choice) & (found.attack.eq(TOGETHER) | (step == "a"))]
-
+    radii = runs.preset.adversarial
+    for norm, label in {"linf": f"L∞ {radii.linf:g}/255", "l2": f"L2 {radii.l2:g}"}.items():
+        for kind, level in {"attack-paper": "paper", "attack-adaptive": "worst"}.items():
             if seeds := runs.seeds(["resnet18"], f"{kind}.csv"):
-                found = [rows("resnet18", seed, "given").iloc[0] for seed in seeds]
-                how = label if step == "a" else f"{label}; {_weaker(runs, seeds[0], norm)}"
-                yield runs.row(("robust", "resnet18", "", norm, level), [_wilson(one) for one in found], seeds, how)
+                left = [_wilson(_attacked(runs, "resnet18", seed, norm, level, "given")) for seed in seeds]
+                how = label if level == "paper" else f"{label}; {_weaker(runs, seeds[0], norm)}"
+                yield runs.row(("robust", "resnet18", "", norm, level), left, seeds, how)
             for system in (*RELEASED, *RELEASED.values()):
                 if seeds := runs.seeds([system], f"{kind}.csv"):
-                    held_out = [rows(system, seed, "held-out").iloc[0] for seed in seeds]
-                    gains = [Interval(one.gain, one.gain_low, one.gain_high) for one in held_out]
+                    found = [_attacked(runs, system, seed, norm, level, "held-out") for seed in seeds]
+                    gains = [Interval(one.gain, one.gain_low, one.gain_high) for one in found]
                     keys = ("robust", f"{system} tuned", f"{system} fixed", norm, level)
                     yield runs.row(keys, gains, seeds, label)
-                if step == "a":
-                    yield from _tuning(runs, system, norm, rows, label)
+        for system in (*RELEASED, *RELEASED.values()):
+            yield from _tuning(runs, system, norm, label)
+
+
+def _attacked(runs: Runs, system: str, seed: int, norm: str, level: str, choice: str) -> pd.Series:
+    """The counts of the paper's protocol, or of all attacks together, for one way to choose lambda.
+
+    Raises:
+        ValueError: if there are none of the preset's radius.
+    """
+    kind = "attack-paper" if level == "paper" else "attack-adaptive"
+    eps = {"linf": runs.preset.adversarial.linf / 255, "l2": runs.preset.adversarial.l2}[norm]
+    rows = runs.read(system, seed, kind)
+    rows = rows[(rows.norm == norm) & np.isclose(rows.eps, eps) & (rows.choice == choice)]
+    rows = rows[rows.step == ("a" if level == "paper" else "worst")]
+    if rows.empty:
+        path = runs.path(system, seed, f"{kind}.csv")
+        raise ValueError(f"{path}: no attack of radius {eps:g} in the {norm} norm; remove it and attack again")
+    return rows.iloc[0]
 
 
 def _weaker(runs: Runs, seed: int, norm: str) -> str:
@@ -505,7 +512,7 @@ def _weaker(runs: Runs, seed: int, norm: str) -> str:
     return f"weaker attacks that leave about {printed:g}%: {', '.join(near) or 'none of those tried'}"
 
 
-def _tuning(runs: Runs, system: str, norm: str, rows: Callable[..., pd.DataFrame], label: str) -> Iterator[Row]:
+def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
     """By the paper's protocol: against ResNet-18, the price on clean images, and the lambda of Algorithm 1."""
     files = ["attack-paper.csv", "attack-paper.npz"]
     if seeds := runs.seeds([system, "resnet18"], *files):
@@ -513,13 +520,15 @@ def _tuning(runs: Runs, system: str, norm: str, rows: Callable[..., pd.DataFrame
         found = [_percent(paired_difference(*pair, seed=BOOTSTRAP_SEED)) for pair in both]
         yield runs.row(("robust", f"{system} fixed", "resnet18", norm, "paper"), found, seeds, label)
     if seeds := runs.seeds([system], *files):
-        tuned = [rows(system, seed, "tuned")["lambda"].iloc[0] for seed in seeds]
         prices, distances = [], []
-        for seed, lmbd in zip(seeds, tuned, strict=True):
+        for seed in seeds:
+            tuned, predicted = (
+                _attacked(runs, system, seed, norm, "paper", choice)["lambda"] for choice in ("tuned", "algorithm1")
+            )
             arrays = results.read_arrays(runs.path(system, seed, "attack-paper.npz"))
-            both = [_nearest(arrays["lambdas"], value) for value in (lmbd, _lambda0(runs, system, seed))]
+            both = [_nearest(arrays["lambdas"], value) for value in (tuned, _lambda0(runs, system, seed))]
             prices.append(_percent(paired_difference(*arrays["correct"][both], seed=BOOTSTRAP_SEED)))
-            distances.append(point(abs(rows(system, seed, "algorithm1")["lambda"].iloc[0] - lmbd)))
+            distances.append(point(abs(predicted - tuned)))
         yield runs.row(("accuracy", f"{system} tuned", f"{system} fixed", norm, "clean"), prices, seeds, label)
         yield runs.row(("lambda", f"{system} algorithm1", f"{system} tuned", norm, "paper"), distances, seeds, label)
 

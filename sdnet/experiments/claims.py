@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sdnet.experiments import plan, results
 from sdnet.experiments.labels import DATASETS, SYSTEMS
@@ -45,7 +45,10 @@ class Test(Which):
     share_of_paper: float | None = Field(None, description="At least this share of the paper's number.")
     fails: float | None = Field(None, description="Beyond it the bound is surely broken; by default, beyond the bound.")
     share: float = Field(1, gt=0, le=1, description="Of the effects that must keep the bound.")
-    pool: bool = Field(False, description="The bound is for the mean of the effects' sizes, not for each of them.")
+    pool: Literal["mean", "size"] | None = Field(
+        None,
+        description="The bound is for the mean of the effects, or of their sizes whatever the sign; else for each.",
+    )
     sure: bool = Field(True, description="The whole interval must keep the bound, not the estimate alone.")
 
     @model_validator(mode="after")
@@ -84,6 +87,12 @@ class Claim(Which):
         return self.model_copy(update=own)
 
 
+class Claims(_Strict):
+    """config/claims.yaml."""
+
+    claims: list[Claim]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a test: kept, surely broken, or neither; in words, too."""
@@ -99,9 +108,9 @@ def load_claims(path: Path) -> list[Claim]:
     Raises:
         SettingsError: naming the file, the key and what is wrong with it.
     """
-    given = read_yaml(path)["claims"]
+    given = read_yaml(path)
     try:
-        claims = TypeAdapter(list[Claim]).validate_python(given)
+        claims = Claims.model_validate(given).claims
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(path, given, item) for item in error.errors())) from None
     if len({claim.id for claim in claims}) < len(claims):
@@ -109,10 +118,12 @@ def load_claims(path: Path) -> list[Claim]:
     return claims
 
 
-def _sentence(path: Path, given: list, item: dict) -> str:
-    number, *keys = item["loc"]
-    name = given[number].get("id", f"number {number + 1}") if isinstance(given[number], dict) else number
-    return f"{path}: claim {name}: {'.'.join(map(str, keys))}: {item['msg'].removeprefix('Value error, ')}"
+def _sentence(path: Path, given: dict, item: dict) -> str:
+    where, message = item["loc"], item["msg"].removeprefix("Value error, ")
+    if len(where) < 3:  # nothing of a claim
+        return f"{path}: {'.'.join(map(str, where))}: {message}"
+    claim = given["claims"][where[1]]
+    return f"{path}: claim {claim.get('id', where[1] + 1)}: {'.'.join(map(str, where[2:]))}: {message}"
 
 
 def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: str) -> pd.DataFrame:
@@ -252,8 +263,10 @@ def judge(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[
         verdict = "replicated" if all(one.kept for one in sizes) else "direction"
         words += [f"how much: {one.words}" for one in sizes]
     ways = "; ".join(way for way in used.measure.unique() if way)
+    if used.n_seeds.min() == 1 and used.low.notna().any():
+        words.append("of one seed, so that intervals do not cover the variance of training")
     first, rows = direction[0]
-    return _summary(rows, first.pool, claim.paper) | {
+    return _summary(rows, first.pool == "size", claim.paper) | {
         "verdict": verdict,
         "n_seeds": used.n_seeds.min(),
         "data": used["data"].iloc[0],
@@ -316,7 +329,8 @@ def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
     if rows.empty:
         return Outcome(False, False, f"{test.what}: nowhere")
     ends = np.array([rows.low.fillna(rows.estimate), rows.estimate, rows.high.fillna(rows.estimate)], dtype=float)
-    low, estimate, high = _sizes(*ends).mean(axis=1, keepdims=True) if test.pool else ends
+    ends = _sizes(*ends) if test.pool == "size" else ends
+    low, estimate, high = ends.mean(axis=1, keepdims=True) if test.pool else ends
     if test.bound is None:
         kept = _near_paper(test, estimate, rows.paper.to_numpy(float))
         broken, bound = ~kept, "paper: " + ", ".join(f"{value:.3g}" for value in rows.paper)
@@ -350,12 +364,12 @@ def _sizes(low: np.ndarray, estimate: np.ndarray, high: np.ndarray) -> np.ndarra
     return np.array([np.where((low < 0) & (high > 0), 0, ends.min(axis=0)), np.abs(estimate), ends.max(axis=0)])
 
 
-def _summary(rows: pd.DataFrame, pool: bool, printed: str) -> dict:
-    """The mean effect. What is pooled shares its images, so that the interval of the mean is the mean interval."""
+def _summary(rows: pd.DataFrame, sizes: bool, printed: str) -> dict:
+    """The mean effect, or its size. Effects share their images, so that the interval of the mean is the mean one."""
     if rows.empty:
         return {"paper": printed}
     ends, paper = rows[["low", "estimate", "high"]].to_numpy(float).T, rows.paper.to_numpy(float)
-    if pool:
+    if sizes:
         ends, paper = _sizes(*ends), np.abs(paper)
     low, effect, high = ends.mean(axis=1)
     return {

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from sdnet.commands import evidence
+from sdnet.commands.evidence.runs import over_seeds, point
 from sdnet.experiments import claims, results
 from sdnet.experiments.settings import SettingsError, load_presets
 from sdnet.experiments.shown import preset_of
@@ -131,13 +132,13 @@ def test_as_many_must_keep_a_bound_as_the_claim_says(paper):
 
 
 def test_the_interval_over_seeds_holds_that_over_images_and_the_spread():
-    one = evidence.over_seeds([Interval(5.0, 4.0, 7.0)])
+    one = over_seeds([Interval(5.0, 4.0, 7.0)])
     assert (one["estimate"], one["low"], one["high"], one["n_seeds"]) == (5, 4, 7, 1)
-    several = evidence.over_seeds([Interval(x, x - 1, x + 1) for x in (4.0, 5.0, 6.0)])
+    several = over_seeds([Interval(x, x - 1, x + 1) for x in (4.0, 5.0, 6.0)])
     spread = 4.303 / np.sqrt(3)  # Student's t, of three seeds whose standard deviation is 1
     assert several["high"] - several["estimate"] == pytest.approx(np.hypot(1, spread), abs=1e-3)
-    assert np.isnan(evidence.over_seeds([evidence.point(1)])["low"])
-    assert evidence.over_seeds([evidence.point(x) for x in (1, 2)])["low"] < 1
+    assert np.isnan(over_seeds([point(1)])["low"])
+    assert over_seeds([point(x) for x in (1, 2)])["low"] < 1
 
 
 # From result files
@@ -310,7 +311,9 @@ def test_before_anything_was_run_every_claim_says_how_to_begin():
 
 def test_a_seed_that_is_not_there_yet_is_left_out_and_counted(folder):
     (folder / "runs/cifar10/sdnet18/seed1/sweep-gaussian.npz").unlink()
-    assert judged(folder).n_seeds["C4", "text"] == 1
+    row = judged(folder).loc["C4", "text"]
+    assert row.n_seeds == 1
+    assert row.reason.endswith("Not all seeds yet: 1 of 2")
 
 
 @pytest.mark.parametrize("folder", ["digits"], indirect=True)

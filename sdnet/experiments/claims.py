@@ -200,6 +200,8 @@ def _row(
         first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and effects.empty else ""
         targets = " ".join(f"{root}/{name}{'.csv' if name in plan.TABLES else '.pdf'}" for name in claim.needs)
         judged["reason"] += f"; {first}make them with: snakemake --cores all {targets}"
+    elif judged["n_seeds"] < len(preset.seeds):
+        judged["reason"] += f". Not all seeds yet: {judged['n_seeds']} of {len(preset.seeds)}"
     return row | judged
 
 

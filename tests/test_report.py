@@ -51,7 +51,8 @@ def test_the_report_says_at_the_top_that_digits_are_no_photographs(page):
     top = page[: page.index("The verdict")]
     assert "Handwritten digits of 8 by 8 pixels stand in for photographs." in top
     assert "networks of width 4, not 64" in top
-    assert "1 seed, not 3" in top
+    assert "1 of 3 seeds" in top
+    assert "noise that is not the official one: generated, cifar severities" in top
     assert "no CIFAR-10, no CIFAR-100, no ImageNet" in top
 
 

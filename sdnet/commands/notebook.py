@@ -23,7 +23,8 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
 
 def write_page(done: NotebookNode, html: Path, title: str, exclude_input: bool = False) -> None:
     """Write an executed notebook as one HTML page that loads nothing."""
-    exporter = HTMLExporter(template_name="basic", exclude_input=exclude_input, exclude_input_prompt=True)
+    shown = {"exclude_input": exclude_input, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(template_name="basic", anchor_link_text="", **shown)
     body, _ = exporter.from_notebook_node(done)
     write_text(html, Template(PAGE.read_text()).substitute(title=escape(title), body=body))
 

@@ -37,13 +37,10 @@ def opening(folder: Path) -> str:
     """What these results are of, and how far below the paper's scale, in Markdown."""
     preset = preset_of(folder)
     lines = [f"**{preset.description[0].upper()}{preset.description[1:]}** (preset `{_name(preset)}`)."]
+    full = preset.width >= SIZE_WIDTH and (preset.imported or preset.recipes["default"].epochs >= SIZE_EPOCHS)
+    so = "" if full else ", so that no claim can count as replicated in full"
     reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])
-    if reduced:
-        full = preset.width >= SIZE_WIDTH and (preset.imported or preset.recipes["default"].epochs >= SIZE_EPOCHS)
-        so = "" if full else ", so that no claim can count as replicated in full"
-        lines += [f"**Smaller than in the paper{so}:**", "\n".join(f"* {item}" for item in reduced)]
-    else:
-        lines += ["At the paper's scale: its data sets, widths, epochs and all test images."]
+    lines += [f"**Less than in the paper{so}:**", "\n".join(f"* {item}" for item in [*reduced, *_substitutes(folder)])]
     if "digits" in preset.datasets:
         lines += [
             "**Handwritten digits of 8 by 8 pixels stand in for photographs.** They show that everything runs, and say "
@@ -68,12 +65,14 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
         given = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else f"{max(epochs)}"
         found.append(f"{given} epochs of training, not {full} as for CIFAR-10")
     if len(preset.seeds) < len(paper.seeds):
-        found.append(f"{_count(len(preset.seeds), 'seed')}, not {len(paper.seeds)}: training variance is not covered")
+        found.append(f"{len(preset.seeds)} of {len(paper.seeds)} seeds")
     for name, images in preset.datasets.items():
         parts = {"training": images.train_images, "test": images.test_images}
         found += [f"{size:,} {kind} images of {DATASETS[name]}, not all" for kind, size in parts.items() if size]
     if preset.robustness.test_images:
         found.append(f"{preset.robustness.test_images:,} test images under noise, not all")
+    fitted = preset.robustness.calibration_images
+    found.append(f"Algorithm 1 fitted on {fitted:,} training images, not all")
     fewer = len(paper.robustness.lambdas) - len(preset.robustness.lambdas)
     if fewer > 0:
         found.append(f"{len(preset.robustness.lambdas)} values of λ, not {len(paper.robustness.lambdas)}")
@@ -85,8 +84,18 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
     return found
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _substitutes(folder: Path) -> list[str]:
+    """What is not there, or not what the paper has, in words."""
+    used = {(spec["dataset"]["name"], about.get("data_source", "official")) for _, spec, about in _runs(folder)}
+    others = sorted(dataset_label(*one) for one in used if one[1] != "official" and one[0] != "digits")
+    effects = results.read(folder / "effects.csv", "effects").fillna({"measure": ""})
+    noise = sorted({measure for measure in effects.measure if measure.startswith("generated")})
+    absent = [DATASETS[name] for name in preset_of(folder).datasets if not (folder / "runs" / name).is_dir()]
+    return [
+        *(f"images that are not the official ones: {label}" for label in others),
+        *(f"noise that is not the official one: {how}" for how in noise),
+        *(f"nothing yet on {name}" for name in absent),
+    ]
 
 
 def counts(folder: Path) -> str:

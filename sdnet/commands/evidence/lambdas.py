@@ -49,7 +49,8 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
         yield from rows
         yield runs.row(("rank_correlation", f"{best} lambda", "severity", noise, ""), order, seeds, how)
         falls = sum(before["low"] > after["high"] for before, after in itertools.combinations(rows, 2))
-        yield runs.row(("inversions", f"{best} lambda", "severity", noise, ""), [point(falls)], seeds, how)
+        falls = [point(falls)] * len(seeds)  # of all of them together
+        yield runs.row(("inversions", f"{best} lambda", "severity", noise, ""), falls, seeds, how)
 
 
 def _split_half_gain(one: Fates, severity: int) -> Interval:
@@ -61,19 +62,19 @@ def _split_half_gain(one: Fates, severity: int) -> Interval:
 def lines(runs: Runs) -> Iterator[Row]:
     """How straight the line is, and what the noise's own one gains over those of others."""
     for system in BOTH:
-        lines = {}
+        fitted = {}
         for noise in plan.noises_on(runs.dataset, runs.preset):
             if seeds := runs.seeds([system], f"lines-{noise}.csv"):
-                lines[noise] = {seed: _line(runs, system, seed, noise) for seed in seeds}
-                fits = [point(line.r_squared) for line in lines[noise].values()]
+                fitted[noise] = {seed: _line(runs, system, seed, noise) for seed in seeds}
+                fits = [point(line.r_squared) for line in fitted[noise].values()]
                 yield runs.row(("r_squared", f"{system} lambda", "residual", noise, ""), fits, seeds)
-        for noise in lines if len(lines) > 1 else ():
+        for noise in fitted if len(fitted) > 1 else ():
             names = [f"sweep-{noise}.csv", f"sweep-{noise}.npz", f"adaptive-{noise}.csv"]
-            seeds = [seed for seed in runs.seeds([system], *names) if all(seed in of for of in lines.values())]
+            seeds = [seed for seed in runs.seeds([system], *names) if all(seed in of for of in fitted.values())]
             if not seeds:
                 continue
             found = [
-                _own_line_gain(runs, system, seed, noise, {name: of[seed] for name, of in lines.items()})
+                _own_line_gain(runs, system, seed, noise, {name: of[seed] for name, of in fitted.items()})
                 for seed in seeds
             ]
             how = runs.read(system, seeds[0], "sweep", noise).noise_source.iloc[0]

@@ -90,8 +90,8 @@ def _fixed_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: str,
 
 def adaptive(runs: Runs, system: str, seed: int, noise: str) -> pd.DataFrame:
     """Algorithm 1 as printed, by severity."""
-    adaptive = runs.read(system, seed, "adaptive", noise)
-    return adaptive[adaptive.variant == "paper"].astype({"severity": str}).set_index("severity")
+    rows = runs.read(system, seed, "adaptive", noise)
+    return rows[rows.variant == "paper"].astype({"severity": str}).set_index("severity")
 
 
 def _gains(runs: Runs, system: str, seeds: list[int], noise: str) -> Iterator[Row]:

@@ -20,7 +20,7 @@ KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (*RELEASED, *RELEASED.values())  # SDNet-18 in either reading
 BOOTSTRAP_SEED = 0
-RESAMPLES = 400
+RESAMPLES = 1000
 
 Row = dict[str, object]
 

@@ -160,6 +160,7 @@ robustness: {noises: [gaussian, shot], lambdas: [0.1, 0.5, 0.9]}
 """
 LAMBDAS = np.array([0.1, 0.5, 0.9])
 IMAGES = 2000
+NORMS = {"linf": 8 / 255, "l2": 0.5}
 # How many images of 2,000 each network classifies correctly: clean; noisy, at each lambda.
 CORRECT = {"resnet18": [1000], "sdnet18": [1100, 1500, 1200], "sdnet18-nonnegative": [900, 1500, 1200]}
 
@@ -246,6 +247,33 @@ def write_noisy(folder, dataset, system, seed, noise, correct):
     results.write(run / f"adaptive-{noise}.csv", "adaptive", rows)
 
 
+def write_attacks(folder, system, robust, clean):
+    """The paper's protocol: of 2,000 images, how many are robust and how many correct without an attack, by lambda."""
+    lambdas = LAMBDAS if len(robust) > 1 else np.array([np.nan])
+    gain = 100 * (max(robust) - robust[0]) / IMAGES
+    for seed in (0, 1):
+        run = folder / "runs" / "cifar10" / system / f"seed{seed}"
+        (run / "spec.json").write_text('{"model": {"options": {}}}')
+        fates = {f"{norm}_robust": np.stack([np.arange(IMAGES) < count for count in robust])[None] for norm in NORMS}
+        correct = np.stack([np.arange(IMAGES) < count for count in clean])
+        write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, **fates)
+        common = {"dataset": "cifar10", "system": system, "seed": seed, "data_source": "official", "step": "a"}
+        common |= {"attack": "PGD-20", "total": IMAGES, "gain": gain, "gain_low": gain - 1, "gain_high": gain + 1}
+        rows = [
+            dict.fromkeys(results.COLUMNS["attack-paper"])
+            | common
+            | {"norm": norm, "eps": eps, "choice": choice, "lambda": lmbd, "correct": count, "clean_correct": clean[0]}
+            for norm, eps in NORMS.items()
+            for choice, lmbd, count in [
+                ("given", lambdas[0], robust[0]),
+                ("tuned", lambdas[-1], robust[-1]),
+                ("held-out", lambdas[-1], robust[-1]),
+                ("algorithm1", lambdas[0], robust[0]),
+            ]
+        ]
+        results.write(run / "attack-paper.csv", "attack-paper", rows)
+
+
 def judged(folder):
     loaded = list(CLAIMS.values())
     table = claims.judge_all(loaded, evidence.effects(folder), preset_of(folder), "results/tiny")
@@ -269,6 +297,30 @@ def test_differences_are_those_of_the_images_and_their_intervals_are_paired(fold
     assert adaptive.low < 25 < adaptive.high
     best = effect(folder, subject="sdnet18 best", over="sdnet18 fixed", condition="shot", level="3")
     assert best.estimate == pytest.approx(20)
+
+
+def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algorithm_1_would_be(folder):
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900])
+    write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100])
+    table = judged(folder).loc[["A1", "A2", "A3", "A4", "A5", "A6", "A7"]]
+    assert table.verdict.xs("", level="reading").to_dict() == {"A1": "replicated", "A2": "not run"}
+    text = table.xs("text", level="reading")
+    assert text.verdict.to_dict() == {
+        "A3": "replicated",
+        "A4": "replicated",
+        "A5": "not run",
+        "A6": "contradicted",
+        "A7": "contradicted",
+    }
+    assert text.effect.drop("A5").to_dict() == pytest.approx({"A3": 0.5, "A4": 34.5, "A6": -40, "A7": 0.8})
+
+
+def test_attacks_of_another_radius_are_refused(folder):
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900])
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(preset.read_text() + "adversarial: {linf: 4}\n")
+    with pytest.raises(ValueError, match=r"attack-paper\.csv: no attack of radius 0\.0156863 in the linf norm; remove"):
+        evidence.effects(folder)
 
 
 def test_the_released_reading_is_judged_beside_the_text_s_and_by_the_same_numbers(folder):

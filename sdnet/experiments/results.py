@@ -206,8 +206,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "dataset": "data set",
         "quantity": "accuracy and robust (under attack): percentage points of a difference, percent where `over` is "
         "empty. speed, memory, parameters: ratio. zeros: percent of the code's entries. lambda: of a difference, its "
-        "size. rank_correlation: Kendall's. inversions: severities whose lambda is surely below that of a weaker one. "
-        "r_squared; correlation, of an image with its reconstruction",
+        "size. kendall, spearman: rank correlations. inversions: severities whose lambda is surely below that of a "
+        "weaker one. r_squared. correlation: of an image with its reconstruction",
         "subject": "of what: a network, and how its lambda is chosen",
         "over": "what it is compared with; empty for what was measured itself",
         "condition": "clean, a noise, or the norm of an attack; empty for what has none",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.evidence.runs import BOTH, Row, Runs, normal, point, rank_correlation
+from sdnet.commands.evidence.runs import BOTH, Row, Runs, kendall, normal, point
 from sdnet.experiments.tables import zero_shares
 from sdnet.robustness.statistics import Interval
 
@@ -33,8 +33,8 @@ def inversion(runs: Runs) -> Iterator[Row]:
     third = max(len(found[0].columns) // 3, 1)
     falls = [_mean(one.iloc[:, :third].mean(axis=1) - one.iloc[:, -third:].mean(axis=1)) for one in found]
     yield runs.row(("correlation", f"{system} shallow", f"{system} deep", "clean", ""), falls, seeds)
-    order = [point(rank_correlation(one.mean(), one.columns)) for one in found]
-    yield runs.row(("rank_correlation", system, "depth", "clean", ""), order, seeds)
+    order = [point(kendall(one.mean(), one.columns)) for one in found]
+    yield runs.row(("kendall", system, "depth", "clean", ""), order, seeds)
 
 
 def _mean(values: pd.Series) -> Interval:

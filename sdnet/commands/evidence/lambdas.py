@@ -14,10 +14,10 @@ from sdnet.commands.evidence.runs import (
     SEVERITY,
     Row,
     Runs,
+    kendall,
     normal,
     percent,
     point,
-    rank_correlation,
 )
 from sdnet.experiments import plan
 from sdnet.robustness.calibration import find_peaks
@@ -41,13 +41,13 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
             yield runs.row(("accuracy", best, "both ends of the grid", noise, level), rises, seeds, how)
         peaks = [find_peaks(one.correct, one.lambdas, seed=BOOTSTRAP_SEED, resamples=RESAMPLES) for one in swept]
         chosen = [[normal(peak.parabola, peak.parabola_std) for peak in of_seed] for of_seed in peaks]
-        order = [point(rank_correlation([peak.estimate for peak in of_seed])) for of_seed in chosen]
+        order = [point(kendall([peak.estimate for peak in of_seed])) for of_seed in chosen]
         rows = [
             runs.row(("lambda", best, "", noise, level), of_level, seeds, how)
             for level, of_level in zip(SEVERITY, zip(*chosen, strict=True), strict=True)
         ]
         yield from rows
-        yield runs.row(("rank_correlation", f"{best} lambda", "severity", noise, ""), order, seeds, how)
+        yield runs.row(("kendall", f"{best} lambda", "severity", noise, ""), order, seeds, how)
         falls = sum(before["low"] > after["high"] for before, after in itertools.combinations(rows, 2))
         falls = [point(falls)] * len(seeds)  # of all of them together
         yield runs.row(("inversions", f"{best} lambda", "severity", noise, ""), falls, seeds, how)

@@ -13,11 +13,12 @@ from sdnet.commands.evidence.runs import (
     SEVERITY,
     Row,
     Runs,
+    kendall,
     nearest,
     percent,
     point,
-    rank_correlation,
     readings,
+    spearman,
     wilson,
 )
 from sdnet.data.corruptions import SEVERITIES
@@ -107,10 +108,10 @@ def _gains(runs: Runs, system: str, seeds: list[int], noise: str) -> Iterator[Ro
             chosen = [Interval(one["lambda"], one.lambda_low, one.lambda_high) for one in at]
             yield runs.row(("lambda", subject, "", noise, level), chosen, seeds, how)
     by_severity = [one.loc[SEVERITY] for one in of_seeds]
-    order = [point(rank_correlation(one.gain)) for one in by_severity]
-    yield runs.row(("rank_correlation", f"{subject} gain", "severity", noise, ""), order, seeds, how)
-    order = [point(rank_correlation(one["lambda"])) for one in by_severity]
-    yield runs.row(("rank_correlation", f"{subject} lambda", "severity", noise, ""), order, seeds, how)
+    order = [point(spearman(one.gain)) for one in by_severity]
+    yield runs.row(("spearman", f"{subject} gain", "severity", noise, ""), order, seeds, how)
+    order = [point(kendall(one["lambda"])) for one in by_severity]
+    yield runs.row(("kendall", f"{subject} lambda", "severity", noise, ""), order, seeds, how)
     if noise == "gaussian":
         scale = "imagenet" if "imagenet" in how.lower() else "cifar"
         fits = [point(variance_fit(one["lambda"], scale)) for one in by_severity]

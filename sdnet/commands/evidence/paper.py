@@ -7,7 +7,7 @@ import pandas as pd
 from sdnet.commands.evidence.attacks import ATTACK_PAIRS
 from sdnet.commands.evidence.clean import CLEAN_PAIRS
 from sdnet.commands.evidence.noise import NOISE_PAIRS, variance_fit
-from sdnet.commands.evidence.runs import KEYS, SEVERITY, Row, rank_correlation
+from sdnet.commands.evidence.runs import KEYS, SEVERITY, Row, kendall, spearman
 from sdnet.experiments.noise_tables import PAPER_ZEROS
 from sdnet.experiments.tables import paper_values
 
@@ -72,8 +72,8 @@ def _paper_orders(values: pd.DataFrame) -> Iterator[Row]:
     gain = wide["accuracy", "sdnet18 adaptive"] - wide["accuracy", "sdnet18 fixed"]
     lambdas = wide["lambda", "sdnet18 adaptive"]
     common = {"dataset": "cifar10", "condition": "gaussian", "level": ""}
-    order = common | {"quantity": "rank_correlation", "over": "severity"}
-    yield order | {"subject": "sdnet18 adaptive gain", "paper": rank_correlation(gain)}
-    yield order | {"subject": "sdnet18 adaptive lambda", "paper": rank_correlation(lambdas)}
+    order = common | {"over": "severity"}
+    yield order | {"quantity": "spearman", "subject": "sdnet18 adaptive gain", "paper": spearman(gain)}
+    yield order | {"quantity": "kendall", "subject": "sdnet18 adaptive lambda", "paper": kendall(lambdas)}
     fit = {"quantity": "r_squared", "subject": "sdnet18 adaptive lambda", "over": "noise variance"}
     yield common | fit | {"paper": variance_fit(lambdas, "cifar")}

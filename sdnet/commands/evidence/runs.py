@@ -110,9 +110,14 @@ def readings(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
                 yield tuple(" ".join([released if word == text else word for word in name.split()]) for name in pair)
 
 
-def rank_correlation(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> float:
-    """Kendall's tau-b; 0 where the values are all the same."""
+def kendall(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> float:
+    """Kendall's rank correlation, tau-b, by default with the severity; 0 where the values are all the same."""
     return round(float(stats.kendalltau(against, values).statistic), 9) if np.ptp(values) > 0 else 0.0
+
+
+def spearman(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> float:
+    """Spearman's, likewise."""
+    return round(float(stats.spearmanr(against, values).statistic), 9) if np.ptp(values) > 0 else 0.0
 
 
 def normal(estimate: float, std: float) -> Interval:

@@ -43,6 +43,16 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
+@click.argument("folders", type=ExistingFolder, nargs=-1)
+@click.option("--every", type=click.FloatRange(min=0.1), help="Again after so many seconds, until all are trained.")
+def status(folders: tuple[Path, ...], every: float | None) -> None:
+    """How far each run is: state, epoch, accuracy, rate, time left; of FOLDERS, by default all results."""
+    from sdnet.commands.status import show
+
+    show(folders, every)
+
+
+@cli.command()
 @click.argument("name", type=click.Choice(["cifar10", "cifar100", "cifar10-c", "cifar100-c"]))
 @click.option("--url", "urls", multiple=True, help="Address of the archive; repeatable, tried in order.")
 @click.option("--checksum", help="Of the archive: md5:... or sha256:...")

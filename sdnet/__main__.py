@@ -43,6 +43,18 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
+@click.option("--preset", default="paper", show_default=True, help="Of config/presets/.")
+@click.option("--configfile", "site_file", type=ExistingFile, help="Your own values, as given to Snakemake.")
+@click.option("--measure", is_flag=True, help="Estimate the hours too, from a short measurement of each network.")
+@click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="How many; 0 for the CPU.")
+def plan(preset: str, site_file: Path | None, measure: bool, gpus: int) -> None:
+    """What a preset will run: runs, jobs, images, disk; with --measure, hours on this machine."""
+    from sdnet.commands.plan import show
+
+    show(preset, site_file, measure, gpus)
+
+
+@cli.command()
 @click.argument("folders", type=ExistingFolder, nargs=-1)
 @click.option("--every", type=click.FloatRange(min=0.1), help="Again after so many seconds, until all are trained.")
 def status(folders: tuple[Path, ...], every: float | None) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tabulate import tabulate
+
 MEASURED = {  # what a run's folder may hold beside its weights, in the order in which it comes to be
     "accuracy.csv": "tested",
     "inversion.csv": "inverted",
@@ -79,13 +81,10 @@ def status(folder: Path, run: str, epochs: int | None = None, *, now: float | No
 
 def table(rows: Iterable[Status]) -> list[str]:
     """One line per run under a header, in columns as wide as what they hold."""
-    cells = [("run", "state", "epoch", "test", "images/s", "left", "measured"), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left_aligned = (0, 1, 6)
-    return [
-        "  ".join(f"{text:{'<' if i in left_aligned else '>'}{widths[i]}}" for i, text in enumerate(row)).rstrip()
-        for row in cells
-    ]
+    header = ("run", "state", "epoch", "test", "images/s", "left", "measured")
+    align = ("left", "left", "right", "right", "right", "right", "left")
+    text = tabulate(map(_cells, rows), header, tablefmt="plain", disable_numparse=True, colalign=align)
+    return [line.rstrip() for line in text.splitlines()]
 
 
 def summary(rows: list[Status]) -> str:

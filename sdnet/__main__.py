@@ -300,6 +300,17 @@ def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: 
 
 
 @cli.command()
+@click.argument("spec", type=ExistingFile)
+@data_option
+@click.option("--seeds", type=AtLeast1, default=3, show_default=True, help="How many trainings in each loop.")
+def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
+    """Train the run of SPEC on the CPU in our loop and in a plain one, in turns: times and accuracies."""
+    from sdnet.commands.loops import compare
+
+    compare(spec, data_path, seeds)
+
+
+@cli.command()
 @click.argument("source", type=ExistingFile)
 @click.option("--results", "folder", required=True, help="The notebook's parameter `results`, a results folder.")
 @click.option("--out", type=PathType, required=True, help="Folder of the executed copy and its HTML page.")

@@ -43,7 +43,10 @@ ui: install
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
 		$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-# Needs uv. One lock for Linux and macOS, Python 3.11 to 3.13.
+# Needs uv. One lock for Linux and macOS, Python 3.11 to 3.13, and the conda environment of the same versions.
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet --output-file requirements.txt
+	sed -i.old '/^  - pip:/,$$d' envs/environment.yaml && rm envs/environment.yaml.old
+	echo '  - pip:' >> envs/environment.yaml
+	sed -nE 's/^([A-Za-z0-9][^\]*[^ \]) *\\?$$/      - "\1"/p' requirements.txt >> envs/environment.yaml

@@ -108,6 +108,12 @@ def test_an_exact_line_is_recovered(estimator, method):
     assert calibration.r_squared == pytest.approx(1, abs=1e-8)
 
 
+@pytest.mark.parametrize("count", range(2, 12))
+def test_where_every_noise_level_has_the_same_best_lambda_there_is_no_r_squared(count):
+    """0.1 has no exact binary form: the mean of six of them is not 0.1."""
+    assert np.isnan(fit(np.linspace(6, 8, count), np.full(count, 0.1)).r_squared)
+
+
 def test_a_prediction_beyond_the_tried_lambdas_is_clamped_and_beyond_the_residuals_extrapolated():
     residuals = np.array([0.05, 0.1, 0.25, 0.5])
     calibration = fit(residuals, 2 * residuals + 0.1)

@@ -1,11 +1,21 @@
-"""What the documentation says of the tests is so."""
+"""What the documentation says is so: its commands and programs run, and the tests that it names exist."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+RUN = "results/quick/runs/digits/sdnet18/seed0"
+# Run by tests of their own, on archives and checkpoints that those make, or on several machines.
+ELSEWHERE = ("python -m sdnet data", "python -m sdnet import-released", "results/released")
 FAULTS = (PROJECT / "docs/faults.md").read_text()
 
 
@@ -15,3 +25,51 @@ def test_the_tests_that_faults_md_names_exist(file):
     named = {name for passage in passages for name in re.findall(r"`(test_\w+)`", passage)}
     assert named
     assert named <= set(re.findall(r"^def (test_\w+)", (PROJECT / "tests" / file).read_text(), re.MULTILINE))
+
+
+def readme_commands() -> list[str]:
+    """What is typed by hand: every indented line of `python -m sdnet`."""
+    lines = [line.split("#")[0].strip() for line in re.findall(r"^    (.*)$", README, re.MULTILINE)]
+    return [
+        line for line in lines if line.startswith("python -m sdnet ") and not any(part in line for part in ELSEWHERE)
+    ]
+
+
+def test_the_commands_in_the_readme_run_one_after_the_other(project, tracking_uri):
+    commands = readme_commands()
+    assert len(commands) >= 9
+    for command in commands:
+        _, *arguments = shlex.split(command.replace(".../spec.json", f"{RUN}/spec.json"))
+        environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri}
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_programs_in_the_readme_run_one_after_the_other():
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.rand(20, 3, 32, 32, generator=generator), torch.arange(20) % 10) for _ in range(2)]
+    names = {"batches": batches, "noisy_images": torch.rand(100, 3, 32, 32, generator=generator)}
+    programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(programs) == 3
+    for program in programs:
+        exec(program, names)
+    assert names["residuals"][0].shape == (20,)
+    assert names["classes"].shape == (100,)
+    assert names["reconstruction"].shape == (20, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(PROJECT)) for p in PROJECT.glob("docs/**/*.md"))]
+)
+def test_every_link_leads_to_a_file(page):
+    path = PROJECT / page
+    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+def test_the_citation_has_what_the_format_asks_for():
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert f'version = "{citation["version"]}"' in (PROJECT / "pyproject.toml").read_text()

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbclient import NotebookClient
 from PIL import Image
 
 from sdnet.experiments import plan
@@ -189,6 +190,15 @@ def test_every_notebook_is_kept_executed_and_as_a_page(built, target):
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
     page = (built / RESULTS / f"notebooks/{target}.html").read_text()
     assert ("<table" if target in plan.TABLES else "data:image/png;base64") in page
+
+
+@pytest.mark.parametrize(("target", "file"), [("table1", "table1.csv"), ("figure6", "figure6.png")])
+def test_a_notebook_run_by_hand_where_it_lies_writes_what_the_workflow_wrote(project, target, file):
+    by_workflow = (project / RESULTS / file).read_bytes()
+    (project / RESULTS / file).unlink()
+    notebook = nbformat.read(project / f"notebooks/{target}.ipynb", as_version=4)
+    NotebookClient(notebook, resources={"metadata": {"path": project / "notebooks"}}).execute()
+    assert (project / RESULTS / file).read_bytes() == by_workflow
 
 
 def test_table_1_says_what_the_result_files_say(built):

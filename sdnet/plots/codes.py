@@ -52,7 +52,8 @@ def code_histograms(codes: pd.DataFrame, note: str) -> Figure:
         label = f"exactly zero: {shares.mean():.1f}{spread}%"
         axis.text(0.5, 1.02, label, transform=axis.transAxes, color="C3", ha="center", va="bottom", fontsize="small")
         axis.set_yscale("log")
-        axis.set(xlabel="code entry", ylabel="share of entries (%)")
+        axis.set_xlabel("code entry", fontsize="small")
+        axis.set_ylabel("share of entries (%)", fontsize="small")
         axis.set_title(f"{system_label(system)}\n{dataset_label(dataset)}", fontsize="small", pad=14)
         sns.despine(ax=axis)
     return figure

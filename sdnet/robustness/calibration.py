@@ -195,11 +195,11 @@ def fit_calibration(
     slope, intercept = _fit_line(residuals, best, weights, method)
     errors = best - (slope * residuals + intercept)
     spread = best - np.average(best, weights=weights)
-    total = weights @ spread**2
+    flat = np.ptp(best) == 0  # by this, since rounding leaves equal values a spread about their mean
     return Calibration(
         slope=float(slope),
         intercept=float(intercept),
-        r_squared=float(1 - weights @ errors**2 / total) if total else float("nan"),
+        r_squared=float("nan") if flat else float(1 - weights @ errors**2 / (weights @ spread**2)),
         lambda_min=float(grid[0]),
         lambda_max=float(grid[-1]),
         residual_min=float(residuals.min()),

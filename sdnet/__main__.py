@@ -311,6 +311,16 @@ def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
 
 
 @cli.command()
+@click.option("--out", type=PathType, required=True, help="The picture to write, a .png.")
+@gpus_option
+def benchmark_growth(out: Path, gpus: int) -> None:
+    """Measure what a training step and a sweep cost as batches, images, networks and iterations grow."""
+    from sdnet.commands.growth import growth
+
+    growth(out, gpus)
+
+
+@cli.command()
 @click.argument("source", type=ExistingFile)
 @click.option("--results", "folder", required=True, help="The notebook's parameter `results`, a results folder.")
 @click.option("--out", type=PathType, required=True, help="Folder of the executed copy and its HTML page.")

@@ -21,7 +21,7 @@ from sdnet.experiments.devices import lease
 REFERENCE = "resnet18"
 PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
 ROUNDS = 5  # of which the first warms up; the systems take turns, so that a busy machine slows all alike
-SECONDS_PER_TURN = 0.5
+SECONDS_PER_TURN = 0.25
 STEPS = ("train", "inference")
 
 

@@ -43,6 +43,28 @@ def cli(debug: bool) -> None:
 
 
 @cli.command()
+@click.option("--preset", default="paper", show_default=True, help="Of config/presets/.")
+@click.option("--configfile", "site_file", type=ExistingFile, help="Your own values, as given to Snakemake.")
+@click.option("--measure", is_flag=True, help="Estimate the hours too, from a short measurement of each network.")
+@click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="How many; 0 for the CPU.")
+def plan(preset: str, site_file: Path | None, measure: bool, gpus: int) -> None:
+    """What a preset will run: runs, jobs, images, disk; with --measure, hours on this machine."""
+    from sdnet.commands.plan import show
+
+    show(preset, site_file, measure, gpus)
+
+
+@cli.command()
+@click.argument("folders", type=ExistingFolder, nargs=-1)
+@click.option("--every", type=click.FloatRange(min=0.1), help="Again after so many seconds, until all are trained.")
+def status(folders: tuple[Path, ...], every: float | None) -> None:
+    """How far each run is: state, epoch, accuracy, rate, time left; of FOLDERS, by default all results."""
+    from sdnet.commands.status import show
+
+    show(folders, every)
+
+
+@cli.command()
 @click.argument("name", type=click.Choice(["cifar10", "cifar100", "cifar10-c", "cifar100-c"]))
 @click.option("--url", "urls", multiple=True, help="Address of the archive; repeatable, tried in order.")
 @click.option("--checksum", help="Of the archive: md5:... or sha256:...")
@@ -275,6 +297,27 @@ def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: 
     from sdnet.commands.benchmark import benchmark
 
     benchmark(specs, out, batch_size, gpus)
+
+
+@cli.command()
+@click.argument("spec", type=ExistingFile)
+@data_option
+@click.option("--seeds", type=AtLeast1, default=3, show_default=True, help="How many trainings in each loop.")
+def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
+    """Train the run of SPEC on the CPU in our loop and in a plain one, in turns: times and accuracies."""
+    from sdnet.commands.loops import compare
+
+    compare(spec, data_path, seeds)
+
+
+@cli.command()
+@click.option("--out", type=PathType, required=True, help="The picture to write, a .png.")
+@gpus_option
+def benchmark_growth(out: Path, gpus: int) -> None:
+    """Measure what a training step and a sweep cost as batches, images, networks and iterations grow."""
+    from sdnet.commands.growth import growth
+
+    growth(out, gpus)
 
 
 @cli.command()

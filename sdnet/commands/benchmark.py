@@ -1,9 +1,11 @@
 """Speed and memory of networks, each against ResNet-18 of the same run (Tables 1 and 6)."""
 
-import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,8 +19,10 @@ from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 
 REFERENCE = "resnet18"
+PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
 ROUNDS = 5  # of which the first warms up; the systems take turns, so that a busy machine slows all alike
-SECONDS_PER_TURN = 0.5
+SECONDS_PER_TURN = 0.25
+STEPS = ("train", "inference")
 
 
 class Contender:
@@ -35,8 +39,6 @@ class Contender:
         pixels = torch.rand(batch_size, size, size, info.channels, device=device)
         self.x, self.y = pixels.permute(0, 3, 1, 2), torch.arange(batch_size, device=device) % num_classes
         self.autocast = spec["training"]["precision"] == "bfloat16"
-        self.train_rates: list[float] = []
-        self.inference_rates: list[float] = []
 
     def loss(self) -> Tensor:
         """One forward pass."""
@@ -58,6 +60,13 @@ class Contender:
         self.model.eval()
         self.loss()
 
+    def gradient_step(self) -> None:
+        """A forward pass in evaluation mode and the gradient by the images, as attacks take it."""
+        self.model.eval()
+        self.x.requires_grad_()
+        torch.autograd.grad(self.loss(), self.x)
+        self.x.requires_grad_(False)
+
     def saved_bytes(self) -> int:
         """What a training step keeps for its backward pass, besides the parameters; shared memory counts once."""
         own = {t.untyped_storage().data_ptr() for t in (*self.model.parameters(), *self.model.buffers())}
@@ -77,7 +86,7 @@ class Contender:
 
 
 def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
-    """Measure the networks of some runs in turns and write benchmark.csv.
+    """Measure the networks of some runs in turns, write benchmark.csv, and print the ratios beside the paper's.
 
     Raises:
         ValueError: if resnet18, which the ratios are taken against, is not among them, or several data sets are.
@@ -92,19 +101,37 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         device = choose_device(devices)
         contenders = [Contender(spec, batch_size or spec["training"]["batch_size"], device) for spec in specs]
         memory = [_memory(contender) for contender in contenders]
-        for round_ in tqdm(range(ROUNDS), "benchmark", disable=None):
-            for contender in contenders:
-                rates = (_rate(contender.train_step, contender), _rate(contender.inference_step, contender))
-                if round_ > 0:
-                    contender.train_rates.append(rates[0])
-                    contender.inference_rates.append(rates[1])
-    rows = [_row(contender, *kept) for contender, kept in zip(contenders, memory, strict=True)]
-    reference = rows[systems.index(REFERENCE)]
-    for row in rows:
-        row["train_rate_ratio"] = row["train_images_per_second"] / reference["train_images_per_second"]
-        row["saved_bytes_ratio"] = row["saved_bytes"] / reference["saved_bytes"]
+        turns = [
+            [[rates(getattr(one, f"{name}_step"), one) for name in STEPS] for one in contenders]
+            for _ in tqdm(range(ROUNDS), "benchmark", disable=None)
+        ]
+    by_clock, by_processor = np.moveaxis(np.median(turns[1:], axis=0), -1, 0)  # (networks, STEPS) each
+    steady = by_clock if device.type == "cuda" else by_processor
+    ratios = steady / steady[systems.index(REFERENCE)]
+    reference_bytes, reference_peak = memory[systems.index(REFERENCE)]
+    rows = [
+        _about(contender)
+        | {f"{name}_images_per_second": rate for name, rate in zip(STEPS, clock, strict=True)}
+        | {"saved_bytes": saved, "peak_memory_bytes": peak}
+        | {"train_rate_ratio": ratio[0], "saved_bytes_ratio": saved / reference_bytes}
+        for contender, clock, ratio, (saved, peak) in zip(contenders, by_clock, ratios, memory, strict=True)
+    ]
     results.write(out, "benchmark", rows)
-    print(results.read(out, "benchmark").to_string(index=False, float_format="{:.3g}".format))
+    inference = ratios[:, STEPS.index("inference")]
+    peaks = [peak / reference_peak if peak else None for _, peak in memory]
+    print(_page(pd.DataFrame(rows).assign(inference_rate_ratio=inference, peak_memory_ratio=peaks)))
+
+
+def rates(step: Callable[[], None], contender: Contender, seconds: float = SECONDS_PER_TURN) -> tuple[float, float]:
+    """Images per second of a step, over one turn: by the clock, and by the time that this process had a processor."""
+    steps, started, busy, elapsed = 0, time.perf_counter(), time.process_time(), 0.0
+    while elapsed < seconds:
+        step()
+        if contender.device.type == "cuda":
+            torch.cuda.synchronize(contender.device)
+        steps, elapsed = steps + 1, time.perf_counter() - started
+    images = steps * len(contender.x)
+    return images / elapsed, images / (time.process_time() - busy)
 
 
 def _memory(contender: Contender) -> tuple[int, int | None]:
@@ -116,18 +143,7 @@ def _memory(contender: Contender) -> tuple[int, int | None]:
     return saved, torch.cuda.max_memory_allocated(contender.device)
 
 
-def _rate(step, contender: Contender) -> float:
-    """Images per second, over one turn."""
-    steps, started, elapsed = 0, time.perf_counter(), 0.0
-    while elapsed < SECONDS_PER_TURN:
-        step()
-        if contender.device.type == "cuda":
-            torch.cuda.synchronize(contender.device)
-        steps, elapsed = steps + 1, time.perf_counter() - started
-    return steps * len(contender.x) / elapsed
-
-
-def _row(contender: Contender, saved_bytes: int, peak_memory_bytes: int | None) -> dict:
+def _about(contender: Contender) -> dict:
     spec = contender.spec
     return {
         "dataset": spec["dataset"]["name"],
@@ -137,8 +153,44 @@ def _row(contender: Contender, saved_bytes: int, peak_memory_bytes: int | None) 
         "precision": spec["training"]["precision"],
         "batch_size": len(contender.x),
         "threads": torch.get_num_threads(),
-        "train_images_per_second": statistics.median(contender.train_rates),
-        "inference_images_per_second": statistics.median(contender.inference_rates),
-        "saved_bytes": saved_bytes,
-        "peak_memory_bytes": peak_memory_bytes,
     }
+
+
+def paper_ratios(dataset: str) -> dict[str, dict[str, float]]:
+    """The paper's training rate and memory of each network against ResNet-18's, by quantity and network."""
+    values = pd.read_csv(PAPER)
+    values = values[values.table.isin(["table1", "table6"]) & (values.dataset == dataset)]
+    printed = {
+        quantity: values[values.quantity == quantity].drop_duplicates("system").set_index("system").value
+        for quantity in ("speed", "memory")
+    }
+    return {name: (of / of[REFERENCE]).to_dict() if REFERENCE in of else {} for name, of in printed.items()}
+
+
+def _page(rows: pd.DataFrame) -> str:
+    """The measurements as a person reads them: each with its ratio, and the paper's in brackets."""
+    first, paper = rows.iloc[0], paper_ratios(rows.dataset[0])
+    on_gpu = rows.peak_memory_bytes.notna().all()
+
+    def shown(value: str, fmt: str, ratio: str, quantity: str | None = None) -> list[str]:
+        brackets = rows.system.map(paper.get(quantity, {}))
+        return [
+            f"{number:{fmt}}  x{share:.2f}" + ("" if pd.isna(of_paper) else f" ({of_paper:.2f})")
+            for number, share, of_paper in zip(rows[value], rows[ratio], brackets, strict=True)
+        ]
+
+    rows = rows.assign(saved_mb=rows.saved_bytes / 1e6, peak_mb=rows.peak_memory_bytes.astype(float) / 1e6)
+    columns = {
+        "network": rows.system,
+        "training images/s": shown("train_images_per_second", ",.0f", "train_rate_ratio", "speed"),
+        "inference images/s": shown("inference_images_per_second", ",.0f", "inference_rate_ratio"),
+        "kept for backward, MB": shown("saved_mb", ",.0f", "saved_bytes_ratio", None if on_gpu else "memory"),
+    }
+    if on_gpu:
+        columns["peak, MB"] = shown("peak_mb", ",.0f", "peak_memory_ratio", "memory")
+    clock = "the clock" if on_gpu else "processor time, which other programs disturb less than the clock"
+    return (
+        f"{first.dataset}, width {first.width}, batch size {first.batch_size}, {first.precision}, {first.device}.\n"
+        f"x: against {REFERENCE} of this run, rates by {clock}; in brackets the paper's ratio.\n\n"
+        + pd.DataFrame(columns).to_string(index=False)
+    )

@@ -31,6 +31,8 @@ rule train:
         environment=f"{RUN_FOLDER}/environment.json",
     log:
         "{root}/logs/train/{dataset}-{system}-seed{seed}.log",
+    # First what takes longest and what most waits for, or in the end one core works and the others do not.
+    priority: 1
     conda:
         "../../envs/environment.yaml"
     threads: lambda wildcards: THREADS * run_of(wildcards).gpus

@@ -1,0 +1,136 @@
+"""What a preset will run: runs, jobs, images, disk and, after a short measurement, hours."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from sdnet.experiments import plan, work
+from sdnet.experiments.plan import Run
+from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets, load_site, read_yaml
+from sdnet.experiments.status import duration
+from sdnet.experiments.work import Job
+
+# The columns of hours, and the rules whose jobs are in each.
+PARTS = {
+    "train": ("train",),
+    "noise": ("sweep", "calibrate"),
+    "attacks": ("attack", "attack_adaptive", "diagnose"),
+    "other": ("spec", "evaluate", "invert"),
+}
+
+KINDS = {"trained": "trained", "passed": "passed", "attacked": "differentiated"}  # see `Job`
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a machine does with one network, in images per second; see `Job` for the kinds."""
+
+    trained: float
+    passed: float
+    differentiated: float
+
+    def seconds(self, job: Job, start: float) -> float:
+        """How long a job takes, `start` of which is what any job takes before it begins."""
+        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in ("trained", "passed", "differentiated"))
+
+
+def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
+    """Print what a preset will run at this site.
+
+    Args:
+        name: of the preset.
+        site_file: settings that win over those of config/config.yaml, as with `snakemake --configfile`.
+        measured: estimate the hours, from a short measurement of each network on this machine.
+        gpus: how many work side by side; 0 for the CPU.
+    """
+    values = read_yaml(Path("config/config.yaml"))
+    site = load_site(values | (read_yaml(site_file) if site_file else {}))
+    presets = load_presets(Path("config/presets"))
+    if name not in presets:
+        raise SettingsError(f"--preset: given {name!r}; allowed are {', '.join(presets)}")
+    preset = presets[name]
+    planned = plan.runs(name, preset, site)
+    jobs = {run.name: list(work.jobs(run, planned, preset, site)) for run in planned}
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in planned:
+        groups[run.dataset, run.system].append(run)
+    print(_overview(name, preset, site, planned, jobs), end="\n\n")
+    if not measured:
+        print(_table(groups, jobs), end="\n\n")
+        print("Hours depend on the machine: --measure estimates them, in a minute or more.")
+        return
+
+    from sdnet.commands.speed import Machine
+
+    with Machine(gpus) as machine:
+        speeds = {key: machine.speed(runs[0].spec, runs[0].gpus) for key, runs in machine.progress(groups.items())}
+    hours = {
+        (run.name, part): run.gpus
+        * sum(
+            speeds[run.dataset, run.system].seconds(job, machine.start) for job in jobs[run.name] if job.rule in rules
+        )
+        / 3600
+        for run in planned
+        for part, rules in PARTS.items()
+    }
+    print(_table(groups, jobs, hours), end="\n\n")
+    shared = len(work.shared_jobs(planned, preset, site)) * machine.start / 3600
+    total = 3600 * (sum(hours.values()) + shared)
+    print(
+        f"{machine.name}: {duration(total)} of one {machine.unit}; {duration(total / machine.at_once)} with "
+        f"{machine.at_once} at once on an otherwise idle machine.\nEach network was measured for a moment; "
+        "how many images withstand an attack, so that others go on with them, was guessed."
+    )
+
+
+def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: dict[str, list[Job]]) -> str:
+    tables, figures = plan.targets(planned, preset)
+    shared = work.shared_jobs(planned, preset, site)
+    left_out = sorted(set(preset.datasets) - {run.dataset for run in planned})
+    disk = sum(work.result_bytes(run, planned, preset) for run in planned) / 1e9
+    data = work.data_gigabytes(planned, preset, site)
+    rows = {
+        "preset": f"{name}: {preset.description}",
+        "results": plan.results_folder(name),
+        "data sets": ", ".join(dict.fromkeys(run.dataset for run in planned))
+        + (f" (left out: {', '.join(left_out)}, since config/config.yaml names no folder of it)" if left_out else ""),
+        "networks": f"{len({run.system for run in planned})}, of width {preset.width}",
+        "runs": f"{len(planned)}, with seeds {', '.join(map(str, preset.seeds))}",
+        "jobs": f"{sum(map(len, jobs.values())) + len(shared)}, at most, of which {len(shared)} are of no single run",
+        "shows": f"{len(tables)} tables, {len(figures)} figures",
+        "disk": f"about {disk:.1f} GB of results" + (f", {data:.1f} GB of data" if data else ""),
+    }
+    return tabulate(rows.items(), tablefmt="plain", disable_numparse=True)
+
+
+def _table(
+    groups: dict[tuple[str, str], list[Run]],
+    jobs: dict[str, list[Job]],
+    hours: dict[tuple[str, str], float] | None = None,
+) -> str:
+    """A row for each network and data set, with all its seeds: runs, jobs, images, and hours if they are known."""
+    rows = []
+    for (dataset, system), runs in groups.items():
+        of_runs = [job for run in runs for job in jobs[run.name]]
+        rows.append([dataset, system, len(runs), len(of_runs)])
+        rows[-1] += [sum(getattr(job, kind) for job in of_runs) for kind in KINDS.values()]
+        if hours is not None:
+            parts = [sum(hours[run.name, part] for run in runs) for part in PARTS]
+            rows[-1] += [*parts, sum(parts)]
+    rows.append(["all", "", *(sum(column) for column in list(zip(*rows, strict=True))[2:])])
+    headers = ["data set", "network", "runs", "jobs", *KINDS, *([] if hours is None else [*PARTS, "together"])]
+    shown = [
+        [*row[:4], *map(_count, row[4 : 4 + len(KINDS)]), *(f"{value:.2f} h" for value in row[4 + len(KINDS) :])]
+        for row in rows
+    ]
+    align = ("left", "left", *["right"] * (len(headers) - 2))
+    return tabulate(shown, headers, tablefmt="plain", disable_numparse=True, colalign=align)
+
+
+def _count(images: float) -> str:
+    """A number of images at a glance."""
+    if images >= 1e6:
+        return f"{images / 1e6:,.1f} M"
+    return f"{images / 1e3:,.1f} k" if images else "–"

@@ -1,0 +1,92 @@
+"""How fast this machine trains, tests and attacks a network: a measurement of a second or so for each.
+
+On a CPU by processor time: what the machine would do if nothing else ran on it.
+"""
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+from tqdm import tqdm
+
+from sdnet.commands.benchmark import Contender, rates
+from sdnet.commands.experiment import choose_device, device_name
+from sdnet.commands.plan import Speed
+from sdnet.experiments.devices import lease
+
+SECONDS = 0.3  # of each kind of step, at least one
+CPU_CHANNELS = 2048  # images of a batch times width: a whole batch of a wide network would take a CPU minutes
+SMALL = 4  # jobs that a CPU works on at once, if it has as many cores: workflow/rules/devices.smk
+
+T = TypeVar("T")
+
+
+class Machine:
+    """The devices that jobs will have: leased and measured inside `with`.
+
+    Args:
+        gpus: how many GPUs work side by side; 0 for the CPU.
+
+    Attributes:
+        name: of what was measured.
+        unit: what works on one job.
+        at_once: how many jobs it works on side by side.
+        start: seconds that a job takes before it begins, measured: imports, above all.
+    """
+
+    def __init__(self, gpus: int):
+        self._gpus, self._stack = gpus, contextlib.ExitStack()
+
+    def __enter__(self) -> "Machine":
+        leased = self._stack.enter_context(lease(min(self._gpus, 1)))
+        self._device = choose_device(leased)
+        if self._device.type == "cuda":
+            self.unit, self.at_once = "GPU", self._gpus
+        else:
+            cores = os.cpu_count() or 1
+            self.unit, self.at_once = "job", min(SMALL, cores)
+            torch.set_num_threads(max(1, cores // SMALL))
+        self.name = device_name(self._device)
+        self.start = _processor_seconds([sys.executable, "-c", "import sdnet.commands.calibrate"])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def progress(self, items: Iterable[T]) -> Iterable[T]:
+        """The same, with a progress bar."""
+        return tqdm(items, "measuring", disable=None, leave=False)
+
+    def speed(self, spec: dict, gpus: int) -> Speed:
+        """Images per second of a run's network; `gpus` share a batch of it, and have the speed of one each."""
+        batch_size = spec["training"]["batch_size"] // gpus
+        if self._device.type == "cpu":
+            batch_size = min(batch_size, max(1, CPU_CHANNELS // spec["model"]["width"]))
+        contender = Contender(spec, batch_size, self._device)
+        trained = self._rate(contender.train_step, contender)
+        contender.autocast = False  # noise and attacks are in float32
+        passed, differentiated = (
+            self._rate(step, contender) for step in (contender.inference_step, contender.gradient_step)
+        )
+        return Speed(trained, passed, differentiated)
+
+    def _rate(self, step, contender: Contender) -> float:
+        step()  # warms up
+        by_clock, by_processor = rates(step, contender, SECONDS)
+        return by_clock if self._device.type == "cuda" else by_processor * torch.get_num_threads()
+
+
+def _processor_seconds(command: list[str]) -> float:
+    """How long a program has a processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,0 +1,151 @@
+"""How far the runs of a results folder are, from their files alone."""
+
+import csv
+import fcntl
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+MEASURED = {  # what a run's folder may hold beside its weights, in the order in which it comes to be
+    "accuracy.csv": "tested",
+    "inversion.csv": "inverted",
+    "sweep-*.csv": "swept",
+    "adaptive-*.csv": "calibrated",
+    "attack-*.csv": "attacked",
+    "diagnostics.csv": "diagnosed",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far one run is.
+
+    Attributes:
+        run: <dataset>/<system>/seed<k>.
+        state: waiting (not begun); training (a process holds its lock); failed (the log says why); stopped (no process
+            trains it, and nothing says why); trained.
+        epoch, epochs: done, and to do in all; epochs is 0 for imported weights.
+        accuracy: share of the test images classified correctly after the last epoch.
+        rate: training images per second in the last epoch.
+        seconds_left: of training, as the epochs so far suggest.
+        measured: what was measured of the trained network, in words.
+        reason: why it failed.
+    """
+
+    run: str
+    state: str
+    epoch: int
+    epochs: int
+    accuracy: float | None = None
+    rate: float | None = None
+    seconds_left: float | None = None
+    measured: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def status(folder: Path, run: str, epochs: int | None = None, *, now: float | None = None) -> Status:
+    """How far a run is.
+
+    Args:
+        folder: the results folder.
+        run: <dataset>/<system>/seed<k>.
+        epochs: what the plan says, where it has the run; else the run's spec.json says it.
+        now: in seconds since the epoch; None for the present.
+    """
+    home = folder / "runs" / run
+    if epochs is None:
+        epochs = json.loads((home / "spec.json").read_text())["training"]["epochs"]
+    history = _history(home / "history.csv")
+    progress = {"epoch": len(history), "epochs": epochs}
+    if history:
+        last, seconds = history[-1], [float(row["train_seconds"]) for row in history]
+        progress["accuracy"] = int(last["test_correct"]) / int(last["test_total"])
+        progress["rate"] = int(last["train_total"]) / seconds[-1]
+    if (home / "model.pt").exists():
+        return Status(run, "trained", **progress, measured=tuple(_measured(home)))
+    if _locked(home / ".lock"):
+        if history:
+            since = (time.time() if now is None else now) - (home / "history.csv").stat().st_mtime
+            left = sum(seconds) / len(seconds) * (epochs - len(history)) - since
+            progress["seconds_left"] = max(0.0, left)
+        return Status(run, "training", **progress)
+    if reason := _last_words(folder / "logs" / "train" / f"{run.replace('/', '-')}.log"):
+        return Status(run, "failed", **progress, reason=reason)
+    begun = history or (home / "checkpoints").exists()
+    return Status(run, "stopped" if begun else "waiting", **progress)
+
+
+def table(rows: Iterable[Status]) -> list[str]:
+    """One line per run under a header, in columns as wide as what they hold."""
+    header = ("run", "state", "epoch", "test", "images/s", "left", "measured")
+    align = ("left", "left", "right", "right", "right", "right", "left")
+    text = tabulate(map(_cells, rows), header, tablefmt="plain", disable_numparse=True, colalign=align)
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def summary(rows: list[Status]) -> str:
+    """How many runs are in each state."""
+    states = [row.state for row in rows]
+    counts = [f"{states.count(state)} {state}" for state in ("trained", "training", "stopped", "failed", "waiting")]
+    return f"{len(rows)} runs: " + ", ".join(text for text in counts if not text.startswith("0 "))
+
+
+def _cells(row: Status) -> tuple[str, ...]:
+    return (
+        row.run,
+        row.state,
+        f"{row.epoch}/{row.epochs}" if row.epochs else "–",
+        "" if row.accuracy is None else f"{row.accuracy:.2%}",
+        "" if row.rate is None else f"{row.rate:,.0f}",
+        "" if row.seconds_left is None else duration(row.seconds_left),
+        ", ".join(row.measured),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person says it: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for limit, unit, length, digits in ((100, "s", 1, 0), (6000, "min", 60, 0), (172800, "h", 3600, 1)):
+        if seconds < limit:
+            return f"{seconds / length:.{digits}f} {unit}"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def _history(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's history.csv; read without pandas, which takes longer to import than all else here."""
+    try:
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process trains the run: it holds this file's lock as long as it lives."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _last_words(log: Path) -> str:
+    """The error that ended a training, if its log tells one."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1] if lines and lines[-1].startswith(("error:", "interrupted")) else ""
+
+
+def _measured(home: Path) -> Iterator[str]:
+    for pattern, word in MEASURED.items():
+        count = len(list(home.glob(pattern)))
+        if count:
+            yield f"{word} {count}x" if count > 1 else word

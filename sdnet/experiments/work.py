@@ -1,0 +1,196 @@
+"""What the jobs of a preset have to do, in images, and what they leave on the disk: before anything runs.
+
+How many images withstand an attack decides how long others go on with them, so that attacks are counted roughly.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdnet.experiments import plan
+from sdnet.experiments.plan import Run
+from sdnet.experiments.settings import Preset, Site
+
+# Targets by what they need of a run, as in workflow/rules/report.smk.
+SWEPT = ("table2", "table3", "readings", "figure2")
+CALIBRATED = ("table2", "table3", "table5", "readings", "figure3")
+INVERTED = ("figure1", "figure4")
+
+IMAGES = {"digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "imagenet": (1281167, 50000)}
+VALUES = {"digits": 16 * 16, "cifar10": 32 * 32 * 3, "cifar100": 32 * 32 * 3}  # of an image
+LARGE_VALUES = 224 * 224 * 3  # of an image of ImageNet or a folder, where a preset gives no size
+LEVELS = {"interleaved": dict.fromkeys(("gaussian", "shot", "speckle", "impulse"), 8)} | {
+    "released": {"gaussian": 10, "shot": 10, "speckle": 6, "impulse": 10}
+}
+SEVERITIES = 5
+RELEASED_LAMBDA_MAX = 1.4
+INVERTED_IMAGES = 100
+# ASSUME: that many of the images withstand the first attack; those that try again or harder get no more.
+SURVIVORS = 0.1
+AUTOATTACK_STEPS = {"apgd-ce": 100, "apgd-t": 9 * 100, "fab-t": 9 * 100}  # of its standard version
+SQUARE_QUERIES = 5000
+WEAKER_STEPS = 68  # of step a' of the ladder of attacks, all settings together
+DIAGNOSED_STEPS = 18.5  # of D2, D4, D5 and D11, in steps of the attack under test; itself included
+DIAGNOSED_ATTACKS = 17
+PASSES = 3  # of an attack, besides its steps: clean, at its end, and judged
+PARAMETERS = {  # million, at width 64 (Table 1)
+    "resnet18": 11.2,
+    "resnet34": 21.1,
+    "mdeq": 11.1,
+    "scn": 0.7,
+    "scn18": 11.2,
+    "sdnet18": 11.2,
+    "sdnet34": 21.1,
+    "sdnet18-all": 11.2,
+    "sdnet34-all": 21.1,
+}
+DOWNLOADED_GB = 0.18  # a data set of CIFAR, packed; unpacked while it is made
+NOISY_GB = 0.62  # the four noises of CIFAR-10-C
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the workflow.
+
+    Attributes:
+        rule: its rule.
+        trained: images of whole training steps: forward, backward, update.
+        passed: images of forward passes alone.
+        differentiated: images of forward passes and of the gradient by the image: what attacks are made of.
+    """
+
+    rule: str
+    trained: float = 0
+    passed: float = 0
+    differentiated: float = 0
+
+
+def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[Job]:
+    """The jobs of one run, without those that it shares with others."""
+    images, recipe, robustness = preset.datasets[run.dataset], run.spec["training"], preset.robustness
+    targets = _targets(run, planned, preset)
+    train_images, test_images = size(run.dataset, preset, site)
+    yield Job("spec")
+    if not preset.imported:
+        yield Job("train", trained=recipe["epochs"] * train_images, passed=recipe["epochs"] * test_images)
+    yield Job("evaluate", passed=test_images)
+    if targets & set(INVERTED):
+        yield Job("invert", passed=INVERTED_IMAGES)
+    adjustable = plan.has_lambda(run.spec["model"]["name"])
+    grid = len(robustness.lambdas) if adjustable else 1
+    swept, calibrated = _noises(run, targets & set(SWEPT), preset), []
+    if adjustable:
+        calibrated = _noises(run, targets & set(CALIBRATED), preset)
+        if targets & set(plan.ATTACKED):
+            calibrated |= {plan.line_noise(preset)}
+    noisy_images = min(robustness.test_images or test_images, test_images)
+    fitted_images = min(robustness.calibration_images, train_images)
+    released = sum(value <= RELEASED_LAMBDA_MAX for value in robustness.lambdas)
+    for _ in swept | set(calibrated):
+        yield Job("sweep", passed=SEVERITIES * noisy_images * grid)
+    for noise in calibrated:
+        passed = noisy_images + LEVELS[images.noise_levels][noise] * fitted_images * grid
+        passed += len(robustness.variants) * (SEVERITIES + 1) * noisy_images
+        if "released" in robustness.variants:
+            passed += LEVELS["released"][noise] * noisy_images * released
+        yield Job("calibrate", passed=passed)
+    if targets & set(plan.ATTACKED):
+        yield from _attacks(preset, adjustable, grid, test_images, plan.undefended(run, planned) is not None)
+
+
+def _attacks(preset: Preset, adjustable: bool, grid: int, test_images: int, reference: bool) -> Iterator[Job]:
+    """The attacks on one network, in both norms (sdnet/robustness/ladder.py)."""
+    wanted, norms = preset.adversarial, 2
+    judged = grid + adjustable  # passes to see what becomes of an attacked image at every lambda
+    images = min(wanted.paper_images or test_images, test_images)
+    yield Job("attack", passed=images * (judged * (norms + 1) + norms * PASSES), differentiated=norms * images * 20)
+
+    images = min(wanted.images, test_images)
+    tried = min(wanted.autoattack_images, images)
+    defended = 2 if adjustable else 1  # the lambda of training, and the tuned one
+    crafted = len({*wanted.lambdas, 0.1}) if adjustable else 1
+    strong = 2 * wanted.steps
+    restarts = 1 + (wanted.restarts - 1) * SURVIVORS
+    steps = 20 + WEAKER_STEPS + crafted * wanted.steps + defended * 2 * strong * restarts
+    attempts = 1 + 6 + crafted + 2 * defended
+    if adjustable:  # steps e and f: summed over about half of the lambdas; two soft gradients, at twice the cost
+        steps += strong * (crafted / 2 + 2 * 2 + 1 + reference + 1)
+        attempts += 5 + reference
+    auto = [AUTOATTACK_STEPS[name] for name in wanted.autoattack if name != "square"]
+    auto_steps = auto[0] + SURVIVORS * sum(auto[1:]) if auto else 0
+    queries = SURVIVORS * SQUARE_QUERIES * ("square" in wanted.autoattack)
+    yield Job(
+        "attack_adaptive",
+        passed=images * (judged * (norms * attempts + 1) + norms * attempts * PASSES)
+        + norms * defended * tried * queries,
+        differentiated=norms * (images * steps + defended * tried * auto_steps),
+    )
+
+    images = min(wanted.diagnostic_images, images)
+    yield Job(
+        "diagnose",
+        passed=images * (judged + norms * defended * (2 * wanted.steps + DIAGNOSED_ATTACKS * PASSES + queries)),
+        differentiated=norms * defended * images * DIAGNOSED_STEPS * wanted.steps,
+    )
+
+
+def shared_jobs(planned: list[Run], preset: Preset, site: Site) -> list[str]:
+    """What jobs do that several runs share: downloads, benchmarks, tables, figures, tracking, and the target itself."""
+    tables, figures = plan.targets(planned, preset)
+    datasets = {run.dataset for run in planned}
+    downloads = [name for name in datasets if name in plan.DOWNLOADED]
+    downloads += [f"{name}-c" for name in downloads if plan.noise_source(name, preset, site)]
+    measured = datasets if set(plan.BENCHMARKED) & set(tables) else set()
+    return [*downloads, *(f"benchmark {name}" for name in measured), *tables, *figures, "track", "all"]
+
+
+def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
+    """How many training and test images a preset takes of a data set."""
+    if dataset == "folder":
+        root = Path(site.folder_root)
+        test = root / ("val" if (root / "val").is_dir() else "test")
+        found = tuple(sum(1 for _ in part.glob("*/*")) for part in (root / "train", test))
+    else:
+        found = IMAGES[dataset]
+    chosen = preset.datasets[dataset]
+    train, test = (
+        min(wanted or n, n) for wanted, n in zip((chosen.train_images, chosen.test_images), found, strict=True)
+    )
+    return train, test
+
+
+def result_bytes(run: Run, planned: list[Run], preset: Preset) -> float:
+    """About what a run leaves on the disk: weights, two checkpoints, adversarial images."""
+    model, recipe = run.spec["model"], run.spec["training"]
+    parameters = 1e6 * PARAMETERS[model["name"]] * (model["width"] / 64) ** 2
+    states = 2 if recipe["optimizer"] == "adam" else 1
+    weights = 4 * parameters * (1 + (0 if preset.imported else 2 * (1 + states)))
+    if not _targets(run, planned, preset) & set(plan.ATTACKED):
+        return weights
+    side = preset.datasets[run.dataset].image_size
+    values = VALUES.get(run.dataset, 3 * side**2 if side else LARGE_VALUES)
+    defended = 2 if plan.has_lambda(model["name"]) else 1
+    return weights + 2 * defended * 4 * values * preset.adversarial.images
+
+
+def data_gigabytes(planned: list[Run], preset: Preset, site: Site) -> float:
+    """What is downloaded for a preset and kept, in GB."""
+    names = {run.dataset for run in planned} & set(plan.DOWNLOADED)
+    noisy = [name for name in names if plan.noise_source(name, preset, site)]
+    return DOWNLOADED_GB * len(names) + NOISY_GB * len(noisy)
+
+
+def _targets(run: Run, planned: list[Run], preset: Preset) -> set[str]:
+    """The tables and figures that show a run."""
+    return {
+        target
+        for kind in plan.targets(planned, preset)
+        for target in kind
+        if run.system in plan.systems_of(target) and plan.shows(target, run.dataset, preset)
+    }
+
+
+def _noises(run: Run, targets: set[str], preset: Preset) -> set[str]:
+    """The noises under which these tables and figures show a run."""
+    tested = plan.noises_on(run.dataset, preset)
+    return {noise for target in targets for noise in plan.noises_of(target, preset) if noise in tested}

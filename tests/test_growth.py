@@ -1,0 +1,18 @@
+"""`python -m sdnet benchmark-growth`: a table and a picture of costs."""
+
+from PIL import Image
+
+from sdnet.__main__ import cli
+from sdnet.commands import growth
+
+
+def test_costs_are_measured_and_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(growth, "BASE", {"batch size": 4, "width": 4, "image size": 16, "iterations": 2})
+    monkeypatch.setattr(growth, "GROWTH", {"batch size": (2, 4), "iterations": (1, 2)})
+    monkeypatch.setattr(growth, "LAMBDAS", (1, 2))
+    cli.main(["benchmark-growth", "--gpus", "0", "--out", str(tmp_path / "growth.png")], standalone_mode=False)
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("batch size", "iterations", "lambdas", "sdnet18-all"))
+    with Image.open(tmp_path / "growth.png") as picture:
+        assert picture.width > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["growth.png"]

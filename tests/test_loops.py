@@ -1,0 +1,58 @@
+"""The plain loop, which speeds are compared with: it trains the same network in the same way."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from test_commands import edited, make_spec, untracked  # noqa: F401
+
+from sdnet.__main__ import cli
+from sdnet.commands.experiment import build_model, read_spec
+from sdnet.commands.loops import compare
+from sdnet.data.datasets import INFO, load, subset
+from sdnet.data.loaders import DeviceLoader
+from sdnet.training.loop import fit
+from sdnet.training.plain import fit_plainly
+
+RECIPE = {"learning_rate": 0.002, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
+@pytest.mark.parametrize("model", ["resnet18", "sdnet18"])
+def test_where_nothing_is_random_both_loops_end_in_the_same_weights(tmp_path, model):
+    """Batches of all images, none of them moved: then only rounding differs."""
+    spec = read_spec(make_spec(tmp_path / "run"))
+    spec["model"]["name"] = model
+    images = subset(load("digits", None), 40, 20, seed=0)
+    info, device = replace(INFO["digits"], crop_padding=0), torch.device("cpu")
+    start, ours, plain = (build_model(spec, 10) for _ in range(3))
+    loaders = [
+        DeviceLoader(*of, batch_size=40, device=device, augment=augment)
+        for of, augment in (
+            ((images.train_images, images.train_labels), True),
+            ((images.test_images, images.test_labels), False),
+        )
+    ]
+    options = {"checkpoints": tmp_path / "checkpoints", "precision": "float32", "device": device, "epochs": 3}
+    *_, history = fit(ours, *loaders, **options, **RECIPE)
+    *_, accuracy = fit_plainly(plain, images, info, epochs=3, batch_size=40, seed=1, workers=0, **RECIPE)
+    assert accuracy == history[-1]["test_correct"] / 20
+    before, a, b = (torch.cat([p.flatten() for p in m.parameters()]) for m in (start, ours, plain))
+    assert (a - b).norm() < 0.01 * (a - before).norm(), "they differ by rounding alone"
+
+
+def test_both_loops_are_trained_and_compared(tmp_path, capsys):
+    cli.main(["benchmark-loop", str(make_spec(tmp_path / "run", epochs=1)), "--seeds", "2"], standalone_mode=False)
+    *turns, title, ours, plain, ratio = capsys.readouterr().out.splitlines()
+    assert [turn.split(":")[0] for turn in turns] == ["seed 0, ours", "seed 0, plain", "seed 1, ours", "seed 1, plain"]
+    assert title.startswith("digits, sdnet18, width 4, 1 epochs")
+    assert ours.startswith("ours ")
+    assert plain.startswith("plain ")
+    assert "by processor time" in ratio
+
+
+def test_a_run_that_the_plain_loop_cannot_train_is_refused(tmp_path):
+    spec = make_spec(tmp_path / "run")
+    training = json.loads(spec.read_text())["training"] | {"optimizer": "adam"}
+    with pytest.raises(ValueError, match="a cosine schedule and images in memory; given adam, cosine and digits"):
+        compare(edited(spec, training=training), None, 1)

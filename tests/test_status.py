@@ -1,0 +1,108 @@
+"""`python -m sdnet status`: what it says of real runs, in the states that they go through."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from test_commands import bare, make_spec, read_until, start, untracked  # noqa: F401
+
+from sdnet.__main__ import cli
+from sdnet.commands.train import train
+from sdnet.experiments.status import duration, status, table
+
+RUN = "digits/sdnet18/seed0"
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return make_spec(tmp_path / "runs" / RUN, epochs=8)
+
+
+def shown(folder, *arguments):
+    command = [sys.executable, "-m", "sdnet", "status", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    return done.stdout, done.stderr
+
+
+def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare, spec):  # noqa: F811
+    assert status(tmp_path, RUN).state == "waiting"
+    process = start(bare, "train", spec, "--gpus", 0)
+    read_until(process, "epoch 2/8")
+    now = status(tmp_path, RUN)
+    assert now.state == "training"
+    assert 2 <= now.epoch < now.epochs == 8
+    assert 0 < now.accuracy < 1
+    assert now.rate > 0
+    assert now.seconds_left > 0
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert status(tmp_path, RUN).state == "stopped"
+    again = start(bare, "train", spec, "--gpus", 0)
+    again.communicate()
+    (spec.parent / "accuracy.csv").write_text("")
+    (spec.parent / "sweep-shot.csv").write_text("")
+    (spec.parent / "sweep-gaussian.csv").write_text("")
+    done = status(tmp_path, RUN)
+    assert (done.state, done.epoch, done.seconds_left) == ("trained", 8, None)
+    assert done.measured == ("tested", "swept 2x")
+
+
+def test_asking_keeps_no_training_from_its_lock(spec):
+    with FileLock(spec.parent / ".lock"):
+        assert status(spec.parents[4], RUN).state == "training"
+    with FileLock(spec.parent / ".lock", timeout=0):
+        pass
+
+
+def test_a_failed_run_says_why_and_a_silent_one_has_stopped(tmp_path, spec):
+    log = tmp_path / "logs" / "train" / "digits-sdnet18-seed0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch 1/8  loss 2.0\nerror: the loss or a weight is not finite\n")
+    assert status(tmp_path, RUN).state == "failed"
+    page, _ = shown(tmp_path)
+    assert f"{RUN} failed: error: the loss or a weight is not finite" in page
+    log.write_text("epoch 1/8  loss 2.0\n")
+    (spec.parent / "checkpoints").mkdir()
+    assert status(tmp_path, RUN).state == "stopped"
+
+
+def test_columns_stand_below_each_other(tmp_path, spec):
+    make_spec(tmp_path / "runs/digits/sdnet18-nonnegative/seed0", epochs=5)
+    lines = table([status(tmp_path, RUN), status(tmp_path, "digits/sdnet18-nonnegative/seed0")])
+    assert len({line.index(word) for line, word in zip(lines, ("state", "waiting", "waiting"), strict=True)}) == 1
+
+
+def test_in_a_log_each_change_is_one_line_and_the_end_comes_by_itself(tmp_path, spec):
+    watch = [sys.executable, "-m", "sdnet", "status", str(tmp_path), "--every", "0.1"]
+    watching = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    train(spec, None, 0)
+    output, _ = watching.communicate(timeout=60)
+    lines = output.splitlines()
+    assert "\x1b" not in output
+    assert len(lines) == len(set(lines)) <= 11, "no more than the epochs, the beginning and the end"
+    assert [line.split()[3] for line in (lines[0], lines[-1])] == ["training", "trained"]
+
+
+def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path):
+    _, messages = shown(tmp_path)
+    assert messages.startswith(f"error: {tmp_path} holds no runs; give a results folder, such as results")
+
+
+def test_status_and_plan_load_neither_torch_nor_pandas():
+    assert {"status", "plan"} <= set(cli.commands)
+    code = (
+        "import sys, sdnet.commands.status, sdnet.commands.plan\n"
+        "assert not (loaded := {'torch', 'pandas', 'mlflow', 'snakemake'} & set(sys.modules)), loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h"), (86400, "24.0 h"), (181440, "2.1 days")]
+)
+def test_a_length_of_time_is_read_at_a_glance(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,159 @@
+"""`python -m sdnet plan`: its jobs are the workflow's, and its images are those that the commands process."""
+
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from test_workflow import PROJECT, copy_project
+
+from sdnet.__main__ import cli
+from sdnet.commands.experiment import build_model, load_model, save_model
+from sdnet.data.corruptions import CALIBRATION_LEVELS
+from sdnet.data.datasets import INFO, load
+from sdnet.experiments import plan, work
+from sdnet.experiments.settings import Preset, load_presets, load_site, read_yaml
+from sdnet.models import MODELS, build
+
+SITE = load_site(read_yaml(PROJECT / "config/config.yaml"))
+PRESETS = load_presets(PROJECT / "config/presets")
+OF_RUNS = {
+    "spec",
+    "train",
+    "evaluate",
+    "invert",
+    "sweep",
+    "calibrate",
+    "attack",
+    "attack_adaptive",
+    "diagnose",
+}
+TINY = {
+    "description": "an untrained network",
+    "width": 4,
+    "seeds": [0],
+    "datasets": {"digits": {"train_images": 40, "test_images": 30}},
+    "systems": {"resnet18": {"model": "resnet18"}, "sdnet18": {"model": "sdnet18"}},
+    "recipes": {"default": {"epochs": 1}},
+    "robustness": {"noises": ["gaussian"], "lambdas": [0.1, 0.5], "test_images": 20, "calibration_images": 20},
+    "adversarial": {
+        "datasets": ["digits"],
+        "images": 10,
+        "lambdas": [0.1, 0.5],
+        "steps": 5,
+        "restarts": 1,
+        "autoattack": [],
+        "autoattack_images": 1,
+        "diagnostic_images": 10,
+    },
+}
+
+
+def test_the_jobs_are_those_of_the_workflow(snakemake, tmp_path):
+    names = ["quick", "paper", "short"]
+    planned = {name: plan.runs(name, PRESETS[name], SITE) for name in names}
+    counted, shared = Counter(), []
+    for name, runs in planned.items():
+        counted += Counter(job.rule for run in runs for job in work.jobs(run, runs, PRESETS[name], SITE))
+        shared += [job.split()[0] for job in work.shared_jobs(runs, PRESETS[name], SITE)]
+    jobs = snakemake.plan(copy_project(tmp_path), "quick", "all", "short").jobs
+    assert counted == {rule: jobs[rule] for rule in OF_RUNS}
+    assert shared.count("benchmark") == jobs["benchmark"] == 4
+    assert all(shared.count(target) == jobs[target] == 3 for target in ("table4", "figure2", "track"))
+
+
+def test_what_is_known_without_the_data_agrees_with_it():
+    digits = load("digits", None)
+    assert work.IMAGES["digits"] == (len(digits.train_images), len(digits.test_images))
+    for name, values in work.VALUES.items():
+        assert values == INFO[name].size ** 2 * INFO[name].channels
+    assert {kind: {noise: len(c) for noise, c in of.items()} for kind, of in CALIBRATION_LEVELS.items()} == work.LEVELS
+    assert work.PARAMETERS.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "sdnet18", "sdnet18-all", "scn"])
+def test_the_weights_have_about_the_size_that_is_said(name):
+    parameters = sum(p.numel() for p in build(name, 10).parameters())
+    assert parameters / 1e6 == pytest.approx(work.PARAMETERS[name], rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def processed(tmp_path_factory):
+    """Images that the commands pass through an SDNet-18, by command and by whether gradients are taken."""
+    preset, folder = Preset.model_validate(TINY), tmp_path_factory.mktemp("runs")
+    planned = plan.runs("tiny", preset, SITE)
+    counts = Counter()
+
+    def counting(*arguments):
+        model = load_model(*arguments)
+        model.register_forward_pre_hook(lambda _, x: counts.update({torch.is_grad_enabled(): len(x[0])}))
+        return model
+
+    homes = {run.system: folder / run.name for run in planned}
+    for run in planned:
+        homes[run.system].mkdir(parents=True)
+        (homes[run.system] / "spec.json").write_text(run.spec_json)
+        save_model(build_model(run.spec, 10), homes[run.system] / "model.pt")
+    home, reference, seen = str(homes["sdnet18"]), str(homes["resnet18"]), {}
+    noise = f"--noise gaussian {plan.noise_options(planned[1], preset)}"
+    strong = f"{plan.attack_options(preset, 'attack-adaptive')} --reference {reference}"
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("sweep", "calibrate", "attack"):
+            patch.setattr(f"sdnet.commands.{module}.load_model", counting)
+        for module in ("attack", "diagnose"):
+            patch.setattr(f"sdnet.commands.{module}.tuned_lambda", lambda run, *_: 0.5 if run == Path(home) else None)
+        for command, options in {
+            f"attack {reference}": plan.attack_options(preset, "attack"),
+            f"attack-adaptive {reference}": plan.attack_options(preset, "attack-adaptive"),
+            f"sweep {home}": noise,
+            f"calibrate {home}": f"{noise} {plan.calibration_options(planned[1], preset)}",
+            f"attack {home}": plan.attack_options(preset, "attack"),
+            f"attack-adaptive {home}": strong,
+            f"diagnose {home}": f"{plan.attack_options(preset, 'diagnose')} --reference {reference}",
+        }.items():
+            counts.clear()
+            cli.main(shlex.split(f"{command} {options} --gpus 0"), standalone_mode=False)
+            seen[command.split()[0].replace("-", "_")] = (counts[False], counts[True])
+    return {job.rule: job for job in work.jobs(planned[1], planned, preset, SITE)}, seen
+
+
+@pytest.mark.parametrize("command", ["sweep", "calibrate"])
+def test_the_images_of_noise_are_counted_exactly(processed, command):
+    jobs, seen = processed
+    assert seen[command] == (jobs[command].passed, 0)
+
+
+@pytest.mark.parametrize("command", ["attack", "attack_adaptive", "diagnose"])
+def test_the_images_of_attacks_are_counted_roughly(processed, command):
+    jobs, seen = processed
+    passed, differentiated = seen[command]
+    assert jobs[command].differentiated == pytest.approx(differentiated, rel=0.25)
+    assert jobs[command].passed == pytest.approx(passed, rel=0.25)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_is_explained(monkeypatch, capsys, name):
+    monkeypatch.chdir(PROJECT)
+    cli.main(["plan", "--preset", name], standalone_mode=False)
+    page = capsys.readouterr().out
+    assert f"preset     {name}: " in page
+    assert all(system in page for system in PRESETS[name].systems)
+
+
+def test_hours_are_estimated_from_a_measurement(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(copy_project(tmp_path))
+    quick = Path("config/presets/quick.yaml")
+    systems = "systems:\n  resnet18: {model: resnet18}\n  sdnet18: {model: sdnet18}\n"
+    quick.write_text(quick.read_text().replace("width: 16", "width: 4") + systems)
+    cli.main(["plan", "--preset", "quick", "--measure", "--gpus", "0"], standalone_mode=False)
+    page = capsys.readouterr().out
+    *_, total = next(line for line in page.splitlines() if line.startswith("all ")).removesuffix(" h").split()
+    assert 0 < float(total) < 1
+    assert "at once on an otherwise idle machine" in page
+
+
+def test_an_unknown_preset_is_refused(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    with pytest.raises(ValueError, match="--preset: given 'tiny'; allowed are paper"):
+        cli.main(["plan", "--preset", "tiny"], standalone_mode=False)

@@ -135,13 +135,14 @@ def _attacks(preset: Preset, adjustable: bool, grid: int, test_images: int, refe
 
 
 def shared_jobs(planned: list[Run], preset: Preset, site: Site) -> list[str]:
-    """What jobs do that several runs share: downloads, benchmarks, tables, figures, tracking, and the target itself."""
+    """What jobs do that several runs share: downloads, benchmarks, tables, figures, and those that conclude a preset."""
     tables, figures = plan.targets(planned, preset)
     datasets = {run.dataset for run in planned}
     downloads = [name for name in datasets if name in plan.DOWNLOADED]
     downloads += [f"{name}-c" for name in downloads if plan.noise_source(name, preset, site)]
     measured = datasets if set(plan.BENCHMARKED) & set(tables) else set()
-    return [*downloads, *(f"benchmark {name}" for name in measured), *tables, *figures, "track", "all"]
+    concluding = ("claims", "report", "track", "all")
+    return [*downloads, *(f"benchmark {name}" for name in measured), *tables, *figures, *concluding]
 
 
 def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:

@@ -135,7 +135,7 @@ def _attacks(preset: Preset, adjustable: bool, grid: int, test_images: int, refe
 
 
 def shared_jobs(planned: list[Run], preset: Preset, site: Site) -> list[str]:
-    """What jobs do that several runs share: downloads, benchmarks, tables, figures, and those that conclude a preset."""
+    """What jobs do that several runs share: downloads, benchmarks, tables, figures, and what concludes a preset."""
     tables, figures = plan.targets(planned, preset)
     datasets = {run.dataset for run in planned}
     downloads = [name for name in datasets if name in plan.DOWNLOADED]

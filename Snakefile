@@ -18,6 +18,9 @@ from sdnet.experiments import devices, plan, settings
 configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 try:
     SITE = settings.load_site(config)
     PRESETS = settings.load_presets(Path("config/presets"))

@@ -333,6 +333,24 @@ def notebook(source: Path, folder: str, out: Path) -> None:
 
 @cli.command()
 @click.argument("folder", type=ExistingFolder)
+def claims(folder: Path) -> None:
+    """Judge the paper's claims by what is in FOLDER, a results folder, complete or not."""
+    from sdnet.commands.claims import judge
+
+    judge(folder)
+
+
+@cli.command()
+@click.argument("folder", type=ExistingFolder)
+def report(folder: Path) -> None:
+    """Write the report of FOLDER, a results folder whose claims have been judged: one page, readable offline."""
+    from sdnet.commands.report import report
+
+    report(folder)
+
+
+@cli.command()
+@click.argument("folder", type=ExistingFolder)
 def track(folder: Path) -> None:
     """Bring MLflow up to date with FOLDER, a results folder: epochs it missed, and every result file."""
     from sdnet.commands.track import track

@@ -52,7 +52,8 @@ JOBS = {
     "notebook .*/table2.ipynb": [RESULTS / f"table2.{kind}" for kind in ("csv", "md", "tex")],
 }
 # What no two runs agree on, killed or not: figures of speed, and when and where something ran.
-VARYING = ("environment.json", "mlflow.json", "table1", "benchmark", "logs", "notebooks", "checkpoints")
+VARYING = ("environment.json", "mlflow.json", "table1", "benchmark", "effects", "claims", "report")
+VARYING += ("logs", "notebooks", "checkpoints")
 
 # Processes are forked from one that has imported what takes seconds to import, so that kills fall into the work.
 SERVER = multiprocessing.get_context("forkserver")

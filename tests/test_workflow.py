@@ -26,7 +26,7 @@ from sdnet.experiments.settings import load_presets, load_site, read_yaml
 from sdnet.models import build
 
 PROJECT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "workflow", "config", "profiles", "notebooks", "envs")
+PARTS = ("Snakefile", "workflow", "config", "profiles", "notebooks", "envs", "docs")
 
 # ResNet-18 is what speeds are compared with; SDNet-18 is in every figure but the fourth and alone in its recipe. Its
 # epochs are many enough to be interrupted among them. Figure 4 is of a network without shortcuts.
@@ -96,7 +96,7 @@ class Planned:
     @property
     def computed(self) -> set[str]:
         """Rules behind them; not those that conclude a preset."""
-        return self.jobs.keys() - self.drawn - {"quick", "track", "report"}
+        return self.jobs.keys() - self.drawn - {"quick", "claims", "report", "track"}
 
 
 class Snakemake:

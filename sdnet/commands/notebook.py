@@ -1,17 +1,36 @@
 """Execute one notebook with papermill: strict about its parameters, over Unix sockets."""
 
 import tempfile
+from html import escape
 from pathlib import Path
+from string import Template
 
 import papermill
 from nbconvert import HTMLExporter
+from nbformat import NotebookNode
 from traitlets.config import Config
 
 from sdnet.experiments.results import write_text
 
+PAGE = Path(__file__).with_name("page.html")
+
 
 def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Path) -> None:
-    """Run a notebook; keep the executed copy, up to the cell that failed if one does, and an HTML page of it.
+    """Run a notebook; keep the executed copy, see `execute`, and an HTML page of it."""
+    done = execute(source, parameters, executed)
+    write_page(done, html, title=f"{source.stem}, {parameters['results']}")
+
+
+def write_page(done: NotebookNode, html: Path, title: str, exclude_input: bool = False) -> None:
+    """Write an executed notebook as one HTML page that loads nothing."""
+    shown = {"exclude_input": exclude_input, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(template_name="basic", anchor_link_text="", **shown)
+    body, _ = exporter.from_notebook_node(done)
+    write_text(html, Template(PAGE.read_text()).substitute(title=escape(title), body=body))
+
+
+def execute(source: Path, parameters: dict[str, str], executed: Path) -> NotebookNode:
+    """Run a notebook; keep the executed copy, up to the cell that failed if one does.
 
     Raises:
         ValueError: if a parameter is not one that the notebook declares, or a cell fails.
@@ -26,7 +45,7 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
         with tempfile.TemporaryDirectory(prefix="sdnet-") as folder:
             # Sockets are files: parallel notebooks cannot clash on a TCP port, and nobody can listen.
             sockets = {"transport": "ipc", "ip": f"{folder}/kernel"}
-            done = papermill.execute_notebook(
+            return papermill.execute_notebook(
                 source,
                 executed,
                 parameters,
@@ -38,5 +57,3 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
         raise ValueError(
             f"{source} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}; executed copy: {executed}"
         ) from None
-    page, _ = HTMLExporter(exclude_input_prompt=True).from_notebook_node(done)
-    write_text(html, page)

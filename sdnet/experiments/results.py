@@ -201,6 +201,48 @@ COLUMNS: dict[str, dict[str, str]] = {
         "train_rate_ratio": "training rate over that of resnet18 in the same run; on a CPU by processor time",
         "saved_bytes_ratio": "saved_bytes over that of resnet18 in the same run",
     },
+    # results/effects.csv
+    "effects": {
+        "dataset": "data set",
+        "quantity": "accuracy and robust (under attack): percentage points of a difference, percent where `over` is "
+        "empty. speed, memory, parameters: ratio. zeros: percent of the code's entries. lambda: of a difference, its "
+        "size. rank_correlation: Kendall's. inversions: severities whose lambda is surely below that of a weaker one. "
+        "r_squared; correlation, of an image with its reconstruction",
+        "subject": "of what: a network, and how its lambda is chosen",
+        "over": "what it is compared with; empty for what was measured itself",
+        "condition": "clean, a noise, or the norm of an attack; empty for what has none",
+        "level": "severity of the noise, 0 for clean images, or mean; depth of a layer; paper or worst, of attacks",
+        "estimate": "mean over seeds",
+        "low": "lower end of its 95% interval: over images, and over seeds if there are several; empty where not known",
+        "high": "upper end",
+        "n_seeds": "number of seeds",
+        "paper": "the same of the paper's numbers; empty where it prints none",
+        "data": "the images, in words",
+        "official": "whether they are the official ones of the data set",
+        "scale": "width, epochs and training images",
+        "full_scale": "whether that is enough to judge the size of an effect",
+        "measure": "how it was measured",
+    },
+    # results/claims.csv
+    "claims": {
+        "claim": "its id in config/claims.yaml",
+        "topic": "what it is about",
+        "statement": "the claim",
+        "place": "where the paper makes it",
+        "reading": "of the CSC layer. text: the paper's; released: that of the authors' code",
+        "verdict": "replicated: direction and size. direction: that alone. contradicted: the opposite. undecided: "
+        "neither is certain. not run: evidence is missing",
+        "quantity": "what the effect is, with its unit",
+        "effect": "mean over all that the first test of the claim looks at",
+        "low": "lower end of its 95% interval; empty where none is known",
+        "high": "upper end",
+        "paper": "the same of the paper's numbers; empty where it prints none",
+        "n_seeds": "number of seeds, of the effect with the fewest",
+        "data": "the images that it was judged on, in words",
+        "stand_in": "whether the paper claims it of other images",
+        "scale": "width, epochs and training images",
+        "reason": "how the verdict came about, or what is missing",
+    },
 }
 
 EXTRA = {"history": "solver_"}  # columns of this prefix are allowed too: what a network's inner solver reports

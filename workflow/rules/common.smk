@@ -3,13 +3,18 @@
 RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
 
 
-def targets(name):
-    """Every table and figure of a preset."""
+def tables_and_figures(name):
+    """Every one of a preset."""
     root = plan.results_folder(name)
     tables, figures = plan.targets(RUNS[name], PRESETS[name])
     return [f"{root}/{table}.csv" for table in tables] + [
         f"{root}/{figure}.pdf" for figure in figures
     ]
+
+
+def targets(name):
+    """All that a preset comes to: its tables and figures, and the report with the verdict on the paper's claims."""
+    return tables_and_figures(name) + [f"{plan.results_folder(name)}/report.html"]
 
 
 def run_of(wildcards):

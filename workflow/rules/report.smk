@@ -1,4 +1,4 @@
-"""Tables and figures: each is written by a notebook, which papermill executes."""
+"""Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
 
 rule table1:
@@ -9,7 +9,12 @@ rule table1:
         benchmark=lambda wildcards: benchmark_files(wildcards, "table1"),
     output:
         tables=multiext("{root}/table1", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/table1.html",
+        page=report(
+            "{root}/notebooks/table1.html",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"shown": "Table 1", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/table1.ipynb",
         text="{root}/logs/table1.log",
@@ -31,7 +36,12 @@ use rule table1 as table2 with:
         adaptive=lambda wildcards: noise_files(wildcards, "table2", "adaptive"),
     output:
         tables=multiext("{root}/table2", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/table2.html",
+        page=report(
+            "{root}/notebooks/table2.html",
+            caption="../report/table2.rst",
+            category="Tables",
+            labels={"shown": "Table 2", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/table2.ipynb",
         text="{root}/logs/table2.log",
@@ -48,7 +58,12 @@ use rule table1 as table3 with:
         adaptive=lambda wildcards: noise_files(wildcards, "table3", "adaptive"),
     output:
         tables=multiext("{root}/table3", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/table3.html",
+        page=report(
+            "{root}/notebooks/table3.html",
+            caption="../report/table3.rst",
+            category="Tables",
+            labels={"shown": "Table 3", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/table3.ipynb",
         text="{root}/logs/table3.log",
@@ -67,7 +82,12 @@ use rule table1 as table4 with:
     output:
         tables=multiext("{root}/table4", ".csv", ".md", ".tex"),
         checks=multiext("{root}/diagnostics", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/table4.html",
+        page=report(
+            "{root}/notebooks/table4.html",
+            caption="../report/table4.rst",
+            category="Tables",
+            labels={"shown": "Table 4", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/table4.ipynb",
         text="{root}/logs/table4.log",
@@ -83,7 +103,12 @@ use rule table1 as table5 with:
         adaptive=lambda wildcards: noise_files(wildcards, "table5", "adaptive"),
     output:
         tables=multiext("{root}/table5", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/table5.html",
+        page=report(
+            "{root}/notebooks/table5.html",
+            caption="../report/table5.rst",
+            category="Tables",
+            labels={"shown": "Table 5", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/table5.ipynb",
         text="{root}/logs/table5.log",
@@ -99,7 +124,12 @@ use rule table1 as table6 with:
         benchmark=lambda wildcards: benchmark_files(wildcards, "table6"),
     output:
         tables=multiext("{root}/table6", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/table6.html",
+        page=report(
+            "{root}/notebooks/table6.html",
+            caption="../report/table6.rst",
+            category="Tables",
+            labels={"shown": "Table 6", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/table6.ipynb",
         text="{root}/logs/table6.log",
@@ -117,7 +147,12 @@ use rule table1 as readings with:
         adaptive=lambda wildcards: noise_files(wildcards, "readings", "adaptive"),
     output:
         tables=multiext("{root}/readings", ".csv", ".md", ".tex"),
-        page="{root}/notebooks/readings.html",
+        page=report(
+            "{root}/notebooks/readings.html",
+            caption="../report/readings.rst",
+            category="Tables",
+            labels={"shown": "Two readings", "results": "{root}"},
+        ),
     log:
         executed="{root}/notebooks/readings.ipynb",
         text="{root}/logs/readings.log",
@@ -131,7 +166,13 @@ use rule table1 as figure1 with:
         accuracy=lambda wildcards: run_files(wildcards, "figure1", "accuracy.csv"),
         pictures=lambda wildcards: run_files(wildcards, "figure1", "inversion.npz"),
     output:
-        figures=multiext("{root}/figure1", ".pdf", ".png"),
+        figure="{root}/figure1.pdf",
+        picture=report(
+            "{root}/figure1.png",
+            caption="../report/figure1.rst",
+            category="Figures",
+            labels={"shown": "Figure 1", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure1.html",
     log:
         executed="{root}/notebooks/figure1.ipynb",
@@ -146,7 +187,13 @@ use rule table1 as figure2 with:
         accuracy=lambda wildcards: run_files(wildcards, "figure2", "accuracy.csv"),
         sweep=lambda wildcards: noise_files(wildcards, "figure2", "sweep"),
     output:
-        figures=multiext("{root}/figure2", ".pdf", ".png"),
+        figure="{root}/figure2.pdf",
+        picture=report(
+            "{root}/figure2.png",
+            caption="../report/figure2.rst",
+            category="Figures",
+            labels={"shown": "Figure 2", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure2.html",
     log:
         executed="{root}/notebooks/figure2.ipynb",
@@ -162,7 +209,13 @@ use rule table1 as figure3 with:
         peaks=lambda wildcards: noise_files(wildcards, "figure3", "peaks"),
         lines=lambda wildcards: noise_files(wildcards, "figure3", "lines"),
     output:
-        figures=multiext("{root}/figure3", ".pdf", ".png"),
+        figure="{root}/figure3.pdf",
+        picture=report(
+            "{root}/figure3.png",
+            caption="../report/figure3.rst",
+            category="Figures",
+            labels={"shown": "Figure 3", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure3.html",
     log:
         executed="{root}/notebooks/figure3.ipynb",
@@ -178,7 +231,13 @@ use rule table1 as figure4 with:
         scores=lambda wildcards: run_files(wildcards, "figure4", "inversion.csv"),
         pictures=lambda wildcards: run_files(wildcards, "figure4", "inversion.npz"),
     output:
-        figures=multiext("{root}/figure4", ".pdf", ".png"),
+        figure="{root}/figure4.pdf",
+        picture=report(
+            "{root}/figure4.png",
+            caption="../report/figure4.rst",
+            category="Figures",
+            labels={"shown": "Figure 4", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure4.html",
     log:
         executed="{root}/notebooks/figure4.ipynb",
@@ -193,7 +252,13 @@ use rule table1 as figure5 with:
         accuracy=lambda wildcards: run_files(wildcards, "figure5", "accuracy.csv"),
         dictionary=lambda wildcards: run_files(wildcards, "figure5", "dictionary.csv"),
     output:
-        figures=multiext("{root}/figure5", ".pdf", ".png"),
+        figure="{root}/figure5.pdf",
+        picture=report(
+            "{root}/figure5.png",
+            caption="../report/figure5.rst",
+            category="Figures",
+            labels={"shown": "Figure 5", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure5.html",
     log:
         executed="{root}/notebooks/figure5.ipynb",
@@ -208,7 +273,13 @@ use rule table1 as figure6 with:
         accuracy=lambda wildcards: run_files(wildcards, "figure6", "accuracy.csv"),
         codes=lambda wildcards: run_files(wildcards, "figure6", "codes.csv"),
     output:
-        figures=multiext("{root}/figure6", ".pdf", ".png"),
+        figure="{root}/figure6.pdf",
+        picture=report(
+            "{root}/figure6.png",
+            caption="../report/figure6.rst",
+            category="Figures",
+            labels={"shown": "Figure 6", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure6.html",
     log:
         executed="{root}/notebooks/figure6.ipynb",
@@ -227,13 +298,60 @@ use rule table1 as figure_attacks with:
             wildcards, "figure_attacks", "attack-adaptive.csv"
         ),
     output:
-        figures=multiext("{root}/figure_attacks", ".pdf", ".png"),
+        figure="{root}/figure_attacks.pdf",
+        picture=report(
+            "{root}/figure_attacks.png",
+            caption="../report/figure_attacks.rst",
+            category="Figures",
+            labels={"shown": "Attacks", "results": "{root}"},
+        ),
         page="{root}/notebooks/figure_attacks.html",
     log:
         executed="{root}/notebooks/figure_attacks.ipynb",
         text="{root}/logs/figure_attacks.log",
     message:
         "Accuracy against lambda under attack, of {wildcards.root}."
+
+
+rule claims:
+    input:
+        "config/claims.yaml",
+        lambda wildcards: tables_and_figures(FOLDERS[wildcards.root]),
+    output:
+        verdicts=multiext("{root}/claims", ".csv", ".md"),
+        effects="{root}/effects.csv",
+    log:
+        "{root}/logs/claims.log",
+    conda:
+        "../../envs/environment.yaml"
+    message:
+        "The paper's claims, judged by {wildcards.root}."
+    shell:
+        "python -m sdnet claims {wildcards.root} > {log} 2>&1"
+
+
+rule report:
+    input:
+        "docs/differences.md",
+        lambda wildcards: tables_and_figures(FOLDERS[wildcards.root]),
+        notebook="notebooks/report.ipynb",
+        claims="{root}/claims.csv",
+    output:
+        page=report(
+            "{root}/report.html",
+            caption="../report/report.rst",
+            category="Verdict",
+            labels={"shown": "The paper's claims", "results": "{root}"},
+        ),
+    log:
+        executed="{root}/notebooks/report.ipynb",
+        text="{root}/logs/report.log",
+    conda:
+        "../../envs/environment.yaml"
+    message:
+        "The report of {wildcards.root}."
+    shell:
+        "python -m sdnet report {wildcards.root} > {log.text} 2>&1"
 
 
 rule track:

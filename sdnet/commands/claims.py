@@ -1,0 +1,22 @@
+"""Judge the paper's claims by the result files of a folder."""
+
+from pathlib import Path
+
+from sdnet.commands import evidence
+from sdnet.experiments import claims, results
+from sdnet.experiments.shown import preset_of, project_folder
+
+
+def judge(given: Path) -> None:
+    """Write effects.csv, what was measured, and claims.csv and .md, the verdicts, into a results folder."""
+    project = project_folder()
+    folder = given.resolve()
+    preset = preset_of(folder)
+    effects = evidence.effects(folder)
+    judged = claims.judge_all(
+        claims.load_claims(project / "config" / "claims.yaml"), effects, preset, str(folder.relative_to(project))
+    )
+    results.write(folder / "effects.csv", "effects", effects.to_dict("records"))
+    results.write(folder / "claims.csv", "claims", judged.to_dict("records"))
+    results.write_text(folder / "claims.md", claims.in_markdown(judged))
+    print(claims.tally(judged))

@@ -1,0 +1,48 @@
+"""What the claims of the paper are judged by: effects, each a measured quantity or a difference, with its interval.
+
+An effect says by how much one network (`subject`) exceeds another (`over`), or itself at another lambda, under one
+condition; or, where `over` is empty, what was measured of it. The paper's printed numbers make rows of the same form
+(`paper_effects`), so that both are judged by the same code. A network is written with its way to choose lambda behind
+it: "sdnet18 adaptive".
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sdnet.commands.evidence.attacks import attacks
+from sdnet.commands.evidence.clean import clean
+from sdnet.commands.evidence.codes import codes, inversion
+from sdnet.commands.evidence.lambdas import best_lambdas, lines
+from sdnet.commands.evidence.noise import noisy
+from sdnet.commands.evidence.paper import paper_effects
+from sdnet.commands.evidence.runs import KEYS, Runs
+from sdnet.experiments import results
+from sdnet.experiments.claims import RELEASED
+from sdnet.experiments.shown import preset_of
+
+
+def effects(folder: Path) -> pd.DataFrame:
+    """Every effect that the result files of a folder allow, with the paper's beside it.
+
+    What is not there yet has no row; of several seeds those that are there count.
+    """
+    preset = preset_of(folder)
+    rows = [
+        row
+        for dataset in preset.datasets
+        for measure in (clean, noisy, best_lambdas, lines, codes, inversion, attacks)
+        for row in measure(Runs(folder, dataset, preset))
+    ]
+    ours = pd.DataFrame(rows, columns=[name for name in results.COLUMNS["effects"] if name != "paper"])
+    ours[["estimate", "low", "high"]] = ours[["estimate", "low", "high"]].astype(float).round(9)
+    # The paper does not say in which reading of the layer its numbers were made.
+    names = {f"the paper's {name}": ours[name].map(_in_the_paper) for name in ("subject", "over")}
+    keys = [f"the paper's {name}" if name in ("subject", "over") else name for name in KEYS]
+    joined = ours.assign(**names).merge(paper_effects(), left_on=keys, right_on=KEYS, how="left", suffixes=("", "_"))
+    return joined[list(results.COLUMNS["effects"])]
+
+
+def _in_the_paper(name: str) -> str:
+    back = {released: text for text, released in RELEASED.items()}
+    return " ".join(back.get(word, word) for word in name.split())

@@ -1,0 +1,97 @@
+"""Accuracy under attack (Table 4)."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from sdnet.commands.evidence.runs import BOOTSTRAP_SEED, BOTH, Row, Runs, nearest, percent, point, wilson
+from sdnet.experiments import results
+from sdnet.experiments.attack_tables import TOGETHER
+from sdnet.experiments.tables import paper_values
+from sdnet.robustness.statistics import Interval, paired_difference
+
+ATTACK_PAIRS = [("sdnet18 fixed", "resnet18"), ("sdnet18 tuned", "sdnet18 fixed")]
+
+
+def attacks(runs: Runs) -> Iterator[Row]:
+    """Robust accuracy, what tuning lambda changes, and what it costs."""
+    radii = runs.preset.adversarial
+    for norm, label in {"linf": f"L∞ {radii.linf:g}/255", "l2": f"L2 {radii.l2:g}"}.items():
+        for kind, level in {"attack-paper": "paper", "attack-adaptive": "worst"}.items():
+            if seeds := runs.seeds(["resnet18"], f"{kind}.csv"):
+                left = [wilson(_attacked(runs, "resnet18", seed, norm, level, "given")) for seed in seeds]
+                how = label if level == "paper" else f"{label}; {_weaker(runs, seeds[0], norm)}"
+                yield runs.row(("robust", "resnet18", "", norm, level), left, seeds, how)
+            for system in BOTH:
+                if seeds := runs.seeds([system], f"{kind}.csv"):
+                    found = [_attacked(runs, system, seed, norm, level, "held-out") for seed in seeds]
+                    gains = [Interval(one.gain, one.gain_low, one.gain_high) for one in found]
+                    keys = ("robust", f"{system} tuned", f"{system} fixed", norm, level)
+                    yield runs.row(keys, gains, seeds, label)
+        for system in BOTH:
+            yield from _tuning(runs, system, norm, label)
+
+
+def _attacked(runs: Runs, system: str, seed: int, norm: str, level: str, choice: str) -> pd.Series:
+    """The counts of the paper's protocol, or of all attacks together, for one way to choose lambda.
+
+    Raises:
+        ValueError: if there are none of the preset's radius.
+    """
+    kind = "attack-paper" if level == "paper" else "attack-adaptive"
+    eps = {"linf": runs.preset.adversarial.linf / 255, "l2": runs.preset.adversarial.l2}[norm]
+    rows = runs.read(system, seed, kind)
+    rows = rows[(rows.norm == norm) & np.isclose(rows.eps, eps) & (rows.choice == choice)]
+    rows = rows[rows.step == ("a" if level == "paper" else "worst")]
+    if rows.empty:
+        path = runs.path(system, seed, f"{kind}.csv")
+        raise ValueError(f"{path}: no attack of radius {eps:g} in the {norm} norm; remove it and attack again")
+    return rows.iloc[0]
+
+
+def _weaker(runs: Runs, seed: int, norm: str) -> str:
+    """Which of the weaker attacks leave ResNet-18 about what the paper prints (A2)."""
+    printed = paper_values("table4")
+    printed = printed[(printed.system == "resnet18") & printed.condition.str.startswith(norm)].value.iloc[0]
+    rows = runs.read("resnet18", seed, "attack-adaptive")
+    rows = rows[(rows.norm == norm) & (rows.step == "a'") & (rows.attack != TOGETHER)]
+    share = 100 * rows.correct / rows.total
+    near = [
+        f"{attack} ({left:.0f}%)" for attack, left in zip(rows.attack, share, strict=True) if abs(left - printed) < 5
+    ]
+    return f"weaker attacks that leave about {printed:g}%: {', '.join(near) or 'none of those tried'}"
+
+
+def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
+    """By the paper's protocol: against ResNet-18, the price on clean images, and the lambda of Algorithm 1."""
+    files = ["attack-paper.csv", "attack-paper.npz"]
+    if seeds := runs.seeds([system, "resnet18"], *files):
+        both = [[_robust(runs, name, seed, norm) for name in (system, "resnet18")] for seed in seeds]
+        found = [percent(paired_difference(*pair, seed=BOOTSTRAP_SEED)) for pair in both]
+        yield runs.row(("robust", f"{system} fixed", "resnet18", norm, "paper"), found, seeds, label)
+    if seeds := runs.seeds([system], *files):
+        prices, distances = [], []
+        for seed in seeds:
+            tuned, predicted = (
+                _attacked(runs, system, seed, norm, "paper", choice)["lambda"] for choice in ("tuned", "algorithm1")
+            )
+            arrays = results.read_arrays(runs.path(system, seed, "attack-paper.npz"))
+            both = [nearest(arrays["lambdas"], value) for value in (tuned, _lambda0(runs, system, seed))]
+            prices.append(percent(paired_difference(*arrays["correct"][both], seed=BOOTSTRAP_SEED)))
+            distances.append(point(abs(predicted - tuned)))
+        yield runs.row(("accuracy", f"{system} tuned", f"{system} fixed", norm, "clean"), prices, seeds, label)
+        yield runs.row(("lambda", f"{system} algorithm1", f"{system} tuned", norm, "paper"), distances, seeds, label)
+
+
+def _robust(runs: Runs, system: str, seed: int, norm: str) -> np.ndarray:
+    """Which attacked images (N,) are still classified correctly, at the lambda of training."""
+    arrays = results.read_arrays(runs.path(system, seed, "attack-paper.npz"))
+    robust = arrays[f"{norm}_robust"][0]
+    return robust[0 if len(robust) == 1 else nearest(arrays["lambdas"], _lambda0(runs, system, seed))]
+
+
+def _lambda0(runs: Runs, system: str, seed: int) -> float:
+    spec = json.loads(runs.path(system, seed, "spec.json").read_text())
+    return spec["model"]["options"].get("lmbd", 0.1)

@@ -1,0 +1,54 @@
+"""Accuracy of clean images, and what a network costs (Tables 1, 5 and 6)."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from sdnet.commands.evidence.runs import Row, Runs, point, readings
+from sdnet.experiments import results
+from sdnet.robustness.statistics import Interval
+
+# Of accuracies, differences are taken; of speed, memory and parameters, ratios.
+CLEAN_PAIRS = [
+    ("sdnet18", "resnet18"),
+    ("sdnet34", "resnet34"),
+    ("sdnet18", "mdeq"),
+    ("sdnet18", "scn"),
+    ("sdnet18", "scn18"),
+    ("scn", "resnet18"),
+    ("scn18", "resnet18"),
+    ("sdnet18-all", "sdnet18"),
+    ("sdnet34-all", "sdnet34"),
+    ("sdnet18-iter4", "sdnet18"),
+    ("sdnet18-iter8", "sdnet18"),
+    ("sdnet18-iter8", "sdnet18-iter4"),
+]
+
+
+def clean(runs: Runs) -> Iterator[Row]:
+    """Differences of accuracy, and ratios of speed, memory and parameters."""
+    path = runs.folder / "benchmark" / f"{runs.dataset}.csv"
+    speeds = results.read(path, "benchmark").set_index("system") if path.exists() else pd.DataFrame()
+    for pair in readings(CLEAN_PAIRS):
+        if not (seeds := runs.seeds(pair)):
+            continue
+        last = [[runs.last(system, seed) for system in pair] for seed in seeds]
+        yield runs.row(("accuracy", *pair, "clean", ""), [_unpaired(*both) for both in last], seeds)
+        first, second = last[0]
+        yield runs.row(("parameters", *pair, "", ""), [point(first.parameters / second.parameters)], seeds)
+        if set(pair) <= set(speeds.index):
+            first, second = (speeds.loc[system] for system in pair)
+            how = f"{first.device}, {first.precision}, batch size {first.batch_size}"
+            speed = first.train_images_per_second / second.train_images_per_second
+            yield runs.row(("speed", *pair, "", ""), [point(speed)], seeds, how)
+            on_gpu = pd.notna(first.peak_memory_bytes)
+            memory = "peak_memory_bytes" if on_gpu else "saved_bytes"
+            how += ", largest allocated" if on_gpu else ", kept for the backward pass"
+            yield runs.row(("memory", *pair, "", ""), [point(first[memory] / second[memory])], seeds, how)
+
+
+def _unpaired(first: pd.Series, second: pd.Series) -> Interval:
+    """Difference of two accuracies in percentage points; Newcombe's interval."""
+    ends = confint_proportions_2indep(first.correct, first.total, second.correct, second.total, method="newcomb")
+    return Interval(*(100 * value for value in (first.correct / first.total - second.correct / second.total, *ends)))

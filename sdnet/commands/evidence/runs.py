@@ -1,0 +1,137 @@
+"""The result files of the runs on one data set, and effects from estimates of several seeds."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+from sdnet.experiments import plan, results
+from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH
+from sdnet.experiments.labels import dataset_label, scale_label
+from sdnet.experiments.settings import Preset
+from sdnet.robustness.statistics import Interval
+
+KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
+SEVERITY = ["1", "2", "3", "4", "5"]
+BOTH = (*RELEASED, *RELEASED.values())  # SDNet-18 in either reading
+BOOTSTRAP_SEED = 0
+RESAMPLES = 1000
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The result files of the runs on one data set of a results folder."""
+
+    folder: Path
+    dataset: str
+    preset: Preset
+
+    def path(self, system: str, seed: int, name: str) -> Path:
+        """Where a run's file is, or would be."""
+        return self.folder / "runs" / self.dataset / system / f"seed{seed}" / name
+
+    def seeds(self, systems: Iterable[str], *names: str) -> list[int]:
+        """The preset's seeds for which every one of these networks has these files and was tested."""
+        wanted = list(itertools.product(systems, ["accuracy.csv", *names]))
+        return [
+            seed
+            for seed in self.preset.seeds
+            if all(system in self.preset.systems and self.path(system, seed, name).exists() for system, name in wanted)
+        ]
+
+    def read(self, system: str, seed: int, kind: str, noise: str = "") -> pd.DataFrame:
+        """One result file."""
+        return results.read(self.path(system, seed, f"{kind}-{noise}.csv" if noise else f"{kind}.csv"), kind)
+
+    def last(self, system: str, seed: int) -> pd.Series:
+        """The clean test accuracy after the last epoch."""
+        accuracy = self.read(system, seed, "accuracy")
+        return accuracy[accuracy.checkpoint == "last"].iloc[0]
+
+    def row(
+        self,
+        keys: tuple[str, str, str, str, str],
+        intervals: Sequence[Interval],
+        seeds: Sequence[int],
+        measure: str = "",
+    ) -> Row:
+        """An effect, from one estimate per seed; `keys` are those of `KEYS` behind the data set."""
+        run = self.last(keys[1].split()[0], seeds[0])
+        full = run.width >= SIZE_WIDTH and (run.epochs >= SIZE_EPOCHS or run.epochs == 0)
+        return (
+            dict(zip(KEYS, (self.dataset, *keys), strict=True))
+            | over_seeds(intervals)
+            | {
+                "data": dataset_label(self.dataset, run.data_source),
+                "official": run.data_source == "official",
+                "scale": scale_label(run.width, run.epochs, run.train_images),
+                "full_scale": bool(full),
+                "measure": measure,
+            }
+        )
+
+
+def over_seeds(intervals: Sequence[Interval]) -> Row:
+    """One estimate and 95% interval from those of several seeds, each over images.
+
+    Of one seed it is that seed's, which says nothing of the variance between trained models. Of several, the t-interval
+    over the seeds and the mean interval over images are added as independent errors: too wide rather than too narrow,
+    since the spread over seeds has some of the images' part in it.
+    """
+    estimates = np.array([one.estimate for one in intervals])
+    mean, count = estimates.mean(), len(estimates)
+    below = np.mean([one.estimate - one.low for one in intervals])
+    above = np.mean([one.high - one.estimate for one in intervals])
+    if count > 1:
+        spread = stats.t.ppf(0.975, count - 1) * estimates.std(ddof=1) / np.sqrt(count)
+        below, above = np.hypot(spread, np.nan_to_num(below)), np.hypot(spread, np.nan_to_num(above))
+    return {"estimate": mean, "low": mean - below, "high": mean + above, "n_seeds": count}
+
+
+def point(value: float) -> Interval:
+    """A measurement of which no interval is known."""
+    return Interval(float(value), np.nan, np.nan)
+
+
+def readings(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The pairs, and those in which SDNet-18 stands in the other reading."""
+    yield from pairs
+    for text, released in RELEASED.items():
+        for pair in pairs:
+            names = {name.split()[0] for name in pair}
+            if text in names and not any(map(plan.has_lambda, names - {text})):
+                yield tuple(" ".join([released if word == text else word for word in name.split()]) for name in pair)
+
+
+def rank_correlation(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> float:
+    """Kendall's tau-b; 0 where the values are all the same."""
+    return round(float(stats.kendalltau(against, values).statistic), 9) if np.ptp(values) > 0 else 0.0
+
+
+def normal(estimate: float, std: float) -> Interval:
+    """The 95% interval of a normal estimate."""
+    return Interval(estimate, estimate - 1.96 * std, estimate + 1.96 * std)
+
+
+def wilson(counts: pd.Series) -> Interval:
+    """An accuracy in percent; severities share their images, so that their mean counts each of them once."""
+    total = counts.total / (len(SEVERITY) if counts.name == "mean" else 1)
+    share = counts.correct / counts.total
+    return Interval(100 * share, *(100 * end for end in proportion_confint(share * total, total, method="wilson")))
+
+
+def percent(interval: Interval) -> Interval:
+    """A share in percent."""
+    return Interval(*(100 * value for value in vars(interval).values()))
+
+
+def nearest(lambdas: np.ndarray, value: float) -> int:
+    """Where a lambda stands among others, whatever the rounding."""
+    return int(np.argmin(np.abs(lambdas - value)))

@@ -1,0 +1,237 @@
+"""The parts of the report, from the files of a results folder: the verdict, what stands behind it, and what it cost."""
+
+import json
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from sdnet.experiments import plan, results
+from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH, VERDICTS, effect_in_words, tally
+from sdnet.experiments.labels import DATASETS, dataset_label, system_label
+from sdnet.experiments.settings import Preset, load_presets
+from sdnet.experiments.shown import preset_of, project_folder
+
+TITLES = {
+    "table1": "Table 1: accuracy, size, memory and speed",
+    "table2": "Table 2: Gaussian noise by severity",
+    "table3": "Table 3: four noises",
+    "table4": "Table 4: attacks",
+    "table5": "Table 5: FISTA iterations",
+    "table6": "Table 6: CSC layers throughout",
+    "readings": "The two readings of the layer",
+    "figure1": "Figure 1: a code and its atoms add up to an image",
+    "figure2": "Figure 2: accuracy against λ under noise",
+    "figure3": "Figure 3: the best λ against the residual",
+    "figure4": "Figure 4: images back from the codes of each layer",
+    "figure5": "Figure 5: the learned dictionary",
+    "figure6": "Figure 6: how sparse the codes are",
+    "figure_attacks": "Accuracy against λ under attack",
+}
+READINGS = {"text": "the layer as in the paper's text", "released": "the layer as in the authors' code"}
+
+
+def opening(folder: Path) -> str:
+    """What these results are of, and how far below the paper's scale, in Markdown."""
+    preset = preset_of(folder)
+    lines = [f"**{preset.description[0].upper()}{preset.description[1:]}** (preset `{_name(preset)}`)."]
+    full = preset.width >= SIZE_WIDTH and (preset.imported or preset.recipes["default"].epochs >= SIZE_EPOCHS)
+    so = "" if full else ", so that no claim can count as replicated in full"
+    reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])
+    lines += [f"**Less than in the paper{so}:**", "\n".join(f"* {item}" for item in [*reduced, *_substitutes(folder)])]
+    if "digits" in preset.datasets:
+        lines += [
+            "**Handwritten digits of 8 by 8 pixels stand in for photographs.** They show that everything runs, and say "
+            "nothing about the paper."
+        ]
+    return "\n\n".join(lines)
+
+
+def _name(preset: Preset) -> str:
+    presets = load_presets(project_folder() / "config" / "presets")
+    return next(name for name, other in presets.items() if other == preset)
+
+
+def _reduced(preset: Preset, paper: Preset) -> list[str]:
+    """What is smaller than in the paper, in words."""
+    found = []
+    if preset.width < paper.width:
+        found.append(f"networks of width {preset.width}, not {paper.width}")
+    epochs = {recipe.epochs for recipe in preset.recipes.values()}
+    full = paper.recipes["default"].epochs
+    if not preset.imported and preset.recipes["default"].epochs < full:
+        given = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else f"{max(epochs)}"
+        found.append(f"{given} epochs of training, not {full} as for CIFAR-10")
+    if len(preset.seeds) < len(paper.seeds):
+        found.append(f"{len(preset.seeds)} of {len(paper.seeds)} seeds")
+    for name, images in preset.datasets.items():
+        parts = {"training": images.train_images, "test": images.test_images}
+        found += [f"{size:,} {kind} images of {DATASETS[name]}, not all" for kind, size in parts.items() if size]
+    if preset.robustness.test_images:
+        found.append(f"{preset.robustness.test_images:,} test images under noise, not all")
+    fitted = preset.robustness.calibration_images
+    found.append(f"Algorithm 1 fitted on {fitted:,} training images, not all")
+    fewer = len(paper.robustness.lambdas) - len(preset.robustness.lambdas)
+    if fewer > 0:
+        found.append(f"{len(preset.robustness.lambdas)} values of λ, not {len(paper.robustness.lambdas)}")
+    if preset.adversarial.paper_images and set(preset.adversarial.datasets) & set(preset.datasets):
+        found.append(f"{preset.adversarial.paper_images:,} test images under the paper's attack, not all")
+    missing = [DATASETS[name] for name in paper.datasets if name not in preset.datasets]
+    if missing:
+        found.append(f"no {', no '.join(missing)}")
+    return found
+
+
+def _substitutes(folder: Path) -> list[str]:
+    """What is not there, or not what the paper has, in words."""
+    used = {(spec["dataset"]["name"], about.get("data_source", "official")) for _, spec, about in _runs(folder)}
+    others = sorted(dataset_label(*one) for one in used if one[1] != "official" and one[0] != "digits")
+    effects = results.read(folder / "effects.csv", "effects").fillna({"measure": ""})
+    noise = sorted({measure for measure in effects.measure if measure.startswith("generated")})
+    absent = [DATASETS[name] for name in preset_of(folder).datasets if not (folder / "runs" / name).is_dir()]
+    return [
+        *(f"images that are not the official ones: {label}" for label in others),
+        *(f"noise that is not the official one: {how}" for how in noise),
+        *(f"nothing yet on {name}" for name in absent),
+    ]
+
+
+def counts(folder: Path) -> str:
+    """How many claims came out how, by reading of the layer, in Markdown."""
+    judged = results.read(folder / "claims.csv", "claims").fillna({"reading": ""})
+    text = judged[judged.reading != "released"]
+    lines = [f"As the paper's text has it: {tally(text)}."]
+    if (released := judged[judged.reading == "released"]).size:
+        lines.append(f"The CSC layer as the authors' released code has it: {tally(released)}.")
+    return "\n\n".join(lines)
+
+
+def verdicts(folder: Path) -> str:
+    """The table of the claims with their outcome, as HTML: a column for each reading of the layer."""
+    judged = results.read(folder / "claims.csv", "claims").fillna({"reading": "", "paper": "", "scale": ""})
+    rows = []
+    for topic, of_topic in judged.groupby("topic", sort=False):
+        rows.append(f'<tr class="topic"><th colspan="4">{escape(topic)}</th></tr>')
+        for claim, found in of_topic.groupby("claim", sort=False):
+            first = found.iloc[0]
+            cells = "".join(_cell(found[found.reading == reading], reading) for reading in READINGS)
+            rows.append(
+                f'<tr id="{claim}"><td>{claim}</td><td>{escape(first.statement)}'
+                f"<small>{escape(first.place)}. Measured by: {escape(first.quantity)}</small></td>"
+                + (cells if (found.reading != "").any() else _cell(found, ""))
+                + "</tr>"
+            )
+    titles = "".join(f"<th>{title}</th>" for title in ("", "The paper claims", *map(_sentence, READINGS.values())))
+    return f'<table class="claims"><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _cell(found: pd.DataFrame, reading: str) -> str:
+    """What came of a claim in one reading of the layer; of a network without such a layer, across both columns."""
+    title = f"<em>{READINGS[reading]}</em>" if reading else ""
+    outcomes = "".join(_outcome(row, title) for row in found.itertuples())
+    return f"<td{'' if reading else ' colspan=2'}>{outcomes}</td>"
+
+
+def _outcome(row, title: str) -> str:
+    stand_in = ", as a stand-in" if row.stand_in and row.verdict != "not run" else ""
+    paper = f"<small>paper: {escape(str(row.paper))}</small>" if row.paper else ""
+    effect = f"<p>{escape(effect_in_words(row))} {paper}</p>" if row.verdict != "not run" else ""
+    why = f"<p>{escape(_sentence(row.reason))}.</p><p>{escape(row.scale)}</p>"
+    return (
+        f'<div class="outcome">{title}<b class="{row.verdict.replace(" ", "-")}">{row.verdict}</b>{effect}'
+        f"<details><summary>{escape(row.data + stand_in)}</summary>{why}</details></div>"
+    )
+
+
+def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
+    """Each one that the preset has: its title, a text in Markdown, and its picture if it is a figure that is there."""
+    preset = preset_of(folder)
+    for name in (*plan.TABLES, *plan.FIGURES):
+        if not set(plan.systems_of(name)) & set(preset.systems):
+            continue
+        table = name in plan.TABLES
+        path = folder / f"{name}{'.md' if table else '.png'}"
+        if not path.exists():
+            target = path.relative_to(project_folder()).with_suffix(".csv" if table else ".pdf")
+            yield TITLES[name], f"Not there yet; make it with: `snakemake --cores all {target}`", None
+            continue
+        caption = (project_folder() / "workflow" / "report" / f"{name}.rst").read_text()
+        yield TITLES[name], caption + ("\n" + path.read_text() if table else ""), None if table else path
+
+
+def _runs(folder: Path) -> Iterator[tuple[Path, dict, dict]]:
+    """Each trained run of the preset: its folder, spec.json and environment.json."""
+    preset = preset_of(folder)
+    for path in sorted(folder.glob("runs/*/*/seed*/environment.json")):
+        _, dataset, system, _ = path.relative_to(folder).parts[:4]
+        if dataset in preset.datasets and system in preset.systems:
+            spec = json.loads((path.parent / "spec.json").read_text())
+            yield path.parent, spec, json.loads(path.read_text())
+
+
+def cost(folder: Path) -> pd.DataFrame:
+    """Device hours of training, by network and device."""
+    rows = []
+    for run, spec, environment in _runs(folder):
+        if spec["training"]["epochs"] == 0:  # imported weights
+            continue
+        history = results.read(run / "history.csv", "history")
+        devices = int(found[1]) if (found := re.match(r"(\d+) x ", environment["device"])) else 1
+        rows.append(
+            {
+                "Data set": dataset_label(spec["dataset"]["name"]),
+                "Network": system_label(spec["system"]),
+                "Device": environment["device"],
+                "Runs": 1,
+                "Device hours": history.train_seconds.sum() * devices / 3600,
+            }
+        )
+    if not rows:
+        return pd.DataFrame()
+    keys = ["Data set", "Network", "Device"]
+    by_network = pd.DataFrame(rows).groupby(keys, sort=False).sum().reset_index()
+    total = {"Data set": "all", "Network": "", "Device": "", **by_network[["Runs", "Device hours"]].sum()}
+    return pd.concat([by_network, pd.DataFrame([total])], ignore_index=True).astype({"Runs": int}).round(3)
+
+
+def provenance(folder: Path) -> pd.DataFrame:
+    """With what the runs were made, each value with the number of runs that had it."""
+    rows = []
+    for _, spec, environment in _runs(folder):
+        rows += [
+            ("commit", environment["commit"] or "unknown"),
+            ("device", environment["device"]),
+            ("platform", environment["platform"]),
+            ("Python", environment["python"]),
+            *environment["packages"].items(),
+            ("trained", environment["time"][:10]),
+            (f"images of {DATASETS[spec['dataset']['name']]}", environment.get("data_source", "none: imported")),
+            (f"archive of {DATASETS[spec['dataset']['name']]}", spec["dataset"]["checksum"] or "none: not downloaded"),
+        ]
+    found = pd.DataFrame(rows, columns=["What", "Value"])
+    found["What"] = pd.Categorical(found.What, found.What.unique())  # each thing's values together
+    return found.groupby(["What", "Value"], observed=True).size().rename("Runs").reset_index()
+
+
+def differences() -> str:
+    """Where the paper's text and its authors' code differ, in Markdown."""
+    return (project_folder() / "docs" / "differences.md").read_text().partition("\n")[2]
+
+
+def legend() -> str:
+    """What the verdicts mean, as HTML."""
+    meanings = {
+        "replicated": "holds, and by about as much as in the paper",
+        "direction": "holds; by how much is another matter, or cannot be judged at this scale",
+        "contradicted": "does not hold, beyond the uncertainty of the images (and of seeds, if there are several)",
+        "undecided": "neither is certain",
+        "not run": "results are missing",
+    }
+    words = "".join(f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meanings[name]}</li>' for name in VERDICTS)
+    return f'<ul class="legend">{words}</ul>'

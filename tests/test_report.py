@@ -1,0 +1,108 @@
+"""The report of a real, small project: what is on it, that it loads nothing, and that it fits a phone."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from test_workflow import PROJECT, RESULTS
+
+from sdnet.experiments import plan, report
+from sdnet.experiments.claims import VERDICTS, load_claims
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+# What makes a browser load something, in HTML and in CSS.
+LOADS = (
+    r"""<(?:script|link|img|iframe|source|video)[^>]*?(?:src|href)=["']?(?!data:)[^"' >]+|@import|url\((?!["']?data:)"""
+)
+
+
+@pytest.fixture(scope="module")
+def page(built):
+    return (built / RESULTS / "report.html").read_text()
+
+
+def test_the_report_has_the_verdict_first_then_all_tables_and_figures(page):
+    parts = ["The verdict", "Tables and figures", "Cost", "Provenance", "text and its authors"]
+    assert [part for part in re.findall(r"<h2[^>]*>(.*?)<", page) if any(name in part for name in parts)]
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    for claim in load_claims(PROJECT / "config" / "claims.yaml"):
+        assert f'<tr id="{claim.id}">' in page
+    assert set(re.findall(r'<b class="[a-z-]+">([a-z ]+)</b>', page)) == set(VERDICTS)
+    for name in (*plan.TABLES, *plan.FIGURES):
+        assert report.TITLES[name] in page
+    assert page.count("data:image/png;base64") == len(plan.FIGURES)
+    assert "Not there yet" not in page
+
+
+def test_every_claim_is_judged_that_the_networks_and_noises_of_the_project_allow(built):
+    judged = pd.read_csv(built / RESULTS / "claims.csv")
+    lacking = {"P2", "C13"}  # CIFAR-100 and ImageNet, for which nothing stands in
+    lacking |= {"P6", "P7", "P8", "P9", "C9", "P10", "P11", "C14"}  # MDEQ, SCN, SDNet-18-All, more iterations
+    lacking |= {"C11"}  # another noise
+    assert set(judged.claim[judged.verdict == "not run"]) == lacking
+
+
+def test_the_report_says_at_the_top_that_digits_are_no_photographs(page):
+    top = page[: page.index("The verdict")]
+    assert "Handwritten digits of 8 by 8 pixels stand in for photographs." in top
+    assert "networks of width 4, not 64" in top
+    assert "1 of 3 seeds" in top
+    assert "noise that is not the official one: generated, cifar severities" in top
+    assert "no CIFAR-10, no CIFAR-100, no ImageNet" in top
+
+
+def test_the_report_says_what_it_cost_and_with_what_it_was_made(page):
+    cost = page[page.index("Cost</h2>" if "Cost</h2>" in page else ">Cost") : page.index("Provenance")]
+    assert len(re.findall(r"<td>SDNet-18</td>", cost)) == 1
+    made = page[page.index("Provenance") :]
+    for name in ("commit", "device", "Python", "torch", "images of scikit-learn digits"):
+        assert f"<td>{name}</td>" in made
+
+
+@pytest.mark.parametrize("name", ["report.html", *(f"notebooks/{name}.html" for name in (*plan.TABLES, *plan.FIGURES))])
+def test_no_page_loads_anything(built, name):
+    page = (built / RESULTS / name).read_text()
+    assert re.findall(LOADS, page) == []
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+def test_the_report_is_no_wider_than_a_phone(page, tmp_path):
+    """At the narrowest window of the browser without a screen, 500 pixels: what is wider scrolls in its own box."""
+    measure = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"{measure}</body>"))
+    options = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run", "dump-dom"]
+    options += ["window-size=500,900", f"user-data-dir={tmp_path}/profile"]
+    command = [BROWSER, *(f"--{option}" for option in options)]
+    shown = subprocess.run([*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120)
+    (width,) = re.findall(r"<title>width (\d+)</title>", shown.stdout)
+    assert int(width) <= 500
+
+
+def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snakemake):
+    for path in (project / RESULTS).glob("table5.*"):
+        path.unlink()
+    command = [sys.executable, "-m", "sdnet", "report", str(RESULTS)]
+    subprocess.run(command, cwd=project, env=snakemake.environment, check=True, capture_output=True)
+    page = (project / RESULTS / "report.html").read_text()
+    assert "<code>snakemake --cores all results/quick/table5.csv</code>" in page
+    (project / RESULTS / "claims.csv").unlink()
+    failed = subprocess.run(command, cwd=project, env=snakemake.environment, capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert "snakemake --cores all results/quick/claims.csv" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_snakemake_s_own_report_has_every_caption(project, snakemake):
+    snakemake.succeed(project, "quick", "--report", "own.html")
+    page = (project / "own.html").read_text()
+    for name in (*plan.TABLES, *plan.FIGURES, "report", "workflow"):
+        caption = (PROJECT / "workflow" / "report" / f"{name}.rst").read_text()
+        assert json.dumps(caption.split("\n")[0].strip("*")[:40])[1:-1] in page, name
+    for category in ("Verdict", "Tables", "Figures"):
+        assert f'"{category}"' in page

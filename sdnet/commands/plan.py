@@ -107,7 +107,7 @@ def _table(
     jobs: dict[str, list[Job]],
     seconds: dict[tuple[str, str], float] | None = None,
 ) -> str:
-    """A row for each network and data set, with all its seeds: runs, jobs, images, and how long they take, if that is known."""
+    """A row for each network and data set, with all its seeds: runs, jobs, images, and times where they are known."""
     rows = []
     for (dataset, system), runs in groups.items():
         of_runs = [job for run in runs for job in jobs[run.name]]

@@ -182,12 +182,12 @@ def _page(rows: pd.DataFrame) -> str:
     rows = rows.assign(saved_mb=rows.saved_bytes / 1e6, peak_mb=rows.peak_memory_bytes.astype(float) / 1e6)
     columns = {
         "network": rows.system,
-        "training images/s": shown("train_images_per_second", ",.0f", "train_rate_ratio", "speed"),
-        "inference images/s": shown("inference_images_per_second", ",.0f", "inference_rate_ratio"),
-        "kept for backward, MB": shown("saved_mb", ",.0f", "saved_bytes_ratio", None if on_gpu else "memory"),
+        "training images/s": shown("train_images_per_second", ",.1f", "train_rate_ratio", "speed"),
+        "inference images/s": shown("inference_images_per_second", ",.1f", "inference_rate_ratio"),
+        "kept for backward, MB": shown("saved_mb", ",.1f", "saved_bytes_ratio", None if on_gpu else "memory"),
     }
     if on_gpu:
-        columns["peak, MB"] = shown("peak_mb", ",.0f", "peak_memory_ratio", "memory")
+        columns["peak, MB"] = shown("peak_mb", ",.1f", "peak_memory_ratio", "memory")
     clock = "the clock" if on_gpu else "processor time, which other programs disturb less than the clock"
     return (
         f"{first.dataset}, width {first.width}, batch size {first.batch_size}, {first.precision}, {first.device}.\n"

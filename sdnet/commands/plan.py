@@ -12,7 +12,7 @@ from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets
 from sdnet.experiments.status import duration
 from sdnet.experiments.work import Job
 
-# The columns of hours, and the rules whose jobs are in each.
+# The columns of times, and the rules whose jobs are in each.
 PARTS = {
     "train": ("train",),
     "noise": ("sweep", "calibrate"),
@@ -66,18 +66,15 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
 
     with Machine(gpus) as machine:
         speeds = {key: machine.speed(runs[0].spec, runs[0].gpus) for key, runs in machine.progress(groups.items())}
-    hours = {
-        (run.name, part): run.gpus
-        * sum(
+    seconds = {
+        (run.name, part): sum(
             speeds[run.dataset, run.system].seconds(job, machine.start) for job in jobs[run.name] if job.rule in rules
         )
-        / 3600
         for run in planned
         for part, rules in PARTS.items()
     }
-    print(_table(groups, jobs, hours), end="\n\n")
-    shared = len(work.shared_jobs(planned, preset, site)) * machine.start / 3600
-    total = 3600 * (sum(hours.values()) + shared)
+    print(_table(groups, jobs, seconds), end="\n\n")
+    total = sum(seconds.values()) + len(work.shared_jobs(planned, preset, site)) * machine.start
     print(
         f"{machine.name}: {duration(total)} of one {machine.unit}; {duration(total / machine.at_once)} with "
         f"{machine.at_once} at once on an otherwise idle machine.\nEach network was measured for a moment; "
@@ -108,23 +105,20 @@ def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: d
 def _table(
     groups: dict[tuple[str, str], list[Run]],
     jobs: dict[str, list[Job]],
-    hours: dict[tuple[str, str], float] | None = None,
+    seconds: dict[tuple[str, str], float] | None = None,
 ) -> str:
-    """A row for each network and data set, with all its seeds: runs, jobs, images, and hours if they are known."""
+    """A row for each network and data set, with all its seeds: runs, jobs, images, and times where they are known."""
     rows = []
     for (dataset, system), runs in groups.items():
         of_runs = [job for run in runs for job in jobs[run.name]]
         rows.append([dataset, system, len(runs), len(of_runs)])
         rows[-1] += [sum(getattr(job, kind) for job in of_runs) for kind in KINDS.values()]
-        if hours is not None:
-            parts = [sum(hours[run.name, part] for run in runs) for part in PARTS]
+        if seconds is not None:
+            parts = [sum(seconds[run.name, part] for run in runs) for part in PARTS]
             rows[-1] += [*parts, sum(parts)]
     rows.append(["all", "", *(sum(column) for column in list(zip(*rows, strict=True))[2:])])
-    headers = ["data set", "network", "runs", "jobs", *KINDS, *([] if hours is None else [*PARTS, "together"])]
-    shown = [
-        [*row[:4], *map(_count, row[4 : 4 + len(KINDS)]), *(f"{value:.2f} h" for value in row[4 + len(KINDS) :])]
-        for row in rows
-    ]
+    headers = ["data set", "network", "runs", "jobs", *KINDS, *([] if seconds is None else [*PARTS, "together"])]
+    shown = [[*row[:4], *map(_count, row[4 : 4 + len(KINDS)]), *map(duration, row[4 + len(KINDS) :])] for row in rows]
     align = ("left", "left", *["right"] * (len(headers) - 2))
     return tabulate(shown, headers, tablefmt="plain", disable_numparse=True, colalign=align)
 

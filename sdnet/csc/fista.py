@@ -13,6 +13,7 @@ from sdnet.csc.operators import Pair, adjoint, adjoint_derivatives, pair, recons
 # Multiplications for one number of a residual, C k^2, from which on it is kept rather than computed again. In an
 # SDNet-18-All of full width these are the layers of the last stage: a quarter of the work, and 4% of the memory.
 COSTLY = 4096
+SMALL = 4  # one that is so many times smaller than a code is kept as well: that of a first layer, which sees an image
 
 
 def soft_threshold(x: Tensor, threshold: float, nonnegative: bool = False) -> Tensor:
@@ -80,8 +81,8 @@ class _Fista(torch.autograd.Function):
     """The iteration, and its exact derivative by x and by the dictionary.
 
     Kept for the way back are x and the iterates. What automatic differentiation would keep besides are the residuals,
-    of which all but the costliest are computed again, and the codes before shrinkage, of which no more is needed than
-    where it made them zero.
+    of which all but the costliest and the smallest are computed again, and the codes before shrinkage, of which no more
+    is needed than where it made them zero.
 
     The iterates are those of Eq. 6 divided by the step size, s = z / t, so that shrinkage is by lambda, a number that
     the host knows, and t is multiplied into the dictionary, which is small:
@@ -101,7 +102,7 @@ class _Fista(torch.autograd.Function):
                 y = _extrapolate(iterates, momentum)
                 residual = _residual(x, y, weight * step_size, ctx.geometry)
                 iterates.append(soft_threshold(adjoint(residual, weight, *ctx.geometry).add_(y), lmbd, nonnegative))
-                if weight[:, 0].numel() >= COSTLY:
+                if weight[:, 0].numel() >= COSTLY or residual.numel() * SMALL <= y.numel():
                     residuals.append(residual)
             z = iterates.pop().mul_(step_size)
         ctx.save_for_backward(x, weight, step_size, *iterates, z, *residuals)

@@ -11,6 +11,7 @@ rule spec:
         f"{RUN_FOLDER}/spec.json",
     log:
         "{root}/logs/spec/{dataset}-{system}-seed{seed}.log",
+    priority: 1
     conda:
         "../../envs/environment.yaml"
     params:
@@ -31,7 +32,7 @@ rule train:
         environment=f"{RUN_FOLDER}/environment.json",
     log:
         "{root}/logs/train/{dataset}-{system}-seed{seed}.log",
-    # First what takes longest and what most waits for, or in the end one core works and the others do not.
+    # First, with its spec, what takes longest and what most waits for: or in the end one core works alone.
     priority: 1
     conda:
         "../../envs/environment.yaml"

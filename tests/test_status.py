@@ -101,6 +101,13 @@ def test_status_and_plan_load_neither_torch_nor_pandas():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"training": {}}'])
+def test_a_damaged_description_is_named(tmp_path, spec, text):
+    spec.write_text(text)
+    with pytest.raises(ValueError, match=r"spec.json describes no run .* make it anew with: snakemake"):
+        status(tmp_path, RUN)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h"), (86400, "24.0 h"), (181440, "2.1 days")]
 )

@@ -58,7 +58,7 @@ def status(folder: Path, run: str, epochs: int | None = None, *, now: float | No
     """
     home = folder / "runs" / run
     if epochs is None:
-        epochs = json.loads((home / "spec.json").read_text())["training"]["epochs"]
+        epochs = _epochs(home / "spec.json")
     history = _history(home / "history.csv")
     progress = {"epoch": len(history), "epochs": epochs}
     if history:
@@ -112,6 +112,13 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / length:.{digits}f} {unit}"
     return f"{seconds / 86400:,.1f} days"
+
+
+def _epochs(path: Path) -> int:
+    try:
+        return int(json.loads(path.read_text())["training"]["epochs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} describes no run ({error}); make it anew with: snakemake {path}") from None
 
 
 def _history(path: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ import pytest
 
 from sdnet.commands import evidence
 from sdnet.commands.evidence.runs import over_seeds, point
-from sdnet.experiments import claims, results
+from sdnet.experiments import claims, results, verdicts
 from sdnet.experiments.settings import SettingsError, load_presets
 from sdnet.experiments.shown import preset_of
 from sdnet.robustness.statistics import Interval
@@ -42,7 +42,7 @@ def verdict(claim: claims.Claim, effects: pd.DataFrame, dataset: str) -> str:
     here = effects[effects.dataset == dataset]
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
     names = here.quantity + " of " + here.subject + np.where(here.over == "", "", " over " + here.over)
-    return claims.judge(claim, here, wanted & set(names), noises=[])["verdict"]
+    return verdicts.judge(claim, here, wanted & set(names), noises=[])["verdict"]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_gain_is_judged_by_its_interval_and_then_by_its_size(paper, interval, 
 )
 def test_the_size_takes_full_scale_and_the_official_images(paper, column, words):
     claim, effects = CLAIMS["C4"], as_measured(paper).assign(**{column: False})
-    judged = claims.judge(claim, effects[effects.dataset == "cifar10"], set(claim.effects), noises=[])
+    judged = verdicts.judge(claim, effects[effects.dataset == "cifar10"], set(claim.effects), noises=[])
     assert judged["verdict"] == "direction"
     assert words in judged["reason"]
 
@@ -276,7 +276,7 @@ def write_attacks(folder, system, robust, clean):
 
 def judged(folder):
     loaded = list(CLAIMS.values())
-    table = claims.judge_all(loaded, evidence.effects(folder), preset_of(folder), "results/tiny")
+    table = verdicts.judge_all(loaded, evidence.effects(folder), preset_of(folder), "results/tiny")
     return table.set_index(["claim", "reading"])
 
 
@@ -330,6 +330,8 @@ def test_the_released_reading_is_judged_beside_the_text_s_and_by_the_same_number
     assert table.paper["C4", "text"] == table.paper["C4", "released"] == "6.15"
     assert table.verdict["C7", "text"] == "replicated"
     assert "2 of 2" in table.reason["C7", "text"]
+    assert ("P3", "text") in table.index
+    assert ("P3", "released") not in table.index, "whose speed no table shows, so that nothing would measure it"
 
 
 def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(folder):
@@ -348,7 +350,7 @@ def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(fo
 def test_before_anything_was_run_every_claim_says_how_to_begin():
     preset = load_presets(PROJECT / "config" / "presets")["paper"]
     nothing = pd.DataFrame(columns=list(results.COLUMNS["effects"]))
-    table = claims.judge_all(list(CLAIMS.values()), nothing, preset, "results")
+    table = verdicts.judge_all(list(CLAIMS.values()), nothing, preset, "results")
     assert set(table.verdict) == {"not run"}
     assert set(table.claim) == set(CLAIMS)
     lacking = table[table.reason.str.startswith("this preset has no SCN")]
@@ -389,7 +391,7 @@ def test_the_command_writes_effects_and_verdicts(folder):
     assert printed.returncode == 0, printed.stderr
     table = results.read(folder / "claims.csv", "claims")
     assert set(table.claim) == set(CLAIMS)
-    assert set(table.verdict) <= set(claims.VERDICTS)
+    assert set(table.verdict) <= set(verdicts.VERDICTS)
     assert f"{(table.verdict == 'replicated').sum()} replicated" in printed.stdout
     assert len(results.read(folder / "effects.csv", "effects")) > 100
     assert "| C7" in (folder / "claims.md").read_text()

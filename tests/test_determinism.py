@@ -50,7 +50,7 @@ def test_a_run_alone_and_beside_others_has_the_same_bits(tmp_path):
     subprocess.run([sys.executable, "-c", TRAIN, *runs], cwd=tmp_path, check=True, capture_output=True)
     for run in runs:
         threads = run[0]
-        assert f"CPU, {threads} threads" in (tmp_path / run / "environment.json").read_text()
+        assert f"CPU, {threads} thread" in (tmp_path / run / "environment.json").read_text()
         assert same_bits(weights(tmp_path / run), weights(tmp_path / f"{threads}-alone"))
 
 

@@ -11,7 +11,8 @@ import pytest
 from test_workflow import PROJECT, RESULTS
 
 from sdnet.experiments import plan, report
-from sdnet.experiments.claims import VERDICTS, load_claims
+from sdnet.experiments.claims import load_claims
+from sdnet.experiments.verdicts import VERDICTS
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # What makes a browser load something, in HTML and in CSS.

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from sdnet.commands import evidence
-from sdnet.experiments import claims, results
+from sdnet.experiments import results, verdicts
+from sdnet.experiments.claims import load_claims
 from sdnet.experiments.shown import preset_of, project_folder
 
 
@@ -13,10 +14,9 @@ def judge(given: Path) -> None:
     folder = given.resolve()
     preset = preset_of(folder)
     effects = evidence.effects(folder)
-    judged = claims.judge_all(
-        claims.load_claims(project / "config" / "claims.yaml"), effects, preset, str(folder.relative_to(project))
-    )
+    loaded = load_claims(project / "config" / "claims.yaml")
+    judged = verdicts.judge_all(loaded, effects, preset, str(folder.relative_to(project)))
     results.write(folder / "effects.csv", "effects", effects.to_dict("records"))
     results.write(folder / "claims.csv", "claims", judged.to_dict("records"))
-    results.write_text(folder / "claims.md", claims.in_markdown(judged))
-    print(claims.tally(judged))
+    results.write_text(folder / "claims.md", verdicts.in_markdown(judged))
+    print(verdicts.tally(judged))

@@ -186,4 +186,7 @@ def choose_device(leased: tuple[int, ...]) -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """What the device calls itself."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

@@ -62,10 +62,13 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         print("Hours depend on the machine: --measure estimates them, in a minute or more.")
         return
 
+    from tqdm import tqdm
+
     from sdnet.commands.speed import Machine
 
     with Machine(gpus) as machine:
-        speeds = {key: machine.speed(runs[0].spec, runs[0].gpus) for key, runs in machine.progress(groups.items())}
+        networks = tqdm(groups.items(), "measuring", disable=None, leave=False)
+        speeds = {key: machine.speed(runs[0].spec, runs[0].gpus) for key, runs in networks}
     seconds = {
         (run.name, part): sum(
             speeds[run.dataset, run.system].seconds(job, machine.start) for job in jobs[run.name] if job.rule in rules

@@ -8,12 +8,9 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable
 from types import TracebackType
-from typing import TypeVar
 
 import torch
-from tqdm import tqdm
 
 from sdnet.commands.benchmark import Contender, rates
 from sdnet.commands.experiment import choose_device, device_name
@@ -23,8 +20,6 @@ from sdnet.experiments.devices import lease
 SECONDS = 0.3  # of each kind of step, at least one
 CPU_CHANNELS = 2048  # images of a batch times width: a whole batch of a wide network would take a CPU minutes
 SMALL = 4  # jobs that a CPU works on at once, if it has as many cores: workflow/rules/devices.smk
-
-T = TypeVar("T")
 
 
 class Machine:
@@ -60,10 +55,6 @@ class Machine:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-
-    def progress(self, items: Iterable[T]) -> Iterable[T]:
-        """The same, with a progress bar."""
-        return tqdm(items, "measuring", disable=None, leave=False)
 
     def speed(self, spec: dict, gpus: int) -> Speed:
         """Images per second of a run's network; `gpus` share a batch of it, and have the speed of one each."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from sdnet.experiments import plan, results
-from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH, VERDICTS, effect_in_words, tally
+from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.labels import DATASETS, dataset_label, system_label
 from sdnet.experiments.settings import Preset, load_presets
 from sdnet.experiments.shown import preset_of, project_folder
+from sdnet.experiments.verdicts import VERDICTS, effect_in_words, tally
 
 TITLES = {
     "table1": "Table 1: accuracy, size, memory and speed",
@@ -36,7 +37,7 @@ READINGS = {"text": "the layer as in the paper's text", "released": "the layer a
 def opening(folder: Path) -> str:
     """What these results are of, and how far below the paper's scale, in Markdown."""
     preset = preset_of(folder)
-    lines = [f"**{preset.description[0].upper()}{preset.description[1:]}** (preset `{_name(preset)}`)."]
+    lines = [f"**{_sentence(preset.description)}** (preset `{_name(preset)}`)."]
     full = preset.width >= SIZE_WIDTH and (preset.imported or preset.recipes["default"].epochs >= SIZE_EPOCHS)
     so = "" if full else ", so that no claim can count as replicated in full"
     reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])

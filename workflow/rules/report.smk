@@ -1,6 +1,16 @@
 """Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
 
+def in_report(path, category, label):
+    """An output that `snakemake --report` shows, with the caption of its name."""
+    return report(
+        path,
+        caption=f"../report/{Path(path).stem}.rst",
+        category=category,
+        labels={"shown": label, "results": "{root}"},
+    )
+
+
 rule table1:
     input:
         notebook="notebooks/table1.ipynb",
@@ -9,12 +19,7 @@ rule table1:
         benchmark=lambda wildcards: benchmark_files(wildcards, "table1"),
     output:
         tables=multiext("{root}/table1", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/table1.html",
-            caption="../report/table1.rst",
-            category="Tables",
-            labels={"shown": "Table 1", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/table1.html", "Tables", "Table 1"),
     log:
         executed="{root}/notebooks/table1.ipynb",
         text="{root}/logs/table1.log",
@@ -36,12 +41,7 @@ use rule table1 as table2 with:
         adaptive=lambda wildcards: noise_files(wildcards, "table2", "adaptive"),
     output:
         tables=multiext("{root}/table2", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/table2.html",
-            caption="../report/table2.rst",
-            category="Tables",
-            labels={"shown": "Table 2", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/table2.html", "Tables", "Table 2"),
     log:
         executed="{root}/notebooks/table2.ipynb",
         text="{root}/logs/table2.log",
@@ -58,12 +58,7 @@ use rule table1 as table3 with:
         adaptive=lambda wildcards: noise_files(wildcards, "table3", "adaptive"),
     output:
         tables=multiext("{root}/table3", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/table3.html",
-            caption="../report/table3.rst",
-            category="Tables",
-            labels={"shown": "Table 3", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/table3.html", "Tables", "Table 3"),
     log:
         executed="{root}/notebooks/table3.ipynb",
         text="{root}/logs/table3.log",
@@ -82,12 +77,7 @@ use rule table1 as table4 with:
     output:
         tables=multiext("{root}/table4", ".csv", ".md", ".tex"),
         checks=multiext("{root}/diagnostics", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/table4.html",
-            caption="../report/table4.rst",
-            category="Tables",
-            labels={"shown": "Table 4", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/table4.html", "Tables", "Table 4"),
     log:
         executed="{root}/notebooks/table4.ipynb",
         text="{root}/logs/table4.log",
@@ -103,12 +93,7 @@ use rule table1 as table5 with:
         adaptive=lambda wildcards: noise_files(wildcards, "table5", "adaptive"),
     output:
         tables=multiext("{root}/table5", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/table5.html",
-            caption="../report/table5.rst",
-            category="Tables",
-            labels={"shown": "Table 5", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/table5.html", "Tables", "Table 5"),
     log:
         executed="{root}/notebooks/table5.ipynb",
         text="{root}/logs/table5.log",
@@ -124,12 +109,7 @@ use rule table1 as table6 with:
         benchmark=lambda wildcards: benchmark_files(wildcards, "table6"),
     output:
         tables=multiext("{root}/table6", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/table6.html",
-            caption="../report/table6.rst",
-            category="Tables",
-            labels={"shown": "Table 6", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/table6.html", "Tables", "Table 6"),
     log:
         executed="{root}/notebooks/table6.ipynb",
         text="{root}/logs/table6.log",
@@ -147,12 +127,7 @@ use rule table1 as readings with:
         adaptive=lambda wildcards: noise_files(wildcards, "readings", "adaptive"),
     output:
         tables=multiext("{root}/readings", ".csv", ".md", ".tex"),
-        page=report(
-            "{root}/notebooks/readings.html",
-            caption="../report/readings.rst",
-            category="Tables",
-            labels={"shown": "Two readings", "results": "{root}"},
-        ),
+        page=in_report("{root}/notebooks/readings.html", "Tables", "Two readings"),
     log:
         executed="{root}/notebooks/readings.ipynb",
         text="{root}/logs/readings.log",
@@ -167,12 +142,7 @@ use rule table1 as figure1 with:
         pictures=lambda wildcards: run_files(wildcards, "figure1", "inversion.npz"),
     output:
         figure="{root}/figure1.pdf",
-        picture=report(
-            "{root}/figure1.png",
-            caption="../report/figure1.rst",
-            category="Figures",
-            labels={"shown": "Figure 1", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure1.png", "Figures", "Figure 1"),
         page="{root}/notebooks/figure1.html",
     log:
         executed="{root}/notebooks/figure1.ipynb",
@@ -188,12 +158,7 @@ use rule table1 as figure2 with:
         sweep=lambda wildcards: noise_files(wildcards, "figure2", "sweep"),
     output:
         figure="{root}/figure2.pdf",
-        picture=report(
-            "{root}/figure2.png",
-            caption="../report/figure2.rst",
-            category="Figures",
-            labels={"shown": "Figure 2", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure2.png", "Figures", "Figure 2"),
         page="{root}/notebooks/figure2.html",
     log:
         executed="{root}/notebooks/figure2.ipynb",
@@ -210,12 +175,7 @@ use rule table1 as figure3 with:
         lines=lambda wildcards: noise_files(wildcards, "figure3", "lines"),
     output:
         figure="{root}/figure3.pdf",
-        picture=report(
-            "{root}/figure3.png",
-            caption="../report/figure3.rst",
-            category="Figures",
-            labels={"shown": "Figure 3", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure3.png", "Figures", "Figure 3"),
         page="{root}/notebooks/figure3.html",
     log:
         executed="{root}/notebooks/figure3.ipynb",
@@ -232,12 +192,7 @@ use rule table1 as figure4 with:
         pictures=lambda wildcards: run_files(wildcards, "figure4", "inversion.npz"),
     output:
         figure="{root}/figure4.pdf",
-        picture=report(
-            "{root}/figure4.png",
-            caption="../report/figure4.rst",
-            category="Figures",
-            labels={"shown": "Figure 4", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure4.png", "Figures", "Figure 4"),
         page="{root}/notebooks/figure4.html",
     log:
         executed="{root}/notebooks/figure4.ipynb",
@@ -253,12 +208,7 @@ use rule table1 as figure5 with:
         dictionary=lambda wildcards: run_files(wildcards, "figure5", "dictionary.csv"),
     output:
         figure="{root}/figure5.pdf",
-        picture=report(
-            "{root}/figure5.png",
-            caption="../report/figure5.rst",
-            category="Figures",
-            labels={"shown": "Figure 5", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure5.png", "Figures", "Figure 5"),
         page="{root}/notebooks/figure5.html",
     log:
         executed="{root}/notebooks/figure5.ipynb",
@@ -274,12 +224,7 @@ use rule table1 as figure6 with:
         codes=lambda wildcards: run_files(wildcards, "figure6", "codes.csv"),
     output:
         figure="{root}/figure6.pdf",
-        picture=report(
-            "{root}/figure6.png",
-            caption="../report/figure6.rst",
-            category="Figures",
-            labels={"shown": "Figure 6", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure6.png", "Figures", "Figure 6"),
         page="{root}/notebooks/figure6.html",
     log:
         executed="{root}/notebooks/figure6.ipynb",
@@ -299,12 +244,7 @@ use rule table1 as figure_attacks with:
         ),
     output:
         figure="{root}/figure_attacks.pdf",
-        picture=report(
-            "{root}/figure_attacks.png",
-            caption="../report/figure_attacks.rst",
-            category="Figures",
-            labels={"shown": "Attacks", "results": "{root}"},
-        ),
+        picture=in_report("{root}/figure_attacks.png", "Figures", "Attacks"),
         page="{root}/notebooks/figure_attacks.html",
     log:
         executed="{root}/notebooks/figure_attacks.ipynb",
@@ -337,12 +277,7 @@ rule report:
         notebook="notebooks/report.ipynb",
         claims="{root}/claims.csv",
     output:
-        page=report(
-            "{root}/report.html",
-            caption="../report/report.rst",
-            category="Verdict",
-            labels={"shown": "The paper's claims", "results": "{root}"},
-        ),
+        page=in_report("{root}/report.html", "Verdict", "The paper's claims"),
     log:
         executed="{root}/notebooks/report.ipynb",
         text="{root}/logs/report.log",

@@ -1,0 +1,317 @@
+"""The verdict on each of the paper's claims, by the effects of a results folder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sdnet.experiments import plan, results
+from sdnet.experiments.claims import COMPARE, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which
+from sdnet.experiments.labels import DATASETS, SYSTEMS
+from sdnet.experiments.settings import Preset
+
+VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a test: kept, surely broken, or neither; in words, too."""
+
+    kept: bool
+    broken: bool
+    words: str
+
+
+def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: str) -> pd.DataFrame:
+    """A verdict for each claim, data set that it can be judged on, and reading of the layer; see `results.COLUMNS`.
+
+    Args:
+        claims: from `load_claims`.
+        effects: of a results folder, from `evidence.effects`.
+        preset: the folder's.
+        root: the folder, as it is typed.
+    """
+    rows = []
+    for claim in claims:
+        for dataset in _judged_on(claim, effects, preset):
+            here = effects[effects.dataset == dataset]
+            seen = {
+                "text": (here, _expected(claim, preset, dataset)),
+                "released": _as_released(here, _expected(claim, preset, dataset, released=True)),
+            }
+            judged = [_row(claim, *one, dataset, reading, preset, root) for reading, one in seen.items() if one[1]]
+            rows += judged or [_absent(claim, dataset, preset)]
+    return pd.DataFrame(rows, columns=list(results.COLUMNS["claims"]))
+
+
+def _judged_on(claim: Claim, effects: pd.DataFrame, preset: Preset) -> list[str]:
+    """The data sets that a claim is about and the preset has; first one in their place, if they have no results."""
+    attacked = set(claim.needs) & set(plan.ATTACKED)
+    usable = [name for name in preset.datasets if not attacked or name in preset.adversarial.datasets]
+    present = [name for name in usable if name in set(effects.dataset)]
+    meant = [name for name in claim.about if name in usable]
+    if claim.stand_in and not set(meant) & set(present) and (present or not meant):
+        meant = (present or usable)[:1] + meant
+    return meant or claim.about[:1]
+
+
+def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False) -> set[str]:
+    """The effects of a claim that the preset makes on a data set; nothing if those that the claim is about are not.
+
+    In the released reading, effects of SDNet-18 alone: of the other networks the preset has the paper's reading.
+    """
+    if dataset not in preset.datasets:
+        return set()
+    has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
+    (text, other), *_ = RELEASED.items()
+    if released:
+        has = {name for name in has if not plan.has_lambda(name)} | ({text} if other in has else set())
+    wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
+    expected = {name for name in wanted if _networks(name) <= has and (not released or text in _networks(name))}
+    if released and not plan.has_speed(other):  # it costs what the text's reading does, and is not measured
+        expected = {name for name in expected if not name.startswith(("speed of ", "memory of "))}
+    return expected if expected & set(claim.effects) else set()
+
+
+def _networks(name: str) -> set[str]:
+    """Those that an effect is of."""
+    return set(name.split()) & set(SYSTEMS)
+
+
+def _as_released(effects: pd.DataFrame, expected: set[str]) -> tuple[pd.DataFrame, set[str]]:
+    """The effects of SDNet-18 in the released reading, under the paper's name."""
+    (text, other), *_ = RELEASED.items()
+    mine = np.array([other in subject.split() for subject in effects.subject], dtype=bool)
+    names = {
+        column: [" ".join(text if word == other else word for word in name.split()) for name in effects[column][mine]]
+        for column in ("subject", "over")
+    }
+    return effects[mine].assign(**names), expected
+
+
+def _row(
+    claim: Claim, effects: pd.DataFrame, expected: set[str], dataset: str, reading: str, preset: Preset, root: str
+) -> dict:
+    row = _about(claim, dataset) | {"reading": _reading(expected, reading, preset)}
+    judged = judge(claim, effects, expected, plan.noises_on(dataset, preset))
+    if judged["verdict"] == "not run":
+        first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and effects.empty else ""
+        targets = " ".join(f"{root}/{name}{'.csv' if name in plan.TABLES else '.pdf'}" for name in claim.needs)
+        judged["reason"] += f"; {first}make them with: snakemake --cores all {targets}"
+    elif judged["n_seeds"] < len(preset.seeds):
+        judged["reason"] += f". Not all seeds yet: {judged['n_seeds']} of {len(preset.seeds)}"
+    return row | judged
+
+
+def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
+    """The row of a claim that the preset has no networks or images for."""
+    networks = {name for effect in claim.effects for name in _networks(effect)}
+    has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
+    lacking = [SYSTEMS[name] for name in SYSTEMS if name in networks - has]
+    what = DATASETS[dataset] if dataset not in preset.datasets else ", ".join(lacking) + " on " + DATASETS[dataset]
+    return _about(claim, dataset) | {"reading": "", "verdict": "not run", "reason": f"this preset has no {what}"}
+
+
+def _about(claim: Claim, dataset: str) -> dict:
+    return {
+        "claim": claim.id,
+        "topic": claim.topic,
+        "statement": claim.statement,
+        "place": claim.place,
+        "quantity": claim.quantity,
+        "stand_in": dataset not in claim.about,
+        "data": DATASETS[dataset],
+    }
+
+
+def _reading(expected: set[str], given: str, preset: Preset) -> str:
+    """That of the CSC layers in some effects; empty if they have none."""
+    networks = [name for effect in expected for name in _networks(effect) if plan.has_lambda(name)]
+    if given == "released" or not networks:
+        return given if networks else ""
+    return "released" if all(preset.systems[name].options.nonnegative for name in networks) else given
+
+
+def judge(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[str]) -> dict:
+    """The verdict on a claim by the effects on one data set, in one reading of the layer, and what goes with it.
+
+    Args:
+        claim: the claim.
+        effects: rows of effects.csv.
+        expected: which of the claim's effects there must be; no others are looked at.
+        noises: under which of them there must be results, where the claim is about all.
+    """
+    if missing := _missing(claim, effects, expected, noises):
+        return {"verdict": "not run", "reason": missing}
+    direction, size = (
+        [(test, _select(claim.which(test), effects, expected)) for test in tests]
+        for tests in (claim.direction, claim.size)
+    )
+    outcomes = [_outcome(test, rows) for test, rows in direction]
+    words = [one.words for one in outcomes]
+    used = pd.concat([_select(claim.which(test), effects, expected, anywhere=True) for test in claim.direction])
+    doubts = _doubts(claim, used)
+    if any(one.broken for one in outcomes):
+        verdict = "contradicted"
+    elif not all(one.kept for one in outcomes):
+        verdict = "undecided"
+    elif doubts:
+        verdict = "direction"
+        words.append(f"how much is not judged: {doubts}")
+    else:
+        sizes = [_outcome(test.model_copy(update={"sure": False}), rows) for test, rows in size]
+        verdict = "replicated" if all(one.kept for one in sizes) else "direction"
+        words += [f"how much: {one.words}" for one in sizes]
+    ways = "; ".join(way for way in used.measure.unique() if way)
+    if used.n_seeds.min() == 1 and used.low.notna().any():
+        words.append("of one seed, so that intervals do not cover the variance of training")
+    first, rows = direction[0]
+    return _summary(rows, first.pool == "size", claim.paper) | {
+        "verdict": verdict,
+        "n_seeds": used.n_seeds.min(),
+        "data": used["data"].iloc[0],
+        "scale": used.scale.iloc[0],
+        "reason": "; ".join(words) + (f". Measured: {ways}" if ways else ""),
+    }
+
+
+def _missing(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[str]) -> str:
+    """What a claim's direction is judged by and is not there, in words."""
+    for test in claim.direction:
+        found = _select(claim.which(test), effects, expected, anywhere=True)
+        if found.empty or set(claim.which(test).effects) & expected - set(found.name):
+            return "results are missing"
+        tested = set(found.condition) & set(noises)
+        if tested and claim.which(test).condition == "any" and tested < set(noises):
+            return f"results under {', '.join(noise for noise in noises if noise not in tested)} noise are missing"
+    return ""
+
+
+def _doubts(claim: Claim, rows: pd.DataFrame) -> str:
+    """Why the size of an effect cannot be judged, in words; nothing if it can."""
+    if rows.dataset.iloc[0] not in claim.about:
+        return f"the paper claims it of {', '.join(DATASETS[name] for name in claim.about)}"
+    if not rows.official.all():
+        return "these are not the official images"
+    return "" if rows.full_scale.all() else f"it takes width {SIZE_WIDTH} and {SIZE_EPOCHS} epochs"
+
+
+def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: bool = False) -> pd.DataFrame:
+    """The effects that are meant, and the preset makes; `name` as they are written in config/claims.yaml.
+
+    With `anywhere`, also those where the subject is no better than what it has to be better than.
+    """
+    written = zip(effects.quantity, effects.subject, effects.over, strict=True)
+    effects = effects.assign(
+        name=[f"{quantity} of {one}" + (f" over {two}" if two else "") for quantity, one, two in written]
+    )
+    chosen = effects.name.isin(set(which.effects) & expected)
+    for column, values in {"condition": which.condition, "level": which.level}.items():
+        if values != "any":
+            chosen &= effects[column].isin(_texts(values))
+    if which.without:
+        left_out = [effects[column].isin(_texts(values)) for column, values in which.without.items()]
+        chosen &= ~np.logical_and.reduce(left_out)
+    if which.where_better_than is not None and not anywhere:
+        at = ["subject", "condition", "level"]
+        better = effects[
+            (effects.quantity == "accuracy") & (effects.over == which.where_better_than) & (effects.low > 0)
+        ]
+        chosen &= pd.MultiIndex.from_frame(effects[at]).isin(pd.MultiIndex.from_frame(better[at]))
+    return effects[chosen]
+
+
+def _texts(values: int | str | list) -> list[str]:
+    return [str(value) for value in (values if isinstance(values, list) else [values])]
+
+
+def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
+    if rows.empty:
+        return Outcome(False, False, f"{test.what}: nowhere")
+    ends = np.array([rows.low.fillna(rows.estimate), rows.estimate, rows.high.fillna(rows.estimate)], dtype=float)
+    ends = _sizes(*ends) if test.pool == "size" else ends
+    low, estimate, high = ends.mean(axis=1, keepdims=True) if test.pool else ends
+    if test.bound is None:
+        kept = _near_paper(test, estimate, rows.paper.to_numpy(float))
+        broken, bound = ~kept, "paper: " + ", ".join(f"{value:.3g}" for value in rows.paper)
+    else:
+        name, value = test.bound
+        fails = value if test.fails is None else test.fails
+        upper = name in ("below", "at_most")
+        end = estimate if not test.sure else high if upper else low
+        kept, broken = COMPARE[name](end, value), low > fails if upper else high < fails
+        bound = f"{name.replace('_', ' ')} {value:g}"
+    if len(kept) == 1:
+        found = "yes" if kept[0] else "no" if broken[0] else "uncertain"
+        found += f", {_number(estimate[0], low[0], high[0])}"
+    else:
+        found = f"{kept.sum()} of {len(kept)}" + (f", surely not {broken.sum()}" if broken.any() else "")
+        found += f", {np.nanmin(estimate):.3g} to {np.nanmax(estimate):.3g}" if not np.isnan(estimate).all() else ""
+    enough, too_many = kept.mean() >= test.share, broken.mean() > 1 - test.share
+    return Outcome(bool(enough), bool(too_many), f"{test.what} ({bound}): {found}")
+
+
+def _near_paper(test: Test, estimate: np.ndarray, paper: np.ndarray) -> np.ndarray:
+    """Which estimates are as near the paper's numbers as a test wants; where it has none, none is."""
+    if test.near_paper is not None:
+        return np.abs(estimate - paper) <= test.near_paper
+    return estimate >= test.share_of_paper * paper
+
+
+def _sizes(low: np.ndarray, estimate: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Ends and estimates of the size of each effect, whatever its sign, (3, n)."""
+    ends = np.abs([low, high])
+    return np.array([np.where((low < 0) & (high > 0), 0, ends.min(axis=0)), np.abs(estimate), ends.max(axis=0)])
+
+
+def _summary(rows: pd.DataFrame, sizes: bool, printed: str) -> dict:
+    """The mean effect, or its size. Effects share their images, so that the interval of the mean is the mean one."""
+    if rows.empty:
+        return {"paper": printed}
+    ends, paper = rows[["low", "estimate", "high"]].to_numpy(float).T, rows.paper.to_numpy(float)
+    if sizes:
+        ends, paper = _sizes(*ends), np.abs(paper)
+    low, effect, high = ends.mean(axis=1)
+    return {
+        "effect": effect,
+        "low": low,
+        "high": high,
+        "paper": printed or ("" if np.isnan(paper).any() else f"{paper.mean():.3g}"),
+    }
+
+
+def _number(estimate: float, low: float, high: float) -> str:
+    return f"{estimate:.3g}" + ("" if low == high else f" ({low:.3g} to {high:.3g})")
+
+
+def tally(judged: pd.DataFrame) -> str:
+    """How many claims came out how, in a sentence."""
+    counts = judged.verdict.value_counts()
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+
+
+def in_markdown(judged: pd.DataFrame) -> str:
+    """The verdicts as a table for each topic."""
+    parts = [f"The paper's claims, judged: {tally(judged)}."]
+    for topic, rows in judged.groupby("topic", sort=False):
+        table = pd.DataFrame(
+            {
+                "": rows.claim,
+                "The paper's claim": rows.statement + " (" + rows.place + ")",
+                "Layer": rows.reading,
+                "Images": rows["data"] + np.where(rows.stand_in & (rows.verdict != "not run"), ", as a stand-in", ""),
+                "Verdict": rows.verdict,
+                "Ours": [effect_in_words(row) for row in rows.itertuples()],
+                "Paper": rows.paper.fillna(""),
+                "Why": rows.reason,
+            }
+        )
+        parts += [f"## {topic}", table.to_markdown(index=False, disable_numparse=True)]
+    return "\n\n".join(parts) + "\n"
+
+
+def effect_in_words(row) -> str:
+    """The effect of a row of claims.csv, with its interval."""
+    if pd.isna(row.effect):
+        return ""
+    return _number(row.effect, *((row.effect, row.effect) if pd.isna(row.low) else (row.low, row.high)))

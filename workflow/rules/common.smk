@@ -122,3 +122,13 @@ def attack_options(wildcards, command):
     return options + (
         f" --reference {folder}" if folder and command != "attack" else ""
     )
+
+
+def in_report(path, category, label):
+    """An output that `snakemake --report` shows, with the caption of its name."""
+    return report(
+        path,
+        caption=f"../report/{Path(path).stem}.rst",
+        category=category,
+        labels={"shown": label, "results": "{root}"},
+    )

@@ -1,16 +1,6 @@
 """Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
 
-def in_report(path, category, label):
-    """An output that `snakemake --report` shows, with the caption of its name."""
-    return report(
-        path,
-        caption=f"../report/{Path(path).stem}.rst",
-        category=category,
-        labels={"shown": label, "results": "{root}"},
-    )
-
-
 rule table1:
     input:
         notebook="notebooks/table1.ipynb",

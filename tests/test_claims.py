@@ -370,6 +370,16 @@ def test_a_seed_that_is_not_there_yet_is_left_out_and_counted(folder):
     assert row.reason.endswith("Not all seeds yet: 1 of 2")
 
 
+def test_networks_are_compared_on_the_seeds_that_both_are_to_have(folder):
+    preset = PRESET.replace("seeds: [0, 1]", "seeds: [0]\nmore_seeds: {sdnet18: [1]}")
+    Path("config/presets/tiny.yaml").write_text(preset)
+    table = judged(folder)
+    assert table.loc["C1", "text"].n_seeds == 2, "of SDNet-18 alone"
+    assert table.loc["C1", "released"].n_seeds == 1
+    assert table.loc["C4", "text"].n_seeds == 1, "against ResNet-18, which has one"
+    assert not table.reason.str.contains("Not all seeds yet").any()
+
+
 @pytest.mark.parametrize("folder", ["digits"], indirect=True)
 def test_on_other_images_a_claim_is_judged_as_on_a_stand_in_and_its_size_never(folder):
     row = judged(folder).loc["C7", "text"]

@@ -49,6 +49,12 @@ def test_a_run_for_every_data_set_network_and_seed():
     }
 
 
+def test_a_network_may_have_more_seeds_which_leave_the_runs_of_the_others_as_they_are():
+    before, after = specs(), specs(PRESET | {"more_seeds": {"resnet18": [5]}})
+    assert after.keys() - before.keys() == {"digits/resnet18/seed5", "cifar10/resnet18/seed5"}
+    assert {name: after[name] for name in before} == before
+
+
 def test_a_spec_says_all_that_a_run_needs():
     assert json.loads(specs()["cifar10/sdnet18/seed1"]) == {
         "preset": "tiny",

@@ -80,6 +80,7 @@ WRONG_VALUES = {
     "a seed alone": ("[0]", "3", "seeds", "3", "list"),
     "a seed twice": ("[0]", "[1, 1]", "seeds", r"\[1, 1\]", "distinct"),
     "a negative seed": ("[0]", "[-1]", "seeds.0", "-1", "greater than or equal to 0"),
+    "more seeds without a seed": ("[0]", "[0]\nmore_seeds: {sdnet18: []}", "more_seeds.sdnet18", r"\[\]", "at least 1"),
     "no width": ("width: 4", "width: 0", "width", "0", "greater than 0"),
     "an unknown data set": (DIGITS, "mnist: {}", "datasets.mnist", "'mnist'", "digits.*cifar10.*imagenet"),
     "no image": (DIGITS, "digits: {train_images: 0}", "datasets.digits.train_images", "0", "greater than 0"),
@@ -116,6 +117,18 @@ def test_a_missing_key_is_named(tmp_path, key):
 def test_an_unknown_recipe_is_refused_with_the_ones_there_are(tmp_path, old, new, path):
     message = refused(tmp_path, changed(old, new))
     assert re.fullmatch(rf".*tiny\.yaml: {path} is 'imagenet'; allowed are default", message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{resnet18: [1]}", "more_seeds: given 'resnet18'; allowed are sdnet18"),
+        ("{sdnet18: [0, 1]}", r"more_seeds\.sdnet18: given \[0, 1\]; must be distinct, and none of seeds"),
+        ("{sdnet18: [2, 2]}", r"more_seeds\.sdnet18: given \[2, 2\]; must be distinct, and none of seeds"),
+    ],
+)
+def test_more_seeds_are_of_a_network_that_there_is_and_are_others(tmp_path, given, message):
+    assert re.fullmatch(rf".*tiny\.yaml: {message}", refused(tmp_path, TINY + f"more_seeds: {given}\n"))
 
 
 def test_every_mistake_is_told_each_on_its_line(tmp_path):

@@ -97,7 +97,8 @@ def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: d
         "data sets": ", ".join(dict.fromkeys(run.dataset for run in planned))
         + (f" (left out: {', '.join(left_out)}, since config/config.yaml names no folder of it)" if left_out else ""),
         "networks": f"{len({run.system for run in planned})}, of width {preset.width}",
-        "runs": f"{len(planned)}, with seeds {', '.join(map(str, preset.seeds))}",
+        "runs": f"{len(planned)}, with seeds {_numbers(preset.seeds)}"
+        + "".join(f"; {system} also with {_numbers(more)}" for system, more in preset.more_seeds.items()),
         "jobs": f"{sum(map(len, jobs.values())) + len(shared)}, at most, of which {len(shared)} are of no single run",
         "shows": f"{len(tables)} tables, {len(figures)} figures",
         "disk": f"about {disk:.1f} GB of results" + (f", {data:.1f} GB of data" if data else ""),
@@ -124,6 +125,10 @@ def _table(
     shown = [[*row[:4], *map(_count, row[4 : 4 + len(KINDS)]), *map(duration, row[4 + len(KINDS) :])] for row in rows]
     align = ("left", "left", *["right"] * (len(headers) - 2))
     return tabulate(shown, headers, tablefmt="plain", disable_numparse=True, colalign=align)
+
+
+def _numbers(values: list[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _count(images: float) -> str:

@@ -108,7 +108,7 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
             if not trains_on(network, dataset):
                 continue
             recipe = preset.recipes[network.recipe or images.recipe]
-            for seed in preset.seeds:
+            for seed in preset.seeds_of(system):
                 spec = {
                     "preset": name,
                     "system": system,

@@ -66,7 +66,8 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
         given = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else f"{max(epochs)}"
         found.append(f"{given} epochs of training, not {full} as for CIFAR-10")
     if len(preset.seeds) < len(paper.seeds):
-        found.append(f"{len(preset.seeds)} of {len(paper.seeds)} seeds")
+        more = [f"{system_label(name)} {len(preset.seeds_of(name))}" for name in preset.more_seeds]
+        found.append(f"{len(preset.seeds)} of {len(paper.seeds)} seeds" + (f" ({', '.join(more)})" if more else ""))
     for name, images in preset.datasets.items():
         parts = {"training": images.train_images, "test": images.test_images}
         found += [f"{size:,} {kind} images of {DATASETS[name]}, not all" for kind, size in parts.items() if size]

@@ -234,6 +234,9 @@ class Preset(_Settings):
     width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
     imported: bool = Field(False, description="Weights are from `python -m sdnet import-released`; nothing is trained.")
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
+    more_seeds: dict[str, Annotated[list[NonNegativeInt], Field(min_length=1)]] = Field(
+        {}, description="Of single networks, behind those of all."
+    )
     datasets: dict[DatasetName, Dataset] = Field(min_length=1)
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)
     recipes: dict[str, Recipe]
@@ -248,6 +251,21 @@ class Preset(_Settings):
                     f"datasets.{name}.image_size: given {dataset.image_size}; {name} has a size of its own"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _more_seeds_are_more(self) -> "Preset":
+        for system in self.more_seeds:
+            if system not in self.systems:
+                raise ValueError(f"more_seeds: given {system!r}; allowed are {', '.join(self.systems)}")
+            if len(set(self.seeds_of(system))) < len(self.seeds_of(system)):
+                raise ValueError(
+                    f"more_seeds.{system}: given {self.more_seeds[system]}; must be distinct, and none of seeds"
+                )
+        return self
+
+    def seeds_of(self, system: str) -> list[int]:
+        """The seeds that a network is trained with; the first is the same for all."""
+        return self.seeds + self.more_seeds.get(system, [])
 
     @model_validator(mode="after")
     def _recipes_exist(self) -> "Preset":

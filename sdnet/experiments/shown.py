@@ -85,7 +85,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
         if system in preset.systems
         and plan.trains_on(preset.systems[system], dataset)
         and (not need_lambda or plan.has_lambda(preset.systems[system].model))
-        for seed in preset.seeds
+        for seed in preset.seeds_of(system)
     ]
     if not folders:
         target_file = folder.relative_to(project_folder()) / target

@@ -73,6 +73,14 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
     return expected if expected & set(claim.effects) else set()
 
 
+def _planned_seeds(expected: set[str], reading: str, preset: Preset) -> int:
+    """How many seeds the preset has of every network that some effects are of."""
+    networks = {name for effect in expected for name in _networks(effect)}
+    if reading == "released":
+        networks = {RELEASED.get(name, name) for name in networks}
+    return min(len(preset.seeds_of(name)) for name in networks)
+
+
 def _networks(name: str) -> set[str]:
     """Those that an effect is of."""
     return set(name.split()) & set(SYSTEMS)
@@ -98,8 +106,8 @@ def _row(
         first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and effects.empty else ""
         targets = " ".join(f"{root}/{name}{'.csv' if name in plan.TABLES else '.pdf'}" for name in claim.needs)
         judged["reason"] += f"; {first}make them with: snakemake --cores all {targets}"
-    elif judged["n_seeds"] < len(preset.seeds):
-        judged["reason"] += f". Not all seeds yet: {judged['n_seeds']} of {len(preset.seeds)}"
+    elif judged["n_seeds"] < (planned := _planned_seeds(expected, reading, preset)):
+        judged["reason"] += f". Not all seeds yet: {judged['n_seeds']} of {planned}"
     return row | judged
 
 

@@ -39,11 +39,16 @@ class Runs:
 
     def seeds(self, systems: Iterable[str], *names: str) -> list[int]:
         """The preset's seeds for which every one of these networks has these files and was tested."""
+        systems = list(systems)
+        if not set(systems) <= set(self.preset.systems):
+            return []
+        first, *others = [self.preset.seeds_of(system) for system in systems]
         wanted = list(itertools.product(systems, ["accuracy.csv", *names]))
         return [
             seed
-            for seed in self.preset.seeds
-            if all(system in self.preset.systems and self.path(system, seed, name).exists() for system, name in wanted)
+            for seed in first
+            if all(seed in other for other in others)
+            and all(self.path(system, seed, name).exists() for system, name in wanted)
         ]
 
     def read(self, system: str, seed: int, kind: str, noise: str = "") -> pd.DataFrame:

@@ -39,13 +39,17 @@ def clean(runs: Runs) -> Iterator[Row]:
         yield runs.row(("parameters", *pair, "", ""), [point(first.parameters / second.parameters)], seeds)
         if set(pair) <= set(speeds.index):
             first, second = (speeds.loc[system] for system in pair)
-            how = f"{first.device}, {first.precision}, batch size {first.batch_size}"
-            speed = first.train_images_per_second / second.train_images_per_second
-            yield runs.row(("speed", *pair, "", ""), [point(speed)], seeds, how)
             on_gpu = pd.notna(first.peak_memory_bytes)
-            memory = "peak_memory_bytes" if on_gpu else "saved_bytes"
-            how += ", largest allocated" if on_gpu else ", kept for the backward pass"
-            yield runs.row(("memory", *pair, "", ""), [point(first[memory] / second[memory])], seeds, how)
+            memory, clock, kept = (
+                ("peak_memory_bytes", "by the clock", "largest allocated")
+                if on_gpu
+                else ("saved_bytes", "by processor time", "kept for the backward pass")
+            )
+            how = f"{first.device}, {first.precision}, batch size {first.batch_size}"
+            speed = first.train_rate_ratio / second.train_rate_ratio
+            yield runs.row(("speed", *pair, "", ""), [point(speed)], seeds, f"{how}, {clock}")
+            ratio = point(first[memory] / second[memory])
+            yield runs.row(("memory", *pair, "", ""), [ratio], seeds, f"{how}, {kept}")
 
 
 def _unpaired(first: pd.Series, second: pd.Series) -> Interval:

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from sdnet import csc
 from sdnet.__main__ import cli, main
+from sdnet.commands import experiment
 from sdnet.commands.evaluate import CodeHistogram, evaluate
 from sdnet.commands.experiment import build_model, load_model, open_data, read_spec, save_model
 from sdnet.commands.invert import invert
@@ -26,7 +27,7 @@ from sdnet.commands.train import train
 from sdnet.csc import CSCConv2d
 from sdnet.data.datasets import load
 from sdnet.data.images import subset_indices
-from sdnet.experiments import results
+from sdnet.experiments import environment, results
 
 CPU = torch.device("cpu")
 NOT_NEEDED = ("mlflow", "pydantic", "snakemake", "papermill", "seaborn", "statsmodels")
@@ -125,6 +126,26 @@ def test_a_killed_training_started_again_ends_in_the_same_weights(tmp_path, bare
     assert [int(epoch) for epoch in re.findall(r"epoch (\d)/8", messages)] == list(range(first, 9))
     assert "mlflow is not installed" in messages, "the packages that training can do without were missing"
     assert_same_run(spec.parent, undisturbed.parent)
+
+
+def test_a_device_that_only_imitates_bfloat16_trains_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
+    train(make_spec(tmp_path / "float32"), None, 0)
+    assert "instructions" not in capsys.readouterr().err
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
+    assert "has no bfloat16 instructions; training in float32" in capsys.readouterr().err
+    for run in ("float32", "bfloat16"):
+        about = json.loads((tmp_path / run / "environment.json").read_text())
+        assert (about["precision"], environment.tags(about)["precision"]) == ("float32", "float32")
+    assert_same_run(tmp_path / "bfloat16", tmp_path / "float32")
+
+
+def test_a_device_with_bfloat16_trains_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "has_bfloat16", lambda device: True)
+    train(make_spec(tmp_path / "float32"), None, 0)
+    train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
+    assert json.loads((tmp_path / "bfloat16/environment.json").read_text())["precision"] == "bfloat16"
+    assert not history(tmp_path / "bfloat16").equals(history(tmp_path / "float32"))
 
 
 def test_an_interrupted_training_says_how_to_go_on(tmp_path, bare):

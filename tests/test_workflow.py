@@ -237,7 +237,7 @@ def test_mlflow_has_every_run_with_its_tags_and_curves(built, tracking_uri):
         model = system.removesuffix("-plain")
         expected = {"dataset": "digits", "system": system, "model": model, "seed": "0", "preset": "quick"}
         assert expected.items() <= run.data.tags.items()
-        assert {"commit", "device"} <= set(run.data.tags)
+        assert {"commit", "device", "precision"} <= set(run.data.tags)
         assert run.data.params["training.epochs"] == str(epochs)
         curve = client.get_metric_history(run.info.run_id, "test_accuracy")
         assert [point.step for point in curve] == list(history.epoch)

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from sdnet.commands.experiment import build_model, choose_device, device_name, read_spec
+from sdnet.commands.experiment import build_model, choose_device, device_name, precision_on, read_spec
 from sdnet.csc import csc_layers
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
+from sdnet.training.evaluate import autocast
 
 REFERENCE = "resnet18"
 PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
@@ -38,11 +39,11 @@ class Contender:
         self.project += [layer.update_step_size for layer in csc_layers(self.model)]
         pixels = torch.rand(batch_size, size, size, info.channels, device=device)
         self.x, self.y = pixels.permute(0, 3, 1, 2), torch.arange(batch_size, device=device) % num_classes
-        self.autocast = spec["training"]["precision"] == "bfloat16"
+        self.precision = precision_on(device, spec["training"]["precision"])
 
     def loss(self) -> Tensor:
         """One forward pass."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with autocast(self.precision, self.device):
             return F.cross_entropy(self.model(self.x).float(), self.y)
 
     def train_step(self) -> None:
@@ -150,7 +151,7 @@ def _about(contender: Contender) -> dict:
         "system": spec["system"],
         "width": spec["model"]["width"],
         "device": device_name(contender.device),
-        "precision": spec["training"]["precision"],
+        "precision": contender.precision,
         "batch_size": len(contender.x),
         "threads": torch.get_num_threads(),
     }

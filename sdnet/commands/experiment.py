@@ -184,6 +184,24 @@ def choose_device(leased: tuple[int, ...]) -> torch.device:
     return torch.device("cuda" if leased and torch.cuda.is_available() else "cpu")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by itself; imitating it takes ten times as long as float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def precision_on(device: torch.device, wanted: str) -> str:
+    """A recipe's precision; "float32" on a device without bfloat16."""
+    return wanted if has_bfloat16(device) else "float32"
+
+
+def recipe_on(device: torch.device, spec: dict) -> dict:
+    """The recipe as `training.loop.fit` takes it, in the device's `precision_on`."""
+    recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
+    return recipe | {"precision": precision_on(device, recipe["precision"])}
+
+
 def device_name(device: torch.device) -> str:
     """What the device calls itself."""
     if device.type == "cuda":

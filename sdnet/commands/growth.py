@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from sdnet.commands.benchmark import Contender, rates
-from sdnet.commands.experiment import choose_device, device_name
+from sdnet.commands.experiment import choose_device, device_name, precision_on
 from sdnet.experiments.devices import lease
 from sdnet.files import whole
 from sdnet.robustness.sweep import evaluate_at
@@ -20,6 +20,7 @@ GROWTH = {
     "image size": (16, 32, 48, 64),
     "iterations": (1, 2, 4, 8),
 }
+PRECISION = "bfloat16"
 LAMBDAS = (1, 2, 4, 8, 15)
 CSC_LAYERS = {"resnet18": 0, "sdnet18": 1, "sdnet18-all": 20}
 
@@ -49,7 +50,8 @@ def growth(out: Path, gpus: int) -> None:
     clock = "" if device.type == "cuda" else ", processor time"
     base = ", ".join(f"{name} {value}" for name, value in BASE.items())
     style()
-    note = f"{device_name(device)}{clock}; bfloat16, the sweep in float32. Not varied: {base}."
+    precision = precision_on(device, PRECISION)
+    note = f"{device_name(device)}{clock}; {precision}, the sweep in float32. Not varied: {base}."
     with whole(out) as file:
         growth_curves(frame, note).savefig(file, format="png", dpi=200)
 
@@ -60,7 +62,7 @@ def _contender(system: str, size: dict[str, int], device: torch.device) -> Conte
         "seed": 0,
         "dataset": {"name": "cifar10", "image_size": size["image size"]},
         "model": {"name": system, "width": size["width"], "options": options},
-        "training": {"precision": "bfloat16"},
+        "training": {"precision": PRECISION},
     }
     return Contender(spec, size["batch size"], device)
 

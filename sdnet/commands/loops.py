@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sdnet.commands.experiment import build_model, device_name, open_data, open_images, read_spec
+from sdnet.commands.experiment import build_model, device_name, open_data, open_images, read_spec, recipe_on
 from sdnet.data.datasets import INFO, subset
 from sdnet.training.loop import fit
 from sdnet.training.plain import fit_plainly
@@ -50,7 +50,7 @@ def _ours(spec: dict, data_path: Path | None) -> float:
     device = torch.device("cpu")
     data = open_data(spec, data_path, device)
     model = build_model(spec, len(data.classes))
-    recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
+    recipe = recipe_on(device, spec)
     with tempfile.TemporaryDirectory(prefix="sdnet-") as folder:
         *_, history = fit(model, data.train, data.test, checkpoints=Path(folder), device=device, **recipe)
     return history[-1]["test_correct"] / history[-1]["test_total"]
@@ -89,11 +89,12 @@ def _page(spec: dict, rows: pd.DataFrame) -> str:
         for name in mean.index
     ]
     clock, processor = (mean[kind]["plain"] / mean[kind]["ours"] for kind in ("seconds", "processor_seconds"))
-    recipe = spec["training"]
+    recipe = recipe_on(device := torch.device("cpu"), spec)
     return "\n".join(
         [
             f"{spec['dataset']['name']}, {spec['system']}, width {spec['model']['width']}, {recipe['epochs']} epochs, "
-            f"batch size {recipe['batch_size']}, {device_name(torch.device('cpu'))}; whole trainings with their tests",
+            f"batch size {spec['training']['batch_size']}, {device_name(device)}; whole trainings with their tests, "
+            f"ours in {recipe['precision']}, the plain one in float32",
             *lines,
             f"ours is {clock:.2f} times as fast by the clock, {processor:.2f} times by processor time",
         ]

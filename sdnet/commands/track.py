@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from sdnet.experiments import results
+from sdnet.experiments import environment, results
 from sdnet.experiments.tracking import Tracker, log_summary
 
 SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures
@@ -18,7 +18,7 @@ def track(folder: Path) -> None:
     accuracies = defaultdict(list)
     for path in sorted(folder.glob("runs/*/*/*/environment.json")):
         run, about = path.parent, json.loads(path.read_text())
-        tracker = Tracker(run, {"commit": str(about["commit"]), "device": about["device"]})
+        tracker = Tracker(run, environment.tags(about))
         history = results.read(run / "history.csv", "history")
         tracker.log_epochs(history.astype(object).where(history.notna(), None).to_dict("records"))
         metrics = {}

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from sdnet.commands.experiment import build_model, choose_device, device_name, open_data, read_spec, save_model
+from sdnet.commands.experiment import (
+    build_model,
+    choose_device,
+    device_name,
+    open_data,
+    read_spec,
+    recipe_on,
+    save_model,
+)
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
@@ -57,16 +65,17 @@ def _train_share(spec: dict, folder: Path, data_path: Path | None, gpu: bool) ->
 def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.device) -> None:
     data = open_data(spec, data_path, device, shard=(distributed.rank(), distributed.size()))
     model = build_model(spec, len(data.classes))
-    recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
+    recipe = recipe_on(device, spec)
     checkpoints = folder / "checkpoints" / _digest(spec)
     histories = fit(model, data.train, data.test, checkpoints=checkpoints, device=device, **recipe)
     if distributed.rank() > 0:  # the first process writes and reports
         deque(histories, maxlen=0)
         return
     name = device_name(device) if distributed.size() == 1 else f"{distributed.size()} x {device_name(device)}"
-    about = environment.describe(name) | {"data_source": data.source}
-    tags = {"commit": str(about["commit"]), "device": about["device"]}
-    tracker = Tracker(folder, tags, from_start=not checkpoints.exists())
+    if (precision := recipe["precision"]) != (wanted := spec["training"]["precision"]):
+        print(f"{name} has no {wanted} instructions; training in {precision}", file=sys.stderr)
+    about = environment.describe(name) | {"precision": precision, "data_source": data.source}
+    tracker = Tracker(folder, environment.tags(about), from_start=not checkpoints.exists())
     try:
         for history in histories:
             results.write(folder / "history.csv", "history", history)

@@ -24,6 +24,11 @@ def describe(device: str) -> dict:
     }
 
 
+def tags(about: dict) -> dict[str, str]:
+    """What MLflow is to find runs by, of an environment.json."""
+    return {key: str(about[key]) for key in ("commit", "device", "precision") if key in about}
+
+
 def commit() -> str | None:
     """The project's git commit, with "+changes" if files differ from it; None outside a checkout."""
     project = Path(__file__).parents[2]

@@ -209,6 +209,7 @@ def provenance(folder: Path) -> pd.DataFrame:
         rows += [
             ("commit", environment["commit"] or "unknown"),
             ("device", environment["device"]),
+            ("precision", environment.get("precision", "not recorded")),
             ("platform", environment["platform"]),
             ("Python", environment["python"]),
             *environment["packages"].items(),

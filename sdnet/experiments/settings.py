@@ -148,7 +148,9 @@ class Recipe(_Settings):
     milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
     )
-    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="bfloat16 is by autocast.")
+    precision: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="bfloat16 is by autocast, and float32 on a device without its instructions."
+    )
     deterministic: bool = Field(
         False, description="On a GPU, the same bits each time, at a price in speed; a CPU gives them by itself."
     )

@@ -334,6 +334,22 @@ def test_the_released_reading_is_judged_beside_the_text_s_and_by_the_same_number
     assert ("P3", "released") not in table.index, "whose speed no table shows, so that nothing would measure it"
 
 
+def test_speed_is_judged_by_the_benchmark_s_ratios_not_by_the_clock_that_other_programs_disturb(folder):
+    common = {"dataset": "cifar10", "width": 16, "device": "CPU, 1 thread", "precision": "bfloat16", "threads": 1}
+    common |= {"batch_size": 128, "inference_images_per_second": 100} | dict.fromkeys(
+        ["saved_bytes", "saved_bytes_ratio", "peak_memory_bytes"]
+    )
+    speeds = {"resnet18": (100, 1.0), "sdnet18": (50, 0.8)}
+    rows = [
+        common | {"system": system, "train_images_per_second": rate, "train_rate_ratio": ratio}
+        for system, (rate, ratio) in speeds.items()
+    ]
+    results.write(folder / "benchmark/cifar10.csv", "benchmark", rows)
+    speed = effect(folder, quantity="speed", subject="sdnet18", over="resnet18")
+    assert speed.estimate == pytest.approx(0.8)
+    assert "by processor time" in speed.measure
+
+
 def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(folder):
     for path in folder.glob("runs/cifar10/sdnet18/seed*/adaptive-shot.csv"):
         path.unlink()

@@ -131,7 +131,7 @@ def test_a_killed_training_started_again_ends_in_the_same_weights(tmp_path, bare
 def test_a_device_that_only_imitates_bfloat16_trains_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
     train(make_spec(tmp_path / "float32"), None, 0)
     assert "instructions" not in capsys.readouterr().err
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(experiment, "has_bfloat16", lambda device: False)
     train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
     assert "has no bfloat16 instructions; training in float32" in capsys.readouterr().err
     for run in ("float32", "bfloat16"):

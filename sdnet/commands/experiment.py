@@ -192,8 +192,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def precision_on(device: torch.device, wanted: str) -> str:
-    """A recipe's precision; "float32" on a device without bfloat16."""
-    return wanted if has_bfloat16(device) else "float32"
+    """A recipe's precision; "float32" in place of a "bfloat16" that the device does not have."""
+    return "float32" if wanted == "bfloat16" and not has_bfloat16(device) else wanted
 
 
 def recipe_on(device: torch.device, spec: dict) -> dict:

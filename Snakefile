@@ -2,7 +2,7 @@
 
 snakemake results/table1.csv            one table of the paper's preset, and just what it needs
 snakemake results/quick/figure6.pdf     the same of another preset: the path names it
-snakemake all | short | small | quick   everything of a preset
+snakemake all | short | small | seeds | quick   everything of a preset
 """
 
 import os

@@ -44,9 +44,9 @@ def best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
-    """Figure 3: the best lambda against the residual, a cross per noise level, with the fitted line.
+    """Figure 3: the best lambda against the residual, a cross per noise level, with the fitted line; a colour per seed.
 
-    Bars are the bootstrap standard deviation of the best lambda. Of several seeds the first is drawn.
+    Bars are the bootstrap standard deviation of the best lambda.
 
     Args:
         peaks: rows of peaks-<noise>.csv, of one variant.
@@ -55,21 +55,19 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
     """
 
     def draw(axis: plt.Axes, rows: pd.DataFrame) -> None:
-        run = rows.iloc[0]
-        same = (lines[["dataset", "system", "seed", "noise"]] == run[["dataset", "system", "seed", "noise"]]).all(
-            axis=1
-        )
-        line = lines[same].iloc[0]
-        ends = np.array([rows.residual.min(), rows.residual.max()])
-        axis.plot(ends, line.slope * ends + line.intercept, color="0.2", linewidth=1)
-        axis.errorbar(
-            rows.residual, rows["lambda"], rows.lambda_std, fmt="x", color="C3", markersize=5, linewidth=0.6, capsize=0
-        )
-        quality = "flat" if np.isnan(line.r_squared) else f"R² = {line.r_squared:.2f}"
-        axis.set_title(quality, loc="right", fontsize="xx-small")
+        qualities = []
+        for color, (key, points) in zip(colors, rows.groupby(keys), strict=False):
+            line = fits.loc[key]
+            ends = np.array([points.residual.min(), points.residual.max()])
+            axis.plot(ends, line.slope * ends + line.intercept, color=color, linewidth=1)
+            bars = {"fmt": "x", "markersize": 5, "linewidth": 0.6, "capsize": 0}
+            axis.errorbar(points.residual, points["lambda"], points.lambda_std, color=color, **bars)
+            qualities.append("flat" if np.isnan(line.r_squared) else f"{line.r_squared:.2f}")
+        axis.set_title("R² = " + ", ".join(qualities), loc="right", fontsize="xx-small")
 
-    first = peaks[peaks.seed == peaks.groupby(["dataset", "system"]).seed.transform("min")]
-    return _noise_grid(first, note, "best λ", "residual ‖x − A(z)‖", draw)
+    keys = ["dataset", "system", "seed", "noise"]
+    fits, colors = lines.set_index(keys), sns.color_palette("flare", peaks.seed.nunique())
+    return _noise_grid(peaks, note, "best λ", "residual ‖x − A(z)‖", draw)
 
 
 def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -> Figure:

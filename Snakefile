@@ -1,7 +1,7 @@
 """SDNet, replicated: from data and settings to every table and figure.
 
-snakemake results/table1.csv            one table of the paper's preset, and just what it needs
-snakemake results/quick/figure6.pdf     the same of another preset: the path names it
+snakemake results/table1.csv                    one table of the paper's preset, and just what it needs
+snakemake results/quick/figure6.pdf             the same of another preset: the path names it
 snakemake all | short | small | seeds | quick   everything of a preset
 """
 

@@ -348,6 +348,8 @@ def test_speed_is_judged_by_the_benchmark_s_ratios_not_by_the_clock_that_other_p
     speed = effect(folder, quantity="speed", subject="sdnet18", over="resnet18")
     assert speed.estimate == pytest.approx(0.8)
     assert "by processor time" in speed.measure
+    reasons = judged(folder).reason
+    assert not [claim for claim in ("P3", "P5") if "seeds" in reasons[claim, "text"]], "speed is measured once"
 
 
 def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(folder):

@@ -185,7 +185,7 @@ def choose_device(leased: tuple[int, ...]) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 by itself; imitating it takes ten times as long as float32."""
+    """Whether a device computes in bfloat16 by itself; imitating it takes several times as long as float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -89,7 +89,8 @@ def _page(spec: dict, rows: pd.DataFrame) -> str:
         for name in mean.index
     ]
     clock, processor = (mean[kind]["plain"] / mean[kind]["ours"] for kind in ("seconds", "processor_seconds"))
-    recipe = recipe_on(device := torch.device("cpu"), spec)
+    device = torch.device("cpu")
+    recipe = recipe_on(device, spec)
     return "\n".join(
         [
             f"{spec['dataset']['name']}, {spec['system']}, width {spec['model']['width']}, {recipe['epochs']} epochs, "

@@ -11,6 +11,7 @@ from sdnet.experiments.labels import DATASETS, SYSTEMS
 from sdnet.experiments.settings import Preset
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
+BENCHMARKED = ("speed of ", "memory of ")  # once for each network, not for each seed
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,16 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
     expected = {name for name in wanted if _networks(name) <= has and (not released or text in _networks(name))}
     if released and not plan.has_speed(other):  # it costs what the text's reading does, and is not measured
-        expected = {name for name in expected if not name.startswith(("speed of ", "memory of "))}
+        expected = {name for name in expected if not name.startswith(BENCHMARKED)}
     return expected if expected & set(claim.effects) else set()
 
 
 def _planned_seeds(expected: set[str], reading: str, preset: Preset) -> int:
-    """How many seeds the preset has of every network that some effects are of."""
-    networks = {name for effect in expected for name in _networks(effect)}
+    """How many seeds the preset has of every network that some effects are of; 1 for what is benchmarked."""
+    networks = {name for effect in expected for name in _networks(effect) if not effect.startswith(BENCHMARKED)}
     if reading == "released":
         networks = {RELEASED.get(name, name) for name in networks}
-    return min(len(preset.seeds_of(name)) for name in networks)
+    return min((len(preset.seeds_of(name)) for name in networks), default=1)
 
 
 def _networks(name: str) -> set[str]:

@@ -35,8 +35,8 @@ def clean(runs: Runs) -> Iterator[Row]:
             continue
         last = [[runs.last(system, seed) for system in pair] for seed in seeds]
         yield runs.row(("accuracy", *pair, "clean", ""), [_unpaired(*both) for both in last], seeds)
-        first, second = last[0]
-        yield runs.row(("parameters", *pair, "", ""), [point(first.parameters / second.parameters)], seeds)
+        sizes = [point(first.parameters / second.parameters) for first, second in last]
+        yield runs.row(("parameters", *pair, "", ""), sizes, seeds)
         if set(pair) <= set(speeds.index):
             first, second = (speeds.loc[system] for system in pair)
             on_gpu = pd.notna(first.peak_memory_bytes)

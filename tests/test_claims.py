@@ -34,8 +34,8 @@ DIFFERENCES = ["P6", "C0", "C4", "C5", "C7", "C8", "C13", "C14", "A4"]
 def as_measured(paper: pd.DataFrame) -> pd.DataFrame:
     """The paper's numbers as if we had found them at full scale, without any uncertainty."""
     values = {"estimate": paper.paper, "low": paper.paper, "high": paper.paper}
-    words = {"data": "CIFAR-10", "official": True, "scale": "full", "full_scale": True, "measure": "", "n_seeds": 1}
-    return paper.assign(**values, **words)
+    words = {"data": "CIFAR-10", "scale": "full", "unequal": "", "measure": ""}
+    return paper.assign(**values, **words, official=True, full_scale=True, n_seeds=1)
 
 
 def verdict(claim: claims.Claim, effects: pd.DataFrame, dataset: str) -> str:
@@ -411,6 +411,16 @@ def test_small_networks_never_replicate(folder):
     table = judged(folder)
     assert table.verdict["C7", "text"] == "direction"
     assert "replicated" not in set(table.verdict)
+
+
+def test_networks_of_which_one_was_trained_for_much_less_long_decide_nothing(folder):
+    for path in folder.glob("runs/*/resnet18/*/accuracy.csv"):
+        path.write_text(path.read_text().replace(",64,30,", ",64,20,"))
+    table = judged(folder)
+    assert table.verdict["C4", "text"] == "undecided"
+    assert "trained SDNet-18 for 30 epochs, ResNet-18 for 20 epochs" in table.reason["C4", "text"]
+    assert table.verdict["P5", "text"] == "replicated", "parameters do not depend on it"
+    assert table.verdict["C7", "text"] != "undecided", "SDNet-18 beside itself"
 
 
 def test_the_command_writes_effects_and_verdicts(folder):

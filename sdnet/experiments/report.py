@@ -233,7 +233,7 @@ def legend() -> str:
         "replicated": "holds, and by about as much as in the paper",
         "direction": "holds; by how much is another matter, or cannot be judged at this scale",
         "contradicted": "does not hold, beyond the uncertainty of the images (and of seeds, if there are several)",
-        "undecided": "neither is certain",
+        "undecided": "neither is certain, or no fair comparison",
         "not run": "results are missing",
     }
     words = "".join(f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meanings[name]}</li>' for name in VERDICTS)

@@ -221,6 +221,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "official": "whether they are the official ones of the data set",
         "scale": "width, epochs and training images",
         "full_scale": "whether that is enough to judge the size of an effect",
+        "unequal": "how long each of two networks was trained, where that makes no fair comparison; else empty",
         "measure": "how it was measured",
     },
     # results/claims.csv
@@ -231,7 +232,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "place": "where the paper makes it",
         "reading": "of the CSC layer. text: the paper's; released: that of the authors' code",
         "verdict": "replicated: direction and size. direction: that alone. contradicted: the opposite. undecided: "
-        "neither is certain. not run: evidence is missing",
+        "neither is certain, or no fair comparison. not run: evidence is missing",
         "quantity": "what the effect is, with its unit",
         "effect": "mean over all that the first test of the claim looks at",
         "low": "lower end of its 95% interval; empty where none is known",

@@ -160,7 +160,10 @@ def judge(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[
     words = [one.words for one in outcomes]
     used = pd.concat([_select(claim.which(test), effects, expected, anywhere=True) for test in claim.direction])
     doubts = _doubts(claim, used)
-    if any(one.broken for one in outcomes):
+    if unequal := sorted(set(used.unequal) - {""}):
+        verdict = "undecided"
+        words.append(f"no fair comparison: {'; '.join(unequal)}")
+    elif any(one.broken for one in outcomes):
         verdict = "contradicted"
     elif not all(one.kept for one in outcomes):
         verdict = "undecided"

@@ -12,13 +12,14 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import plan, results
 from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH
-from sdnet.experiments.labels import dataset_label, scale_label
+from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
 from sdnet.experiments.settings import Preset
 from sdnet.robustness.statistics import Interval
 
 KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (*RELEASED, *RELEASED.values())  # SDNet-18 in either reading
+EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
 BOOTSTRAP_SEED = 0
 RESAMPLES = 1000
 
@@ -78,9 +79,20 @@ class Runs:
                 "official": run.data_source == "official",
                 "scale": scale_label(run.width, run.epochs, run.train_images),
                 "full_scale": bool(full),
+                "unequal": self.unequal(keys, seeds[0]),
                 "measure": measure,
             }
         )
+
+    def unequal(self, keys: tuple[str, str, str, str, str], seed: int) -> str:
+        """In words, that of two networks whose accuracies are compared one was trained for much less long."""
+        quantity, subject, over, *_ = keys
+        networks = [word for word in f"{subject} {over}".split() if word in SYSTEMS]
+        epochs = {SYSTEMS[name]: self.last(name, seed).epochs for name in networks}
+        shortest, longest = min(epochs.values()), max(epochs.values())
+        if quantity not in ("accuracy", "robust") or shortest == 0 or shortest >= EQUAL_TRAINING * longest:
+            return ""  # 0: imported, trained by others
+        return "trained " + ", ".join(f"{name} for {count} epochs" for name, count in epochs.items())
 
 
 def over_seeds(intervals: Sequence[Interval]) -> Row:

@@ -1,11 +1,14 @@
 """`python -m sdnet benchmark`: ratios of one run, with the paper's beside them."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_commands import edited, make_spec
 
 from sdnet.__main__ import cli
-from sdnet.commands.benchmark import PAPER, paper_ratios
+from sdnet.commands.benchmark import PAPER, Contender, against, paper_ratios
+from sdnet.commands.experiment import read_spec
+from sdnet.commands.speed import Machine
 from sdnet.experiments import results
 
 
@@ -28,7 +31,9 @@ def measured(tmp_path_factory):
 def test_ratios_are_those_to_resnet18_of_the_same_run(measured):
     rows, _ = measured
     assert rows.train_rate_ratio["resnet18"] == rows.saved_bytes_ratio["resnet18"] == 1
+    assert rows.train_rate_ratio_low["resnet18"] == rows.train_rate_ratio_high["resnet18"] == 1
     assert rows.train_rate_ratio["sdnet18-all"] < 0.9, "many more convolutions"
+    assert rows.train_rate_ratio_low["sdnet18-all"] < rows.train_rate_ratio["sdnet18-all"]
     saved = rows.saved_bytes
     assert rows.saved_bytes_ratio["sdnet18-all"] == pytest.approx(saved["sdnet18-all"] / saved["resnet18"])
     assert rows.peak_memory_bytes.isna().all()
@@ -50,3 +55,29 @@ def test_the_paper_s_ratios_are_of_its_printed_numbers():
         assert of_networks["resnet18"] == 1
         assert of_networks["sdnet18"] == values["sdnet18"] / values["resnet18"]
     assert paper_ratios("digits") == {"speed": {}, "memory": {}}
+
+
+def test_a_machine_that_slows_between_turns_is_in_no_ratio_and_one_that_slows_within_them_in_its_interval():
+    slower = np.array([1, 0.5, 0.25, 0.8])[:, None]
+    steady = against((slower * [100, 30])[..., None], reference=0)
+    assert steady[:, :, 0] == pytest.approx(np.array([[1, 0.3]] * 3))
+    ratios = np.array([0.25, 0.30, 0.35, 0.30])
+    low, mean, high = against(np.stack([np.full(4, 100), 100 * ratios], axis=1)[..., None], reference=0)[:, 1, 0]
+    assert mean == pytest.approx(np.exp(np.log(ratios).mean()))
+    spread = 3.182 * np.log(ratios).std(ddof=1) / 2  # Student's t of four turns
+    assert np.log([low, high]) == pytest.approx(np.log(mean) + np.array([-spread, spread]), abs=1e-4)
+
+
+def test_what_noise_and_attacks_will_take_is_measured_in_float32(tmp_path, monkeypatch):
+    used = set()
+
+    class Noted(Contender):
+        def loss(self):
+            used.add(("train" if self.model.training else "test", self.precision))
+            return super().loss()
+
+    monkeypatch.setattr("sdnet.commands.experiment.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("sdnet.commands.speed.Contender", Noted)
+    with Machine(0) as machine:
+        machine.speed(read_spec(make_spec(tmp_path / "run", precision="bfloat16")), gpus=1)
+    assert used == {("train", "bfloat16"), ("test", "float32")}

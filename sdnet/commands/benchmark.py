@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
@@ -24,6 +25,7 @@ PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
 ROUNDS = 5  # of which the first warms up; the systems take turns, so that a busy machine slows all alike
 SECONDS_PER_TURN = 0.25
 STEPS = ("train", "inference")
+TRAIN_RATIO = ("train_rate_ratio_low", "train_rate_ratio", "train_rate_ratio_high")
 
 
 class Contender:
@@ -106,21 +108,35 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
             [[rates(getattr(one, f"{name}_step"), one) for name in STEPS] for one in contenders]
             for _ in tqdm(range(ROUNDS), "benchmark", disable=None)
         ]
-    by_clock, by_processor = np.moveaxis(np.median(turns[1:], axis=0), -1, 0)  # (networks, STEPS) each
-    steady = by_clock if device.type == "cuda" else by_processor
-    ratios = steady / steady[systems.index(REFERENCE)]
+    by_clock, by_processor = np.moveaxis(np.array(turns[1:]), -1, 0)  # (turns, networks, STEPS) each
+    ratios = against(by_clock if device.type == "cuda" else by_processor, systems.index(REFERENCE))
     reference_bytes, reference_peak = memory[systems.index(REFERENCE)]
     rows = [
         _about(contender)
         | {f"{name}_images_per_second": rate for name, rate in zip(STEPS, clock, strict=True)}
         | {"saved_bytes": saved, "peak_memory_bytes": peak}
-        | {"train_rate_ratio": ratio[0], "saved_bytes_ratio": saved / reference_bytes}
-        for contender, clock, ratio, (saved, peak) in zip(contenders, by_clock, ratios, memory, strict=True)
+        | dict(zip(TRAIN_RATIO, ratio, strict=True))
+        | {"saved_bytes_ratio": saved / reference_bytes}
+        for contender, clock, ratio, (saved, peak) in zip(
+            contenders, np.median(by_clock, axis=0), ratios[..., STEPS.index("train")].T, memory, strict=True
+        )
     ]
     results.write(out, "benchmark", rows)
-    inference = ratios[:, STEPS.index("inference")]
+    _, inference, _ = ratios[..., STEPS.index("inference")]
     peaks = [peak / reference_peak if peak else None for _, peak in memory]
     print(_page(pd.DataFrame(rows).assign(inference_rate_ratio=inference, peak_memory_ratio=peaks)))
+
+
+def against(measured: np.ndarray, reference: int) -> np.ndarray:
+    """Ratios to one network, turn by turn: lower end of the 95% interval, geometric mean, upper end, (3, networks, n).
+
+    Args:
+        measured: rates, (turns, networks, n).
+        reference: which of the networks the others are compared with.
+    """
+    ratios = np.log(measured / measured[:, [reference]])
+    spread = stats.t.ppf(0.975, len(ratios) - 1) * ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios))
+    return np.exp(ratios.mean(axis=0) + np.multiply.outer([-1, 0, 1], spread))
 
 
 def rates(step: Callable[[], None], contender: Contender, seconds: float = SECONDS_PER_TURN) -> tuple[float, float]:
@@ -184,6 +200,9 @@ def _page(rows: pd.DataFrame) -> str:
     columns = {
         "network": rows.system,
         "training images/s": shown("train_images_per_second", ",.1f", "train_rate_ratio", "speed"),
+        "95% interval": [
+            f"x{low:.2f} to {high:.2f}" for low, _, high in rows[list(TRAIN_RATIO)].itertuples(index=False)
+        ],
         "inference images/s": shown("inference_images_per_second", ",.1f", "inference_rate_ratio"),
         "kept for backward, MB": shown("saved_mb", ",.1f", "saved_bytes_ratio", None if on_gpu else "memory"),
     }

@@ -63,7 +63,7 @@ class Machine:
             batch_size = min(batch_size, max(1, CPU_CHANNELS // spec["model"]["width"]))
         contender = Contender(spec, batch_size, self._device)
         trained = self._rate(contender.train_step, contender)
-        contender.autocast = False  # noise and attacks are in float32
+        contender.precision = "float32"  # as noise and attacks are
         passed, differentiated = (
             self._rate(step, contender) for step in (contender.inference_step, contender.gradient_step)
         )

@@ -198,7 +198,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "inference_images_per_second": "forward passes in evaluation mode",
         "saved_bytes": "what one training step keeps for its backward pass, counted tensor by tensor",
         "peak_memory_bytes": "largest memory allocated on the GPU in a training step; empty on a CPU",
-        "train_rate_ratio": "training rate over that of resnet18 in the same run; on a CPU by processor time",
+        "train_rate_ratio": "training rate over that of resnet18 in the same run, geometric mean over turns; on a CPU "
+        "by processor time",
+        "train_rate_ratio_low": "lower end of its 95% interval over the turns",
+        "train_rate_ratio_high": "upper end",
         "saved_bytes_ratio": "saved_bytes over that of resnet18 in the same run",
     },
     # results/effects.csv

@@ -175,7 +175,8 @@ def judge(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[
         verdict = "replicated" if all(one.kept for one in sizes) else "direction"
         words += [f"how much: {one.words}" for one in sizes]
     ways = "; ".join(way for way in used.measure.unique() if way)
-    if used.n_seeds.min() == 1 and used.low.notna().any():
+    trained = used[~used.name.str.startswith(BENCHMARKED)]
+    if trained.n_seeds.min() == 1 and trained.low.notna().any():
         words.append("of one seed, so that intervals do not cover the variance of training")
     first, rows = direction[0]
     return _summary(rows, first.pool == "size", claim.paper) | {

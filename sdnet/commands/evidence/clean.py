@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
@@ -46,8 +47,7 @@ def clean(runs: Runs) -> Iterator[Row]:
                 else ("saved_bytes", "by processor time", "kept for the backward pass")
             )
             how = f"{first.device}, {first.precision}, batch size {first.batch_size}"
-            speed = first.train_rate_ratio / second.train_rate_ratio
-            yield runs.row(("speed", *pair, "", ""), [point(speed)], seeds, f"{how}, {clock}")
+            yield runs.row(("speed", *pair, "", ""), [_ratio(first, second)], seeds, f"{how}, {clock}")
             ratio = point(first[memory] / second[memory])
             yield runs.row(("memory", *pair, "", ""), [ratio], seeds, f"{how}, {kept}")
 
@@ -56,3 +56,10 @@ def _unpaired(first: pd.Series, second: pd.Series) -> Interval:
     """Difference of two accuracies in percentage points; Newcombe's interval."""
     ends = confint_proportions_2indep(first.correct, first.total, second.correct, second.total, method="newcomb")
     return Interval(*(100 * value for value in (first.correct / first.total - second.correct / second.total, *ends)))
+
+
+def _ratio(first: pd.Series, second: pd.Series) -> Interval:
+    """Of two networks' training rates; their errors are added as independent ones."""
+    ratio = first.train_rate_ratio / second.train_rate_ratio
+    spread = np.hypot(*(np.log(one.train_rate_ratio_high / one.train_rate_ratio) for one in (first, second)))
+    return Interval(ratio, ratio * np.exp(-spread), ratio * np.exp(spread))

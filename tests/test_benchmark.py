@@ -62,7 +62,8 @@ def test_a_machine_that_slows_between_turns_is_in_no_ratio_and_one_that_slows_wi
     steady = against((slower * [100, 30])[..., None], reference=0)
     assert steady[:, :, 0] == pytest.approx(np.array([[1, 0.3]] * 3))
     ratios = np.array([0.25, 0.30, 0.35, 0.30])
-    low, mean, high = against(np.stack([np.full(4, 100), 100 * ratios], axis=1)[..., None], reference=0)[:, 1, 0]
+    sat_out = np.append(ratios, np.nan)
+    low, mean, high = against(np.stack([np.full(5, 100), 100 * sat_out], axis=1)[..., None], reference=0)[:, 1, 0]
     assert mean == pytest.approx(np.exp(np.log(ratios).mean()))
     spread = 3.182 * np.log(ratios).std(ddof=1) / 2  # Student's t of four turns
     assert np.log([low, high]) == pytest.approx(np.log(mean) + np.array([-spread, spread]), abs=1e-4)

@@ -22,8 +22,9 @@ from sdnet.training.evaluate import autocast
 
 REFERENCE = "resnet18"
 PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
-ROUNDS = 5  # of which the first warms up; the systems take turns, so that a busy machine slows all alike
-SECONDS_PER_TURN = 0.25
+ROUNDS = 13  # of which the first warms up; the networks take turns, so that a busy machine slows all alike
+SECONDS_PER_TURN = 0.1
+SLOW, ROUNDS_OF_SLOW = 1.0, 5  # a network with steps of so many seconds sits out the other rounds
 STEPS = ("train", "inference")
 TRAIN_RATIO = ("train_rate_ratio_low", "train_rate_ratio", "train_rate_ratio_high")
 
@@ -104,11 +105,7 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         device = choose_device(devices)
         contenders = [Contender(spec, batch_size or spec["training"]["batch_size"], device) for spec in specs]
         memory = [_memory(contender) for contender in contenders]
-        turns = [
-            [[rates(getattr(one, f"{name}_step"), one) for name in STEPS] for one in contenders]
-            for _ in tqdm(range(ROUNDS), "benchmark", disable=None)
-        ]
-    by_clock, by_processor = np.moveaxis(np.array(turns[1:]), -1, 0)  # (turns, networks, STEPS) each
+        by_clock, by_processor = _in_turns(contenders)
     ratios = against(by_clock if device.type == "cuda" else by_processor, systems.index(REFERENCE))
     reference_bytes, reference_peak = memory[systems.index(REFERENCE)]
     rows = [
@@ -118,7 +115,7 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         | dict(zip(TRAIN_RATIO, ratio, strict=True))
         | {"saved_bytes_ratio": saved / reference_bytes}
         for contender, clock, ratio, (saved, peak) in zip(
-            contenders, np.median(by_clock, axis=0), ratios[..., STEPS.index("train")].T, memory, strict=True
+            contenders, np.nanmedian(by_clock, axis=0), ratios[..., STEPS.index("train")].T, memory, strict=True
         )
     ]
     results.write(out, "benchmark", rows)
@@ -127,16 +124,27 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
     print(_page(pd.DataFrame(rows).assign(inference_rate_ratio=inference, peak_memory_ratio=peaks)))
 
 
+def _in_turns(contenders: list[Contender]) -> np.ndarray:
+    """Rates by the clock and by processor time, (2, turns, networks, STEPS); NaN of a network that sat a turn out."""
+    turns = np.full((ROUNDS, len(contenders), len(STEPS), 2), np.nan)
+    for turn in tqdm(range(ROUNDS), "benchmark", disable=None):
+        for k, one in enumerate(contenders):
+            if turn < ROUNDS_OF_SLOW or (len(one.x) / turns[1, k, :, 0]).sum() < SLOW:
+                turns[turn, k] = [rates(getattr(one, f"{name}_step"), one) for name in STEPS]
+    return np.moveaxis(turns[1:], -1, 0)
+
+
 def against(measured: np.ndarray, reference: int) -> np.ndarray:
     """Ratios to one network, turn by turn: lower end of the 95% interval, geometric mean, upper end, (3, networks, n).
 
     Args:
-        measured: rates, (turns, networks, n).
+        measured: rates, (turns, networks, n); NaN where a turn has none.
         reference: which of the networks the others are compared with.
     """
     ratios = np.log(measured / measured[:, [reference]])
-    spread = stats.t.ppf(0.975, len(ratios) - 1) * ratios.std(axis=0, ddof=1) / np.sqrt(len(ratios))
-    return np.exp(ratios.mean(axis=0) + np.multiply.outer([-1, 0, 1], spread))
+    count = np.isfinite(ratios).sum(axis=0)
+    spread = stats.t.ppf(0.975, count - 1) * np.nanstd(ratios, axis=0, ddof=1) / np.sqrt(count)
+    return np.exp(np.nanmean(ratios, axis=0) + np.multiply.outer([-1, 0, 1], spread))
 
 
 def rates(step: Callable[[], None], contender: Contender, seconds: float = SECONDS_PER_TURN) -> tuple[float, float]:

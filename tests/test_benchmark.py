@@ -1,14 +1,19 @@
 """`python -m sdnet benchmark`: ratios of one run, with the paper's beside them."""
 
+import gc
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_commands import edited, make_spec
 
 from sdnet.__main__ import cli
 from sdnet.commands.benchmark import PAPER, Contender, against, paper_ratios
 from sdnet.commands.experiment import read_spec
 from sdnet.commands.speed import Machine
+from sdnet.csc import csc_layers
 from sdnet.experiments import results
 
 
@@ -82,3 +87,30 @@ def test_what_noise_and_attacks_will_take_is_measured_in_float32(tmp_path, monke
     with Machine(0) as machine:
         machine.speed(read_spec(make_spec(tmp_path / "run", precision="bfloat16")), gpus=1)
     assert used == {("train", "bfloat16"), ("test", "float32")}
+
+
+def test_a_measured_network_keeps_nothing_alive(tmp_path):
+    spec = read_spec(edited(make_spec(tmp_path / "run"), model__name="sdnet18-all"))
+    contender, outputs = Contender(spec, 4, torch.device("cpu")), []
+    for layer in csc_layers(contender.model):
+        layer.register_forward_hook(lambda layer, x, z: outputs.append(weakref.ref(z)))
+    gc.disable()
+    try:
+        contender.saved_bytes()
+        assert outputs and not any(output() is not None for output in outputs)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_peak_memory_of_a_network_is_the_same_beside_others(tmp_path):
+    names = ("resnet18", "sdnet18", "sdnet18-all")
+    specs = [
+        str(edited(make_spec(tmp_path / name), system=name, dataset__name="cifar10", model__name=name))
+        for name in names
+    ]
+    peaks = []
+    for given in (specs, [specs[0], *specs[:0:-1]]):
+        cli.main(["benchmark", *given, "--out", str(tmp_path / "benchmark.csv")], standalone_mode=False)
+        peaks.append(results.read(tmp_path / "benchmark.csv", "benchmark").set_index("system").peak_memory_bytes)
+    assert peaks[0][list(names)].tolist() == pytest.approx(peaks[1][list(names)].tolist(), rel=0.02)

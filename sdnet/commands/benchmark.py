@@ -80,7 +80,7 @@ class Contender:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in own:
                 seen[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # a step's own output would keep the step alive
 
         self.model.train()
         with saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -103,8 +103,11 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         raise ValueError("benchmark: runs of several data sets given; a benchmark compares networks on one")
     with lease(gpus) as devices:
         device = choose_device(devices)
-        contenders = [Contender(spec, batch_size or spec["training"]["batch_size"], device) for spec in specs]
-        memory = [_memory(contender) for contender in contenders]
+        contenders, memory = [], []
+        for spec in specs:
+            others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+            contenders.append(Contender(spec, batch_size or spec["training"]["batch_size"], device))
+            memory.append(_memory(contenders[-1], others))
         by_clock, by_processor = _in_turns(contenders)
     ratios = against(by_clock if device.type == "cuda" else by_processor, systems.index(REFERENCE))
     reference_bytes, reference_peak = memory[systems.index(REFERENCE)]
@@ -159,13 +162,15 @@ def rates(step: Callable[[], None], contender: Contender, seconds: float = SECON
     return images / elapsed, images / (time.process_time() - busy)
 
 
-def _memory(contender: Contender) -> tuple[int, int | None]:
+def _memory(contender: Contender, others: int) -> tuple[int, int | None]:
+    """What the newest network keeps for its backward pass, and its peak on a GPU that held `others` bytes before it."""
     saved = contender.saved_bytes()
     if contender.device.type != "cuda":
         return saved, None
+    contender.train_step()  # from the second step on there is momentum
     torch.cuda.reset_peak_memory_stats(contender.device)
     contender.train_step()
-    return saved, torch.cuda.max_memory_allocated(contender.device)
+    return saved, torch.cuda.max_memory_allocated(contender.device) - others
 
 
 def _about(contender: Contender) -> dict:

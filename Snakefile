@@ -49,6 +49,7 @@ os.environ.setdefault("MLFLOW_TRACKING_URI", SITE.mlflow_uri)
 os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]),
     SDNET_DATA_DIR=SITE.data_dir,
+    SDNET_JOBS_PER_GPU=str(SITE.jobs_per_gpu),
     SDNET_IMAGENET_ROOT=SITE.imagenet_root or "",
     SDNET_FOLDER_ROOT=SITE.folder_root or "",
 )

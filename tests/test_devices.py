@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,30 @@ def test_a_waiting_job_that_is_killed_blocks_nobody(start):
     wide.kill()
     wide.wait()
     assert held(start(3)) == [1, 2, 3], "what the killed job had gathered is free again"
+
+
+def test_where_jobs_share_devices_each_takes_the_emptiest_and_no_more_than_fit(start, monkeypatch, capsys):
+    monkeypatch.setenv("SDNET_JOBS_PER_GPU", "2")
+    with ExitStack() as jobs:
+        own = [jobs.enter_context(lease(1, available=[0, 1])) for _ in range(3)]
+        assert own == [(0,), (1,), (0,)]
+        with lease(2, available=[0, 1, 2]) as wide:
+            assert wide == (1, 2), "the emptiest, and not two places of one"
+            fifth = start(1, "[0, 1]")
+            assert fifth.stderr.readline() == "waiting for 1 of 1 GPUs; 2 of 2 in use\n"
+        assert held(fifth) == [1]
+    finish(fifth)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_job_that_measures_shares_with_nobody_and_leaves_what_it_cannot_use(monkeypatch, start):
+    monkeypatch.setenv("SDNET_JOBS_PER_GPU", "3")
+    with lease(1, available=[0, 1]) as other, lease(1, alone=True, available=[0, 1]) as own:
+        assert (other, own) == ((0,), (1,))
+        assert held(start(1, "[0, 1]")) == [0], "what it tried on the other device is free again"
+        with lease(1, available=[0, 1]) as third:
+            assert third == (0,)
+            assert start(1, "[0, 1]").stderr.readline() == "waiting for 1 of 1 GPUs; 2 of 2 in use\n"
 
 
 def test_inside_the_variables_name_the_devices_and_outside_they_are_as_before(monkeypatch):

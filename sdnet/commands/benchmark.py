@@ -101,7 +101,7 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         raise ValueError(f"benchmark: {', '.join(systems)} given; {REFERENCE} must be among them, the ratios need it")
     if len({spec["dataset"]["name"] for spec in specs}) > 1:
         raise ValueError("benchmark: runs of several data sets given; a benchmark compares networks on one")
-    with lease(gpus) as devices:
+    with lease(gpus, alone=True) as devices:
         device = choose_device(devices)
         contenders, memory = [], []
         for spec in specs:

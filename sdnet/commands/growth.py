@@ -31,7 +31,7 @@ def growth(out: Path, gpus: int) -> None:
     from sdnet.plots.growth import growth_curves
 
     sizes = [(varied, value) for varied, values in GROWTH.items() for value in values]
-    with lease(gpus) as devices:
+    with lease(gpus, alone=True) as devices:
         device = choose_device(devices)
         rows = [
             {"system": system, "varied": varied, "value": value, "ms": _step(system, BASE | {varied: value}, device)}

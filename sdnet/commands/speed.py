@@ -39,7 +39,7 @@ class Machine:
         self._gpus, self._stack = gpus, contextlib.ExitStack()
 
     def __enter__(self) -> "Machine":
-        leased = self._stack.enter_context(lease(min(self._gpus, 1)))
+        leased = self._stack.enter_context(lease(min(self._gpus, 1), alone=True))
         self._device = choose_device(leased)
         if self._device.type == "cuda":
             self.unit, self.at_once = "GPU", self._gpus

@@ -1,6 +1,7 @@
 """GPU leases: parallel jobs on one machine get distinct devices. Snakemake only counts them."""
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -44,7 +45,9 @@ def visible() -> list[Device]:
 
 
 @contextlib.contextmanager
-def lease(count: int, *, available: Sequence[Device] | None = None) -> Iterator[tuple[Device, ...]]:
+def lease(
+    count: int, *, alone: bool = False, available: Sequence[Device] | None = None
+) -> Iterator[tuple[Device, ...]]:
     """Hold `count` devices that no other lease on this machine holds; wait for them if need be.
 
     Each device has a lock file, held by this process: the kernel frees it the instant the process
@@ -53,8 +56,12 @@ def lease(count: int, *, available: Sequence[Device] | None = None) -> Iterator[
     before the first use of CUDA. What a scheduler (Slurm) has assigned is shared out in the same
     way among the processes of that job alone.
 
+    A site may let several jobs share a device (`jobs_per_gpu`, in SDNET_JOBS_PER_GPU): then it has as
+    many places, each with a lock file, and the devices with most of them free are taken first.
+
     Args:
         count: how many devices; 0 for the CPU.
+        alone: all places of each, for a job that measures.
         available: devices to choose from; by default those visible to this process.
 
     Yields:
@@ -67,7 +74,7 @@ def lease(count: int, *, available: Sequence[Device] | None = None) -> Iterator[
         raise ValueError(f"lease: count is {count}; it must be 0 (the CPU) or more")
     pool = visible() if available is None else list(available)
     with contextlib.ExitStack() as locks:
-        held = _acquire(min(count, len(pool)), pool, locks)
+        held = _acquire(min(count, len(pool)), pool, alone, locks)
         new = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, held))}
         previous = {name: os.environ.get(name) for name in new}
         os.environ.update(new)
@@ -81,24 +88,31 @@ def lease(count: int, *, available: Sequence[Device] | None = None) -> Iterator[
                     os.environ[name] = value
 
 
-def _acquire(count: int, pool: list[Device], locks: contextlib.ExitStack) -> tuple[Device, ...]:
+def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.ExitStack) -> tuple[Device, ...]:
     if count == 0:
         return ()
-    folder = _lock_folder()
-    held: list[Device] = []
+    folder, places = _lock_folder(), int(os.environ.get("SDNET_JOBS_PER_GPU", "1"))
+    wanted = places if alone else 1
     with contextlib.ExitStack() as turn:
-        # Whoever holds the gate collects devices as they come free; the others queue behind it.
+        # Whoever holds the gate collects places as they come free; the others queue behind it.
         gate = _lock(folder / "gate")
         if not _try(gate, turn, timeout=POLL_SECONDS):
             _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
             turn.enter_context(gate)
+        mine: dict[Device, set[int]] = {device: set() for device in pool}
+        stacks = {device: turn.enter_context(contextlib.ExitStack()) for device in pool}
         told = False
         while True:
-            for device in pool:
-                if device not in held and _try(_lock(folder / str(device)), locks):
-                    held.append(device)
+            for place, device in itertools.product(range(places), pool):
+                if len(mine[device]) < wanted and place not in mine[device]:
+                    name = f"{device}.{place}" if place else str(device)
+                    if _try(_lock(folder / name), stacks[device]):
+                        mine[device].add(place)
+                held = tuple(device for device in pool if len(mine[device]) == wanted)
                 if len(held) == count:
-                    return tuple(device for device in pool if device in held)
+                    for device in held:
+                        locks.push(stacks[device].pop_all())
+                    return held
             if not told:
                 _say(f"waiting for {count - len(held)} of {count} GPUs; {len(pool) - len(held)} of {len(pool)} in use")
                 told = True

@@ -79,6 +79,7 @@ class Site(_Settings):
     imagenet_root: str | None = Field(None, description="A folder with train/<class>/ and val/<class>/.")
     imagenet_c_root: str | None = Field(None, description="A folder with <noise>_noise/<severity>/<class>/.")
     folder_root: str | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
+    jobs_per_gpu: PositiveInt = Field(1, description="How many jobs share one GPU.")
     mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow's tracking address.")
 
     @model_validator(mode="after")

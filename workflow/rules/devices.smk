@@ -1,7 +1,7 @@
 """How many GPU jobs run side by side, and how many threads each job gets.
 
 Snakemake only counts GPUs; each job leases its own (sdnet/experiments/devices.py). Without --resources gpu=N the count is
-that of this machine, so that no job starts only to wait. A cluster (--jobs) counts for itself.
+that of this machine, times `jobs_per_gpu`, so that no job starts only to wait. A cluster (--jobs) counts for itself.
 """
 
 
@@ -14,7 +14,7 @@ def _given(resource):
 ON_CLUSTER = workflow.remote_exec or _given("_nodes") is not None
 GPUS = _given("gpu")
 if GPUS is None and not ON_CLUSTER:
-    GPUS = len(devices.visible())
+    GPUS = len(devices.visible()) * SITE.jobs_per_gpu
     workflow.register_resource("gpu", GPUS)
 
 # On a cluster what each job asks for, on the node as where it was submitted; a profile can say set-threads.

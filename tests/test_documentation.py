@@ -35,7 +35,6 @@ def readme_commands() -> list[str]:
     ]
 
 
-@pytest.mark.timeout(1800)  # AutoAttack alone takes minutes
 def test_the_commands_in_the_readme_run_one_after_the_other(project, tracking_uri):
     commands = readme_commands()
     assert len(commands) >= 9

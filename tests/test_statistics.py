@@ -55,10 +55,13 @@ def test_cells_that_share_their_images_are_not_independent():
     assert vars(five) == pytest.approx(vars(one))
 
 
-def test_a_model_compared_with_itself_differs_by_exactly_nothing():
+def test_images_that_all_agree_bound_how_many_others_may_differ():
+    """A bootstrap of no differences would say exactly 0. scipy's exact interval of 0 of 100 says otherwise."""
     first, _ = two_models(100, np.random.default_rng(4))
     interval = paired_difference(first, first, seed=0)
-    assert (interval.estimate, interval.low, interval.high) == (0, 0, 0)
+    exact = stats.binomtest(0, 100).proportion_ci(0.95, method="exact")
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((0, -exact.high, exact.high))
+    assert interval.high == pytest.approx(0.036, abs=0.001)
     assert mcnemar_p_value(first, first) == 1
 
 

@@ -34,6 +34,9 @@ def paired_difference(
 ) -> Interval:
     """Accuracy of `first` minus that of `second` on the same images, with its paired bootstrap interval.
 
+    Where no image differs, the bootstrap sees no variance. Then the ends are the exact bound (Clopper-Pearson)
+    of a share of which 0 of N were seen: among 100 images that agree, 3.6% of all may still differ, either way.
+
     Args:
         first: bool, (N,), or (cells, N) for several conditions, such as severities, that share the images:
             then the difference is the mean over the cells, and each bootstrap sample draws the same images
@@ -41,7 +44,7 @@ def paired_difference(
         second: bool, as `first`.
         seed: of the bootstrap.
         resamples: number of bootstrap samples.
-        confidence: of the (percentile) interval.
+        confidence: of the interval.
 
     Raises:
         ValueError: if the two do not have the same shape.
@@ -50,6 +53,9 @@ def paired_difference(
     # Summed over the cells, an image's difference is one of a few whole numbers, so that a bootstrap sample
     # of the images is a multinomial draw of how often each number occurs.
     cells, images = np.atleast_2d(first).shape
+    if np.array_equal(first, second):
+        unseen = 1 - ((1 - confidence) / 2) ** (1 / images)
+        return Interval(0.0, -unseen, unseen)
     values, counts = np.unique(
         (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0), return_counts=True
     )

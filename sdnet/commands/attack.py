@@ -347,7 +347,8 @@ def _counts(
     if target.lambda0 is None:
         return [_count("given", None, survived[0], clean[0], None)]
     lambdas = list(target.lambdas)
-    fixed = survived[lambdas.index(target.lambda0)]
+    at_lambda0 = lambdas.index(target.lambda0)
+    fixed = survived[at_lambda0]
     among = [lambdas.index(lmbd) for lmbd in choices]
     best = among[int(survived[among].mean(axis=1).argmax())]
     held_out, by_half = split_half(survived[among], choices)
@@ -355,7 +356,10 @@ def _counts(
     held_out_clean = np.empty_like(held_out)
     held_out_clean[0::2], held_out_clean[1::2] = clean[by_odd, 0::2], clean[by_even, 1::2]
     return [
-        *(_count("given", lmbd, survived[e], clean[e], fixed) for e, lmbd in enumerate(lambdas)),
+        *(
+            _count("given", lmbd, survived[e], clean[e], fixed if e != at_lambda0 else None)
+            for e, lmbd in enumerate(lambdas)
+        ),
         _count("tuned", lambdas[best], survived[best], clean[best], fixed),
         _count("held-out", sum(by_half) / 2, held_out, held_out_clean, fixed),
         _count("algorithm1", lambda_hat, survived[-1], clean[-1], fixed),

@@ -39,7 +39,7 @@ _ATTACK = _RUN | {
     "clean_correct": "these images classified correctly without an attack",
     "correct": "of those, still classified correctly when attacked; of worst, whatever the attack",
     "total": "images",
-    "gain": "robust accuracy minus that at the lambda of training, in percentage points",
+    "gain": "robust accuracy minus that at the lambda of training, in percentage points; empty at that lambda itself",
     "gain_low": "lower end of its 95% interval: paired, over images",
     "gain_high": "upper end",
     "warnings": "AutoAttack's own, that its result may be unreliable",

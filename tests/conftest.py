@@ -1,10 +1,12 @@
 """Settings of all tests, and the small project that several of them build on."""
 
+import os
 import shutil
 import signal
 
 import pytest
 import torch
+from filelock import FileLock
 from test_workflow import TINY_PRESET, Snakemake, copy_project
 
 torch.set_num_threads(1)  # tiny tensors can be far slower on several threads
@@ -24,11 +26,22 @@ def snakemake(tracking_uri):
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory, snakemake):
-    """The project with the tiny preset, built from nothing. Tests that change it take `project`."""
-    folder = copy_project(tmp_path_factory.mktemp("built"))
-    (folder / "config/presets/quick.yaml").write_text(TINY_PRESET)
-    snakemake.succeed(folder, "--cores", "2", "quick")
+def built(tmp_path_factory, tracking_uri):
+    """The project with the tiny preset, built from nothing. Tests that change it take `project`.
+
+    The first worker that needs it builds it, which takes minutes; each has a copy, and a copy of what was tracked.
+    """
+    common = tmp_path_factory.getbasetemp()
+    common = common.parent if "PYTEST_XDIST_WORKER" in os.environ else common
+    where = common / "built.txt"
+    with FileLock(f"{where}.lock"):
+        if not where.exists():
+            original = copy_project(tmp_path_factory.mktemp("original"))
+            (original / "config/presets/quick.yaml").write_text(TINY_PRESET)
+            Snakemake(f"sqlite:///{original}/mlflow.db").succeed(original, "--cores", "2", "quick")
+            where.write_text(str(original))
+    folder = shutil.copytree(where.read_text(), tmp_path_factory.mktemp("built") / "project")
+    (folder / "mlflow.db").rename(tracking_uri.removeprefix("sqlite:///"))
     return folder
 
 

@@ -250,8 +250,7 @@ def test_a_killed_attack_goes_on_and_ends_in_the_same_results(attacked, tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (run / "attack-adaptive.csv").exists()
-    done = {path: path.stat().st_mtime_ns for path in run.glob("parts/*/epoch*.npz")}
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    log = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr
     assert (run / "attack-adaptive.csv").read_text() == (undisturbed / "attack-adaptive.csv").read_text()
     for name in ("attack-adaptive.npz", "adversarial.npz"):
         with np.load(run / name) as one, np.load(undisturbed / name) as other:
@@ -259,7 +258,12 @@ def test_a_killed_attack_goes_on_and_ends_in_the_same_results(attacked, tmp_path
             for array in one:
                 np.testing.assert_array_equal(one[array], other[array])
     assert not (run / "parts").exists(), "what is written needs no parts"
-    assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+    of_linf = rows_of(run, "adaptive", norm="linf", choice="given").query(f"attack != '{TOGETHER}'")
+    assert [line for line in log.splitlines() if line.startswith("linf")] == [
+        f"linf {number}/{len(of_linf)}  {row.step}: {row.attack}: {100 * row.correct / row.total:.1f}% of {row.total} "
+        "images robust"
+        for number, row in enumerate(of_linf.itertuples(), 1)
+    ]
 
 
 def test_a_part_is_computed_once_and_again_where_it_is_damaged_or_depends_on_other_things(tmp_path, capsys):

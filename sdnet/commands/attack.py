@@ -1,5 +1,6 @@
 """Adversarial robustness of a trained network: the paper's protocol and the attacks that it leaves open (Table 4)."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -125,6 +126,13 @@ class Fate:
         robust = np.ones_like(target.clean["correct"])
         robust[:, self.rows] = self.columns["correct"] & target.clean["correct"][:, self.rows]
         return robust
+
+    def in_words(self, target: Target) -> str:
+        """The attack, and how many images withstand it."""
+        left = 100 * self.robust(target)[:, self.rows].mean(axis=1)
+        at = "" if self.attempt.lmbd is None else f", crafted at lambda {self.attempt.lmbd:g}"
+        where = " at the best lambda" if len(left) > 1 else ""
+        return f"{self.attempt.title}{at}: {left.max():.1f}% of {len(self.rows)} images robust{where}"
 
 
 class Campaign:
@@ -254,9 +262,11 @@ def attack_adaptively(
             work = [(one, target.batches(effort.autoattack_images if one.autoattack else None)) for one in attempts]
             total = sum(len(batches) for _, batches in work)
             with tqdm(total=total, desc=f"attacks, {norm}", unit="batch", disable=None) as progress:
-                for attempt, batches in work:
+                for number, (attempt, batches) in enumerate(work, 1):
                     fate, images = campaign.run(attempt, batches, progress)
                     fates.append(fate)
+                    line = f"{norm} {number}/{len(work)}  {attempt.step}: {fate.in_words(target)}"
+                    progress.write(line, file=sys.stderr)
                     if attempt.step == "c" and attempt.pgd.loss == "cross-entropy":
                         at = "lambda0" if attempt.lmbd == target.lambda0 else "tuned"
                         crafted[f"{norm}_{at}"] = images

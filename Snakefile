@@ -2,7 +2,8 @@
 
 snakemake results/table1.csv                    one table of the paper's preset, and just what it needs
 snakemake results/quick/figure6.pdf             the same of another preset: the path names it
-snakemake all | short | small | seeds | quick   everything of a preset
+snakemake all                                   everything of the paper's preset
+snakemake short                                 of another: short, wide, small, seeds, quick, released
 """
 
 import os

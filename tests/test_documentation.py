@@ -28,22 +28,20 @@ def test_the_tests_that_faults_md_names_exist(file):
 
 
 def readme_commands() -> list[str]:
-    """What is typed by hand: every indented line of `python -m sdnet`."""
+    """What is typed by hand: every indented line of `python -m sdnet`, and the copy that they work on."""
     lines = [line.split("#")[0].strip() for line in re.findall(r"^    (.*)$", README, re.MULTILINE)]
-    return [
-        line for line in lines if line.startswith("python -m sdnet ") and not any(part in line for part in ELSEWHERE)
-    ]
+    typed = [line for line in lines if line.startswith(("python -m sdnet ", "cp "))]
+    return [line for line in typed if not any(part in line for part in ELSEWHERE)]
 
 
 def test_the_commands_in_the_readme_run_one_after_the_other(project, tracking_uri):
     commands = readme_commands()
-    assert len(commands) >= 9
+    assert len(commands) >= 10
+    environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri}
     for command in commands:
-        _, *arguments = shlex.split(command.replace(".../spec.json", f"{RUN}/spec.json"))
-        environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri}
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True
-        )
+        program, *arguments = shlex.split(command.replace(".../spec.json", f"{RUN}/spec.json"))
+        words = [sys.executable if program == "python" else program, *arguments]
+        done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,8 +181,15 @@ def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device)
 
 
 def choose_device(leased: tuple[int, ...]) -> torch.device:
-    """The first leased GPU, or the CPU."""
-    return torch.device("cuda" if leased and torch.cuda.is_available() else "cpu")
+    """The first leased GPU, or the CPU; which it says where torch cannot use what is leased."""
+    if leased and not torch.cuda.is_available():
+        print(
+            f"warning: torch {torch.__version__} cannot use GPU {', '.join(map(str, leased))}, which nvidia-smi lists; "
+            "working on the CPU (see docs/faq.md)",
+            file=sys.stderr,
+        )
+        return torch.device("cpu")
+    return torch.device("cuda" if leased else "cpu")
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -69,7 +69,7 @@ def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
         SettingsError: if the preset wants `folder` and `folder_root` is not set, or a root lacks a folder.
     """
     roots = {"imagenet": site.imagenet_root, "folder": site.folder_root}
-    paths = {name: f"{site.data_dir}/{name}.npz" for name in DOWNLOADED} | roots | {"digits": None}
+    paths = {name: f"{site.data_dir}/{name}.npz" for name in DOWNLOADED} | roots
     for name in set(roots) & set(preset.datasets):
         if roots[name] is not None and (fault := _fault_of_tree(Path(roots[name]))):
             raise SettingsError(
@@ -81,7 +81,7 @@ def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
     usable = [name for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)]
     for name in usable:
         noise_source(name, preset, site)  # which refuses what cannot be
-    return {name: paths[name] for name in usable}
+    return {name: paths.get(name) for name in usable}  # none of an embedded one
 
 
 def _fault_of_tree(root: Path) -> str | None:

@@ -44,8 +44,8 @@ PARAMETERS = {  # million, at width 64 (Table 1)
     "sdnet18-all": 11.2,
     "sdnet34-all": 21.1,
 }
-DOWNLOADED_GB = 0.18  # a data set of CIFAR, packed; unpacked while it is made
-NOISY_GB = 0.62  # the four noises of CIFAR-10-C
+DOWNLOADED_GB = 0.35  # a data set of CIFAR: the archive, and the images made of it
+NOISY_GB = 3.5  # CIFAR-10-C: the archive, and its four noises
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ def clean(runs: Runs) -> Iterator[Row]:
         yield runs.row(("parameters", *pair, "", ""), sizes, seeds)
         if set(pair) <= set(speeds.index):
             first, second = (speeds.loc[system] for system in pair)
-            on_gpu = pd.notna(first.peak_memory_bytes)
-            memory, clock, kept = (
-                ("peak_memory_bytes", "by the clock", "largest allocated")
-                if on_gpu
-                else ("saved_bytes", "by processor time", "kept for the backward pass")
+            clock = "by processor time" if first.device.startswith("CPU") else "by the clock"
+            memory, kept = (
+                ("peak_memory_bytes", "largest allocated")
+                if pd.notna(first.peak_memory_bytes)
+                else ("saved_bytes", "kept for the backward pass")
             )
             how = f"{first.device}, {first.precision}, batch size {first.batch_size}"
             yield runs.row(("speed", *pair, "", ""), [_ratio(first, second)], seeds, f"{how}, {clock}")

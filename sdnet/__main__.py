@@ -68,17 +68,19 @@ def status(folders: tuple[Path, ...], every: float | None) -> None:
 @click.argument("name", type=click.Choice(["cifar10", "cifar100", "cifar10-c", "cifar100-c"]))
 @click.option("--url", "urls", multiple=True, help="Address of the archive; repeatable, tried in order.")
 @click.option("--checksum", help="Of the archive: md5:... or sha256:...")
-@click.option("--out", type=PathType, help="The .npz to write, or the folder of the noisy images.")
+@click.option("--out", type=PathType, help="The .npz or, of noisy images, the folder to write.  [default: in data_dir]")
 def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | None) -> None:
-    """Download a data set, check it, and pack it for loading; config/config.yaml says from where."""
+    """Download a data set, check it, and pack it for loading; config/config.yaml says from where, and to where."""
     from sdnet.commands.data import data
+    from sdnet.experiments.settings_files import SITE_FILE, image_folder
 
     if not (urls and checksum):
         from sdnet.experiments.settings import load_site, read_yaml
 
-        download = load_site(read_yaml(Path("config/config.yaml"))).downloads[name]
+        download = load_site(read_yaml(SITE_FILE)).downloads[name]
         urls, checksum = urls or tuple(download.urls), checksum or download.checksum
-    data(name, urls, checksum, out or Path("data", name if name.endswith("-c") else f"{name}.npz"))
+    file = name if name.endswith("-c") else f"{name}.npz"
+    data(name, urls, checksum, out or Path(image_folder("data_dir") or "data", file))
 
 
 @cli.command()
@@ -136,6 +138,17 @@ def numbers(text: str) -> list[float]:
         raise ValueError(f"--lambdas: given {text!r}; must be numbers with commas between, such as 0.1,0.5,1") from None
 
 
+def readings(text: str, allowed: tuple[str, ...]) -> list[str]:
+    """The readings of Algorithm 1 in a list with commas between."""
+    given = [part.strip() for part in text.split(",")]
+    if "paper" not in given or not set(given) <= set(allowed):
+        raise ValueError(
+            f"--variants: given {text!r}; must be paper, which the attacks take, and any of {', '.join(allowed[1:])}, "
+            "with commas between"
+        )
+    return given
+
+
 @cli.command()
 @click.argument("run", type=ExistingFolder)
 @data_option
@@ -161,7 +174,7 @@ def calibrate(
     run, data_path, noise, lambdas, scale, noise_seed, official, images, levels, calibration_images, variants, gpus
 ) -> None:
     """Algorithm 1 for the network in the folder RUN, which has been swept: fit lambda(r), and test with it."""
-    from sdnet.commands.calibrate import calibrate
+    from sdnet.commands.calibrate import READINGS, calibrate
     from sdnet.commands.noisy import Noise
 
     calibrate(
@@ -172,7 +185,7 @@ def calibrate(
         levels=levels,
         images=calibration_images,
         limit=images,
-        variants=variants.split(","),
+        variants=readings(variants, (*READINGS, "released")),
         gpus=gpus,
     )
 

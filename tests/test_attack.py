@@ -243,14 +243,28 @@ def test_a_killed_attack_goes_on_and_ends_in_the_same_results(attacked, tmp_path
     command += ["--images", str(IMAGES), "--steps", "4", "--restarts", "2", "--autoattack", "apgd-ce"]
     command += ["--autoattack-images", "8", "--gpus", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while len(list(run.glob("parts/*/*.npz"))) < 4:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+
+    def start_and_wait_for(count):
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        while len(list(run.glob("parts/*/*.npz"))) < count:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        return process
+
+    def parts():
+        return {path: path.stat().st_mtime_ns for path in run.glob("parts/*/*.npz")}
+
+    process = start_and_wait_for(4)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (run / "attack-adaptive.csv").exists()
-    log = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr
+    kept = parts()
+    process = start_and_wait_for(len(kept) + 1)
+    assert kept.items() < (now := parts()).items(), "what was there is neither made again nor forgotten"
+    assert len({path.parent for path in now}) == 1
+    _, log = process.communicate()
+    assert process.returncode == 0, log
     assert (run / "attack-adaptive.csv").read_text() == (undisturbed / "attack-adaptive.csv").read_text()
     for name in ("attack-adaptive.npz", "adversarial.npz"):
         with np.load(run / name) as one, np.load(undisturbed / name) as other:

@@ -44,14 +44,15 @@ def same_bits(a, b):
 
 def test_a_run_alone_and_beside_others_has_the_same_bits(tmp_path):
     """For the same number of threads, which environment.json names."""
-    runs = ["1-alone", "2-alone", "1-beside", "1-beside-too", "2-beside", "2-beside-too"]
+    beside = ["1-beside", "1-beside-too", "2-beside", "2-beside-too"]
+    runs = ["1-alone", "2-alone", *beside]
     for run in runs:
         make_spec(tmp_path / run, epochs=2, precision="bfloat16")
     subprocess.run([sys.executable, "-c", TRAIN, *runs], cwd=tmp_path, check=True, capture_output=True)
     for run in runs:
-        threads = run[0]
-        assert f"CPU, {threads} thread" in (tmp_path / run / "environment.json").read_text()
-        assert same_bits(weights(tmp_path / run), weights(tmp_path / f"{threads}-alone"))
+        assert f"CPU, {run[0]} thread" in (tmp_path / run / "environment.json").read_text()
+    for run in beside:
+        assert same_bits(weights(tmp_path / run), weights(tmp_path / f"{run[0]}-alone"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "sdnet18", "scn", "scn18", "mdeq"])
@@ -63,8 +64,13 @@ def test_every_network_trains_by_deterministic_algorithms_and_on_a_cpu_they_chan
     for deterministic in (False, True):
         torch.manual_seed(0)
         model = build(name, 10, width=width, in_channels=1)
+        seen = set()
+        model.register_forward_pre_hook(
+            lambda module, _, seen=seen: seen.add((module.training, torch.are_deterministic_algorithms_enabled()))
+        )
         folder = tmp_path / str(deterministic)
         history = last(fit(model, *loaders(digits, 10), checkpoints=folder, deterministic=deterministic, **options))
+        assert {enabled for training, enabled in seen if training} == {deterministic}
         trained[deterministic] = model.state_dict(), without_time(history)
     assert same_bits(trained[True][0], trained[False][0])
     assert trained[True][1] == trained[False][1]

@@ -50,7 +50,7 @@ def make_spec(folder, **training):
         "dataset": {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 72},
         "model": {"name": "sdnet18", "width": 4, "options": {}},
         "training": {
-            "epochs": 5,
+            "epochs": 12,
             "batch_size": 4,
             "optimizer": "sgd",
             # Small: a larger one amplifies rounding, by activations that change sides of a threshold.
@@ -139,7 +139,7 @@ def shared(tree, tmp_path_factory, environment):
     command = [*torchrun, "-m", "sdnet", "train", str(spec), "--gpus", "0", "--data", str(tree)]
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("epoch 5/5") == 1, "one process reports"
+    assert done.stderr.count("epoch 12/12") == 1, "one process reports"
     return spec.parent
 
 
@@ -162,14 +162,14 @@ def test_a_killed_process_ends_the_job_with_one_sentence_and_the_job_resumes(sha
     """One of the two, then the one that started them; the third start ends in the very same weights."""
     spec = make_spec(tmp_path / "run")
     with Job(spec, tree, environment) as job:
-        job.wait_for("epoch 1/5")
+        job.wait_for("epoch  1/12")
         os.kill(job.ranks()[1], signal.SIGKILL)
         *_, message = job.process.stderr
         job.process.wait()
         assert message.startswith("error: process 2 of 2 was killed (SIGKILL); the same command goes on from")
         assert job.process.returncode == 1
     with Job(spec, tree, environment) as job:
-        job.wait_for("epoch 3/5")
+        job.wait_for("epoch  6/12")
         ranks = job.ranks()
         assert len(ranks) == 2
         job.process.kill()
@@ -181,7 +181,7 @@ def test_a_killed_process_ends_the_job_with_one_sentence_and_the_job_resumes(sha
     with Job(spec, tree, environment) as job:
         messages = job.process.stderr.read()
         assert job.process.wait() == 0, messages
-    assert "epoch 2/5" not in messages, "it began anew instead of going on"
+    assert "epoch  5/12" not in messages, "it began anew instead of going on"
     pd.testing.assert_frame_equal(history(spec.parent), history(shared), check_exact=True)
     expected = weights(shared)
     assert all(torch.equal(value, expected[name]) for name, value in weights(spec.parent).items())

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import re
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -216,9 +217,17 @@ def test_the_lock_is_held_during_the_download_and_free_after_it(server, path):
     assert held == [True, False]
 
 
+def fetch_together(barrier, *arguments):
+    barrier.wait()
+    fetch(*arguments)
+
+
 def test_two_processes_download_once(server, path):
+    """The second asks for the file while the first waits for the server."""
+    server.when_asked = lambda: time.sleep(1)
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=fetch, args=([server.url], MD5, path)) for _ in range(2)]
+    arguments = (context.Barrier(2, timeout=60), [server.url], MD5, path)
+    processes = [context.Process(target=fetch_together, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -249,9 +249,10 @@ def test_a_killed_workflow_ends_in_the_same_results(built, tmp_path, snakemake, 
     while kills < KILLS:
         process = start()
         while not (project / RESULTS).exists():
+            assert process.poll() in (None, 0), (project / "log").read_text()
             time.sleep(0.1)
         try:
-            process.wait(chance.uniform(0, seconds))
+            assert process.wait(chance.uniform(0, seconds)) == 0, (project / "log").read_text()
             shutil.rmtree(project / RESULTS)  # it was done before that: from the start again
         except subprocess.TimeoutExpired:
             kills += 1

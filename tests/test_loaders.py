@@ -259,10 +259,13 @@ def test_reading_a_tree_leaves_the_global_generators_alone(tree):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_kind_of_image_becomes_rgb(tree, mode):
-    file = next((tree / "val" / "ant").iterdir())
-    Image.open(file).convert(mode).save(file.with_suffix(".tiff"))
+    file = tree / "val" / "ant" / "0.png"
+    image = Image.open(file).convert(mode)
+    image.save(file.with_suffix(".tiff"))
     file.unlink()
-    assert all_of(folder_loader(tree, "val"))[0].shape == (8, SIZE, SIZE, 3)
+    pixels, _ = all_of(folder_loader(tree, "val"))
+    assert pixels.shape == (8, SIZE, SIZE, 3)
+    assert np.array_equal(pixels[0], np.asarray(image.convert("RGB")))
 
 
 def test_test_is_taken_where_there_is_no_val(tree):

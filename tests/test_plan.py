@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdnet.experiments import plan
+from sdnet.experiments import plan, work
 from sdnet.experiments.settings import Preset, SettingsError, load_presets, load_site, read_yaml
 
 PROJECT = Path(__file__).parents[1]
@@ -269,9 +269,7 @@ def test_every_table_and_figure_has_a_network_in_every_preset(name):
     preset = load_presets(PROJECT / "config" / "presets")[name]
     planned = plan.runs(name, preset, SITE)
     for target in plan.TABLES | plan.FIGURES:
-        shown = plan.runs_of(target, planned, preset)
-        assert shown, target
-        assert {run.system for run in shown} <= set(plan.systems_of(target))
+        assert plan.runs_of(target, planned, preset), target
 
 
 def targets_of(preset):
@@ -286,6 +284,18 @@ def test_a_preset_s_targets_are_those_it_has_networks_for():
     assert not {"table1", "table6"} & set(tables), "speeds are compared with those of ResNet-18"
     assert "figure2" in figures
     assert "figure4" not in figures
+
+
+def test_a_table_of_noise_shows_the_data_sets_that_have_such_noise_and_is_no_target_without_any():
+    gaussian, shot = (Preset.model_validate(of("robustness", {"noises": [name]})) for name in ("gaussian", "shot"))
+    assert set(targets_of(gaussian)[0]) - set(targets_of(shot)[0]) == {"table2"}
+    digits_without = Preset.model_validate(of("noises", ["shot"], ("datasets", "digits")))
+    assert "table2" in targets_of(digits_without)[0]
+    assert [plan.shows("table2", name, digits_without) for name in ("digits", "cifar10")] == [False, True]
+
+
+def test_the_noisy_targets_are_those_whose_work_is_counted():
+    assert set(plan.NOISY) == {*work.SWEPT, *work.CALIBRATED}
 
 
 def test_imported_runs_have_no_epochs():

@@ -1,9 +1,13 @@
 """Figures from hand-made numbers: what is drawn is what was measured."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from sdnet import plots
+from sdnet.plots.growth import growth_curves
+
+RUN = {"dataset": "cifar10", "system": "sdnet18"}
 
 
 def test_figure_3_shows_each_seed_with_its_own_line_and_r_squared():
@@ -23,3 +27,81 @@ def test_figure_3_shows_each_seed_with_its_own_line_and_r_squared():
     assert [list(line.get_ydata()) for line in drawn] == [pytest.approx([0.1, 0.5]), pytest.approx([0.3, 0.3])]
     assert len({line.get_color() for line in drawn}) == 2
     assert axis.get_title(loc="right") == "R² = 0.98, flat"
+
+
+def curves(axis):
+    """x and y of the lines of an axis that have more than two points."""
+    drawn = [line.get_data() for line in axis.lines if len(line.get_xdata()) > 2]
+    return [(list(x), list(y)) for x, y in drawn]
+
+
+def test_figure_2_shows_the_mean_accuracy_of_each_severity_at_each_lambda_and_its_best():
+    lambdas, correct = [0.1, 0.2, 0.3], {("gaussian", 1): [60, 80, 70], ("gaussian", 5): [20, 30, 40]}
+    correct |= {("shot", 1): [91, 71, 81]}
+    sweep = pd.DataFrame(
+        RUN
+        | {"seed": seed, "noise": noise, "severity": severity, "lambda": lmbd, "lambda0": 0.15}
+        | {"correct": count + 4 * seed, "total": 200}
+        for (noise, severity), counts in correct.items()
+        for lmbd, count in zip(lambdas, counts, strict=True)
+        for seed in (0, 1)
+    )
+    gaussian, shot = plots.lambda_curves(sweep, "note").axes
+    assert curves(gaussian) == [(lambdas, [31, 41, 36]), (lambdas, [11, 16, 21])]
+    assert curves(shot) == [(lambdas, [46.5, 36.5, 41.5])]
+    dots = [line.get_xydata().tolist()[0] for line in gaussian.lines if line.get_marker() == "o"]
+    assert dots == [[0.2, 41], [0.3, 21]]
+    assert [list(line.get_xdata()) for line in gaussian.lines if line.get_linestyle() == ":"] == [[0.15, 0.15]]
+    assert [axis.get_title(loc="left") for axis in (gaussian, shot)] == ["Gaussian", "Shot"]
+    spread = np.std([0, 2], ddof=1)
+    heights = gaussian.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((31 - spread, 41 + spread))
+
+
+def test_the_best_lambda_gains_over_that_of_training():
+    cell = RUN | {"seed": 0, "noise": "shot", "severity": 2, "lambda0": 0.1, "total": 200}
+    sweep = pd.DataFrame(cell | {"lambda": 0.1 * k, "correct": count} for k, count in ((1, 100), (2, 150), (3, 120)))
+    (best,) = plots.best_lambdas(sweep).itertuples(index=False)
+    assert best[-3:] == pytest.approx((0.2, 75, 25))
+
+
+def test_figure_5_shows_zero_as_mid_grey_and_every_atom_at_full_contrast():
+    atoms = np.array([[0, 1, 0, -1], [0.5, 0, 0, 0]])
+    entries = pd.DataFrame(
+        RUN | {"seed": 0, "layer": "conv1", "atom": k, "channel": 0, "row": i // 2, "column": i % 2, "value": value}
+        for k, atom in enumerate(atoms)
+        for i, value in enumerate(atom)
+    )
+    (axis,) = plots.dictionaries(entries, "note").axes
+    picture = axis.images[0].get_array()
+    tops, lefts = (2 + 4, 2 + 12), [(2 + 4, 2 + 12), (20 + 4, 20 + 12)]  # entries of 8 pixels, lines of 2
+    shown = [[picture[top, left].tolist() for top in tops for left in of_atom] for of_atom in lefts]
+    assert shown == [[[grey] * 3 for grey in of_atom] for of_atom in ([0.5, 1, 0.5, 0], [1, 0.5, 0.5, 0.5])]
+
+
+def test_figure_6_shows_the_share_of_each_bin_and_of_exact_zeros():
+    bins = [(0, 0, 50), (-1, 0, 20), (0, 1, 30), (1, np.inf, 0)]
+    codes = pd.DataFrame(
+        RUN | {"seed": 0, "layer": layer, "bin_low": low, "bin_high": high, "count": count}
+        for layer, factor in (("conv1", 1), ("later", 7))
+        for low, high, count in [(low, high, factor * count) for low, high, count in bins]
+    )
+    (axis,) = plots.code_histograms(codes, "note").axes
+    (steps,) = axis.patches
+    assert (steps.get_data().values.tolist(), steps.get_data().edges.tolist()) == ([20, 30], [-1, 0, 1])
+    assert axis.lines[0].get_ydata()[1] == 50
+    assert axis.texts[0].get_text() == "exactly zero: 50.0%"
+
+
+def test_growth_is_drawn_by_what_grows():
+    measured = pd.DataFrame(
+        {"system": system, "varied": varied, "value": value, "ms": factor * value}
+        for varied, values in {"width": (32, 8, 16), "lambdas": (1, 4, 2)}.items()
+        for system, factor in {"resnet18": 1.0, "sdnet18": 3.0}.items()
+        if varied == "width" or system == "sdnet18"
+        for value in values
+    )
+    width, lambdas = growth_curves(measured, "note").axes
+    assert curves(width) == [([8, 16, 32], [8, 16, 32]), ([8, 16, 32], [24, 48, 96])]
+    assert curves(lambdas) == [([1, 2, 4], [3, 6, 12])]
+    assert (width.get_xlabel(), lambdas.get_xlabel()) == ("width", "λ of a sweep")

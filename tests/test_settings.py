@@ -269,12 +269,25 @@ def test_the_settings_know_the_models_and_data_sets_that_there_are():
         (TINY + "robustness: {lambdas: [0.5, 0.1]}\n", "ascending"),
         (TINY + "robustness: {noises: [fog]}\n", "'gaussian'"),
         (TINY + "robustness: {variants: [squared]}\n", "must contain paper"),
+        (
+            TINY + "robustness: {lambdas: [0.2, 0.5]}\n",
+            r"given \[0.2, 0.5\]; must contain 0.1, which systems.sdnet18",
+        ),
+        (changed(SYSTEM, "model: sdnet18, options: {lmbd: 0.25}}"), "must contain 0.25, which systems.sdnet18 is"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused_in_one_sentence(tmp_path, text, message):
     said = refused(tmp_path, text)
     assert re.search(message, said), said
     assert "\n" not in said
+
+
+def test_a_lambda_of_training_may_be_0_and_need_not_be_tried_where_no_network_has_one(tmp_path):
+    at_0 = changed(SYSTEM, "model: sdnet18, options: {lmbd: 0}}") + "robustness: {lambdas: [0, 0.5]}\n"
+    none = changed(SYSTEM, "model: resnet18}") + "robustness: {lambdas: [0.2, 0.5]}\n"
+    for name, text in {"at_0": at_0, "none": none}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert set(load_presets(tmp_path)) == {"at_0", "none"}
 
 
 def test_every_download_must_be_there():

@@ -27,13 +27,15 @@ def shown(folder, *arguments):
     return done.stdout, done.stderr
 
 
-def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare, spec):  # noqa: F811
+def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):  # noqa: F811
+    spec = make_spec(tmp_path / "runs" / RUN, epochs=30)
     assert status(tmp_path, RUN).state == "waiting"
     process = start(bare, "train", spec, "--gpus", 0)
-    read_until(process, "epoch 2/8")
-    now = status(tmp_path, RUN)
+    read_until(process, "epoch  2/30")
+    process.send_signal(signal.SIGSTOP)
+    now = status(tmp_path, RUN, now=(spec.parent / "history.csv").stat().st_mtime)
     assert now.state == "training"
-    assert 2 <= now.epoch < now.epochs == 8
+    assert 2 <= now.epoch < now.epochs == 30
     assert 0 < now.accuracy < 1
     assert now.rate > 0
     assert now.seconds_left > 0
@@ -46,14 +48,17 @@ def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare, spec):  # 
     (spec.parent / "sweep-shot.csv").write_text("")
     (spec.parent / "sweep-gaussian.csv").write_text("")
     done = status(tmp_path, RUN)
-    assert (done.state, done.epoch, done.seconds_left) == ("trained", 8, None)
+    assert (done.state, done.epoch, done.seconds_left) == ("trained", 30, None)
     assert done.measured == ("tested", "swept 2x")
 
 
 def test_asking_keeps_no_training_from_its_lock(spec):
-    with FileLock(spec.parent / ".lock"):
+    lock = spec.parent / ".lock"
+    lock.touch()
+    assert status(spec.parents[4], RUN).state == "waiting"
+    with FileLock(lock, timeout=0):
         assert status(spec.parents[4], RUN).state == "training"
-    with FileLock(spec.parent / ".lock", timeout=0):
+    with FileLock(lock, timeout=0):
         pass
 
 
@@ -77,7 +82,10 @@ def test_columns_stand_below_each_other(tmp_path, spec):
 
 def test_in_a_log_each_change_is_one_line_and_the_end_comes_by_itself(tmp_path, spec):
     watch = [sys.executable, "-m", "sdnet", "status", str(tmp_path), "--every", "0.1"]
+    finished = make_spec(tmp_path / "runs/digits/resnet18/seed0")
+    finished.with_name("model.pt").touch()
     watching = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert "digits/resnet18/seed0" in watching.stdout.readline()
     train(spec, None, 0)
     output, _ = watching.communicate(timeout=60)
     lines = output.splitlines()

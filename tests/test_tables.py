@@ -98,10 +98,17 @@ def test_accuracy_is_the_mean_over_seeds_with_spread_and_number(folder):
     assert accuracy.n_seeds == 3, "the folder of a seed that the preset has no more does not count"
 
 
-def test_the_interval_is_wilson_s_over_all_test_images(folder):
+def test_the_interval_is_wilson_s_over_the_test_images_that_seeds_share(folder):
     accuracy = cell(tables.table1(folder), "cifar10", "sdnet18", "accuracy")
-    expected = binomtest(sum(CORRECT["sdnet18"]), 30_000).proportion_ci(0.95, method="wilson")
+    expected = binomtest(sum(CORRECT["sdnet18"]) // 3, 10_000).proportion_ci(0.95, method="wilson")
     assert (accuracy.ours_low, accuracy.ours_high) == pytest.approx((100 * expected.low, 100 * expected.high))
+
+
+def test_severities_share_their_images_too():
+    counts = pd.DataFrame({"severity": ["mean"], "correct": [2500], "total": [5000]})  # five times 1,000 images
+    expected = binomtest(500, 1000).proportion_ci(0.95, method="wilson")
+    found = tables.accuracy("accuracy", counts)
+    assert (found["ours_low"], found["ours_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
 
 
 def test_the_difference_is_ours_minus_the_paper_s(folder):

@@ -28,6 +28,7 @@ from sdnet.robustness.ladder import (
     paper_attempt,
     weaker_attempts,
 )
+from sdnet.robustness.outcome import frozen
 from sdnet.robustness.statistics import paired_difference, split_half
 from sdnet.robustness.sweep import evaluate_at
 from sdnet.training.checkpoint import write_arrays
@@ -94,13 +95,15 @@ class Target:
             lambda_hat: Algorithm 1's, (n,), the same for all of the batch.
         """
         batch, lambda0 = [(images, labels)], self.lambda0 or 0
-        sweep = evaluate_at(self.model, batch, self.lambdas, lambda0)
+        with frozen(self.model):  # in the precision that images were crafted in
+            sweep = evaluate_at(self.model, batch, self.lambdas, lambda0)
         if self.calibration is None:
             unknown = np.full(len(labels), np.nan)
             return {"correct": sweep.correct, "residual": unknown, "lambda_hat": unknown}
         residual = image_residuals(sweep.residuals, self.calibration.definition)
         lmbd = self.calibration.lambda_for(residual.mean()).lmbd
-        chosen = evaluate_at(self.model, batch, [lmbd], lmbd)
+        with frozen(self.model):
+            chosen = evaluate_at(self.model, batch, [lmbd], lmbd)
         correct = np.concatenate([sweep.correct, chosen.correct])
         return {"correct": correct, "residual": residual, "lambda_hat": np.full(len(labels), lmbd)}
 

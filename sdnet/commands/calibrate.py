@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from sdnet.commands.experiment import choose_device, load_model, read_spec
 from sdnet.commands.noisy import Noise, Split
-from sdnet.commands.sweep import SEVERITIES, run_columns, sweep_rows
+from sdnet.commands.sweep import SEVERITIES, made_of, run_columns, sweep_rows
 from sdnet.csc import csc_layers
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
@@ -75,13 +75,19 @@ def calibrate(
         gpus: devices to hold.
 
     Raises:
-        ValueError: if the network has no CSC layer.
+        ValueError: if the network has no CSC layer, or was swept on other images, noise or weights.
     """
     spec = read_spec(folder / "spec.json")
     lambda0 = spec["model"]["options"].get("lmbd", 0.1)
-    swept = np.load(folder / f"sweep-{noise.name}.npz", allow_pickle=False)
+    path = folder / f"sweep-{noise.name}.npz"
+    swept = results.read_arrays(path)
     with lease(gpus) as devices:
         test = Split(spec, data_path, "test", limit)
+        if swept.get("made_of") != made_of(folder, test, noise):
+            raise ValueError(
+                f"{path} is of other weights, images or noise than are to be calibrated for; sweep again, "
+                "with the same --images, --scale, --noise-seed and --official"
+            )
         train = Split(spec, data_path, "train", images)
         model = load_model(folder, spec, len(test.classes), choose_device(devices))
         if not csc_layers(model):

@@ -13,6 +13,7 @@ from torch import nn
 
 from sdnet.data.datasets import INFO, Images, load, subset
 from sdnet.data.loaders import DeviceLoader
+from sdnet.experiments.settings_files import image_folder
 from sdnet.files import whole
 from sdnet.models import Normalize, build
 
@@ -72,8 +73,8 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
 
     Args:
         spec: as from `read_spec`.
-        path: the .npz of CIFAR, or the folder of ImageNet or of one's own images; None looks in the folders
-            that SDNET_DATA_DIR (by default data), SDNET_IMAGENET_ROOT and SDNET_FOLDER_ROOT name.
+        path: the .npz of CIFAR, or the folder of ImageNet or of one's own images; None looks in the
+            `image_folder` of data_dir (by default data), imagenet_root or folder_root.
         device: where batches are made.
         shard: as in the loaders: this process's part of each batch.
     """
@@ -108,7 +109,7 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
 def open_images(spec: dict, path: Path | None) -> Images:
     """All images of a data set that fits in memory; `path` as in `open_data`."""
     name = spec["dataset"]["name"]
-    return load(name, path or Path(os.environ.get("SDNET_DATA_DIR", "data"), f"{name}.npz"))
+    return load(name, path or Path(image_folder("data_dir") or "data", f"{name}.npz"))
 
 
 def open_folder(
@@ -124,7 +125,7 @@ def open_folder(
     from sdnet.data.folders import FolderLoader  # here, since torchvision takes seconds to import
 
     name, size = spec["dataset"]["name"], spec["dataset"]["image_size"] or INFO[spec["dataset"]["name"]].size
-    if not (root := path or os.environ.get(f"SDNET_{name.upper()}_ROOT")):
+    if not (root := path or image_folder(f"{name}_root")):
         raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
     _, processes = shard
     workers = max(1, min(8, (os.cpu_count() or 1) // processes))

@@ -7,6 +7,7 @@ import numpy as np
 
 from sdnet.commands.experiment import choose_device, load_model, read_spec
 from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.parts import digest, file_digest
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at
@@ -48,10 +49,17 @@ def sweep(
         correct=np.stack([one.correct for one in sweeps]),
         residuals=np.stack([one.residuals for one in sweeps]),
         indices=images.indices,
+        made_of=np.array(made_of(folder, images, noise)),
     )
     results.write(folder / f"sweep-{noise.name}.csv", "sweep", rows)
     passes = len(images) * len(sweeps) * len(sweeps[0].lambdas)
     print(f"{passes:,} forward passes in {seconds:,.0f} s: {passes / seconds:,.0f} images/s")
+
+
+def made_of(folder: Path, images: Split, noise: Noise) -> str:
+    """What a sweep depends on besides its lambdas: the weights, the images, the noise."""
+    weights, source = file_digest(folder / "model.pt"), images.noise_source(noise)
+    return digest(weights, images.data_source, images.indices.tobytes(), source, str(noise.seed))
 
 
 def run_columns(spec: dict) -> dict:

@@ -41,7 +41,8 @@ SEVERITIES = {
 # The set C of Algorithm 1, which the paper does not print. None is the clean image.
 # ASSUME: "interleaved" spans the severities of CIFAR-10-C, and no level equals one, so that the line is
 # interpolated and not read off at a fitted point. "released" are the levels of the authors' released
-# code, which span those of ImageNet-C.
+# code, of ImageNet-C's strength: speckle and impulse span it, Gaussian and shot end behind its severity 3,
+# beyond which the line is extrapolated (column `extrapolated` of adaptive-<noise>.csv).
 CALIBRATION_LEVELS = {
     "interleaved": {
         "gaussian": (None, 0.02, 0.03, 0.05, 0.07, 0.11, 0.15, 0.20),

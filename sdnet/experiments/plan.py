@@ -8,6 +8,7 @@ from sdnet.experiments.settings import Preset, SettingsError, Site, System
 
 DOWNLOADED = ("cifar10", "cifar100")
 IMAGENET_C_SIZE = 224  # pixels
+SEVERITIES = 5  # of each noise
 
 # Systems of each table and figure; those that a preset has are shown.
 TABLES = {
@@ -31,6 +32,7 @@ FIGURES = {
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
 ATTACKED = ("table4", "figure_attacks")
+NOISY = ("table2", "table3", "table5", "readings", "figure2", "figure3")
 UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
@@ -253,7 +255,9 @@ def attack_options(preset: Preset, command: str) -> str:
 
 
 def shows(target: str, dataset: str, preset: Preset) -> bool:
-    """Whether a table or figure shows a data set of the preset."""
+    """Whether a table or figure shows a data set of the preset: attacked, or tested under a noise that it shows."""
+    if target in NOISY:
+        return not set(noises_of(target, preset)).isdisjoint(noises_on(dataset, preset))
     return target not in ATTACKED or dataset in preset.adversarial.datasets
 
 

@@ -12,7 +12,7 @@ from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.labels import DATASETS, dataset_label, system_label
 from sdnet.experiments.settings import Preset, load_presets
-from sdnet.experiments.shown import preset_of, project_folder
+from sdnet.experiments.shown import has_runs, preset_of, project_folder
 from sdnet.experiments.verdicts import VERDICTS, effect_in_words, tally
 
 TITLES = {
@@ -92,7 +92,7 @@ def _substitutes(folder: Path) -> list[str]:
     others = sorted(dataset_label(*one) for one in used if one[1] != "official" and one[0] != "digits")
     effects = results.read(folder / "effects.csv", "effects").fillna({"measure": ""})
     noise = sorted({measure for measure in effects.measure if measure.startswith("generated")})
-    absent = [DATASETS[name] for name in preset_of(folder).datasets if not (folder / "runs" / name).is_dir()]
+    absent = [DATASETS[name] for name in preset_of(folder).datasets if not has_runs(folder, name)]
     return [
         *(f"images that are not the official ones: {label}" for label in others),
         *(f"noise that is not the official one: {how}" for how in noise),
@@ -155,7 +155,8 @@ def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
     """Each one that the preset has: its title, a text in Markdown, and its picture if it is a figure that is there."""
     preset = preset_of(folder)
     for name in (*plan.TABLES, *plan.FIGURES):
-        if not set(plan.systems_of(name)) & set(preset.systems):
+        shown = any(plan.shows(name, dataset, preset) for dataset in preset.datasets)
+        if not shown or not set(plan.systems_of(name)) & set(preset.systems):
             continue
         table = name in plan.TABLES
         path = folder / f"{name}{'.md' if table else '.png'}"

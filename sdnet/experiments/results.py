@@ -67,7 +67,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "width": "channels of the first stage; 64 in the paper",
         "epochs": "passes over the training images; 0 for imported weights",
         "parameters": "trainable parameters",
-        "checkpoint": "last: after the last epoch; best_on_test: the epoch that the test set itself picked",
+        "checkpoint": "last: after the last epoch, in float32; best_on_test: the epoch that the test set itself "
+        "picked, as counted while training, in its precision",
         "epoch": "epoch of the checkpoint",
         "correct": "test images classified correctly",
         "total": "test images",

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,15 +21,13 @@ from pydantic import (
     model_validator,
 )
 
+from sdnet.experiments.settings_files import SettingsError, read_yaml
+
 ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34", "sdnet18-all", "sdnet34-all"]
 Noise = Literal["gaussian", "shot", "speckle", "impulse"]
 Variant = Literal["paper", "squared", "parabola", "released"]
 AutoAttack = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
-
-
-class SettingsError(ValueError):
-    """A setting that is not allowed; the message says which, what was given and what is allowed."""
 
 
 class _Settings(BaseModel):
@@ -178,7 +175,7 @@ class Robustness(_Settings):
         "impulse",
     ]
     seed: NonNegativeInt = Field(0, description="Of generated noise.")
-    lambdas: Annotated[list[PositiveFloat], Field(min_length=2), AfterValidator(_ascending)] = Field(
+    lambdas: Annotated[list[NonNegativeFloat], Field(min_length=2), AfterValidator(_ascending)] = Field(
         [round(0.1 * k, 1) for k in range(1, 16)],
         description="The set Lambda of Algorithm 1 (section 4.2: 0.1 to 1.5).",
     )
@@ -280,6 +277,16 @@ class Preset(_Settings):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _lambdas_of_training_are_tried(self) -> "Preset":
+        for name, system in self.systems.items():
+            lmbd, tried = system.options.lmbd, self.robustness.lambdas
+            if system.model.startswith("sdnet") and lmbd not in tried:
+                raise ValueError(
+                    f"robustness.lambdas: given {tried}; must contain {lmbd:g}, which systems.{name} is trained at"
+                )
+        return self
+
 
 def load_site(values: dict, source: str = "config/config.yaml") -> Site:
     """The site settings from what the YAML file (and `--configfile`) hold.
@@ -288,23 +295,6 @@ def load_site(values: dict, source: str = "config/config.yaml") -> Site:
         SettingsError: naming each wrong key, what was given and what is allowed.
     """
     return _validate(Site, values, source)
-
-
-def read_yaml(path: Path) -> dict:
-    """A settings file as a table.
-
-    Raises:
-        SettingsError: if it is missing, is not YAML or is not a table.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise SettingsError(f"{path} does not exist; run this in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} holds {type(values).__name__}; it must be a table of keys and values")
-    return values
 
 
 def load_presets(folder: Path) -> dict[str, Preset]:

@@ -34,7 +34,7 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     """A result file of every run that a table or figure shows, in the order of the paper.
 
     Runs are those of the preset's present settings: a folder left over from other settings is not read.
-    A data set without any run, ImageNet where its root is not set, is left out.
+    A data set without any tested run, as ImageNet where its root is not set, is left out.
 
     Args:
         folder: a results folder.
@@ -80,7 +80,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
     folders = [
         folder / "runs" / dataset / system / f"seed{seed}"
         for dataset in preset.datasets
-        if plan.shows(target, dataset, preset) and (folder / "runs" / dataset).is_dir()
+        if plan.shows(target, dataset, preset) and has_runs(folder, dataset)
         for system in plan.systems_of(target)
         if system in preset.systems
         and plan.trains_on(preset.systems[system], dataset)
@@ -94,6 +94,11 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
             f"{folder}/runs holds no run; make it with: snakemake --cores all {target_file}{suffix}"
         )
     return folders
+
+
+def has_runs(folder: Path, dataset: str) -> bool:
+    """Whether some run on a data set was tested; a spec.json alone may be left over from other settings."""
+    return any((folder / "runs" / dataset).glob("*/*/accuracy.csv"))
 
 
 def scale_note(accuracy: pd.DataFrame) -> str:
@@ -110,7 +115,7 @@ def left_out_note(folder: Path) -> str:
     names = [
         dataset_label(name) + (" (which needs imagenet_root in config/config.yaml)" if name == "imagenet" else "")
         for name in preset_of(folder).datasets
-        if not (folder / "runs" / name).is_dir()
+        if not has_runs(folder, name)
     ]
     return f" Left out, having no runs: {', '.join(names)}." if names else ""
 

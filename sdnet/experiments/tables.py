@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
-from sdnet.experiments.plan import REFERENCE
+from sdnet.experiments.plan import REFERENCE, SEVERITIES
 from sdnet.experiments.shown import preset_of, project_folder, read_runs
 
 BESIDE = "Ours, the paper's value in brackets where it has one. Scale of ours:"
@@ -22,7 +22,7 @@ TABLE_COLUMNS = {
     "ours": "mean over seeds",
     "ours_std": "standard deviation over seeds (n - 1); empty for one seed",
     "n_seeds": "number of seeds",
-    "ours_low": "accuracy: lower end of the 95% Wilson interval over the test images of all seeds",
+    "ours_low": "accuracy: lower end of the 95% Wilson interval over test images, which seeds and severities share",
     "ours_high": "accuracy: upper end",
     "difference": "ours - paper",
     "released": "value printed with the authors' released code",
@@ -79,9 +79,14 @@ def _rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[d
 
 
 def accuracy(quantity: str, runs: pd.DataFrame) -> dict:
-    """Mean, spread and interval of an accuracy, from counts `correct` of `total`, one row per seed."""
+    """Mean, spread and interval of an accuracy, from counts `correct` of `total`, one row per seed.
+
+    The interval is over test images: seeds share them, and so do the severities of a mean, so that each image counts
+    once. The variance of training is in the spread.
+    """
     shares = 100 * runs.correct / runs.total
-    low, high = proportion_confint(runs.correct.sum(), runs.total.sum(), method="wilson")
+    images = runs.total.mean() / (SEVERITIES if "severity" in runs and runs.severity.iloc[0] == "mean" else 1)
+    low, high = proportion_confint(shares.mean() / 100 * images, images, method="wilson")
     return {
         "quantity": quantity,
         "unit": "percent",

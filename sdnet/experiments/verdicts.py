@@ -260,7 +260,7 @@ def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
     else:
         found = f"{kept.sum()} of {len(kept)}" + (f", surely not {broken.sum()}" if broken.any() else "")
         found += f", {np.nanmin(estimate):.3g} to {np.nanmax(estimate):.3g}" if not np.isnan(estimate).all() else ""
-    enough, too_many = kept.mean() >= test.share, broken.mean() > 1 - test.share
+    enough, too_many = kept.mean() >= test.share, broken.mean() > round(1 - test.share, 9)
     return Outcome(bool(enough), bool(too_many), f"{test.what} ({bound}): {found}")
 
 

@@ -22,7 +22,6 @@ LARGE_VALUES = 224 * 224 * 3  # of an image of ImageNet or a folder, where a pre
 LEVELS = {"interleaved": dict.fromkeys(("gaussian", "shot", "speckle", "impulse"), 8)} | {
     "released": {"gaussian": 10, "shot": 10, "speckle": 6, "impulse": 10}
 }
-SEVERITIES = 5
 RELEASED_LAMBDA_MAX = 1.4
 INVERTED_IMAGES = 100
 # ASSUME: that many of the images withstand the first attack; those that try again or harder get no more.
@@ -87,10 +86,10 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     fitted_images = min(robustness.calibration_images, train_images)
     released = sum(value <= RELEASED_LAMBDA_MAX for value in robustness.lambdas)
     for _ in swept | set(calibrated):
-        yield Job("sweep", passed=SEVERITIES * noisy_images * grid)
+        yield Job("sweep", passed=plan.SEVERITIES * noisy_images * grid)
     for noise in calibrated:
         passed = noisy_images + LEVELS[images.noise_levels][noise] * fitted_images * grid
-        passed += len(robustness.variants) * (SEVERITIES + 1) * noisy_images
+        passed += len(robustness.variants) * (plan.SEVERITIES + 1) * noisy_images
         if "released" in robustness.variants:
             passed += LEVELS["released"][noise] * noisy_images * released
         yield Job("calibrate", passed=passed)

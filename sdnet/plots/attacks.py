@@ -64,10 +64,10 @@ def _attack_curve(rows: pd.DataFrame, step: str) -> pd.DataFrame:
     if step == "b":  # the attacker knows lambda
         rows = rows[(rows.step == step) & np.isclose(rows.lambda_attack, rows["lambda"])]
     else:
-        crafted = rows[rows.step == "b"].lambda_attack.unique()
+        crafted = rows[rows.step == "b"].groupby("seed").lambda_attack.unique()
         rows = rows[(rows.step == ("a" if step == "clean" else step)) & rows.lambda_attack.isna()]
         if step == "worst":  # at another lambda nobody tried
-            rows = rows[rows["lambda"].isin(crafted)]
+            rows = rows[[lmbd in crafted[seed] for seed, lmbd in zip(rows.seed, rows["lambda"], strict=True)]]
     correct = rows.clean_correct if step == "clean" else rows.correct
     return accuracy_by(rows["lambda"], correct, rows.total)
 

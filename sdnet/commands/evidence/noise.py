@@ -128,13 +128,15 @@ def _adaptive_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: s
     """At the lambda of Algorithm 1 over another network, mean over severities.
 
     The estimate is of the counts. Its interval, over test and calibration images, is that of the swept fates
-    interpolated between lambdas, since each image's fate at the chosen lambda is not kept.
+    interpolated between lambdas, since each image's fate at the chosen lambda is not kept. The errors of the chosen
+    lambdas are taken as common to all severities, as one line gives them all; the reference's lambdas as exact.
     """
     found = []
     for seed in seeds:
         (subject, chosen), (over, reference) = (chosen_by(runs, name, seed, noise) for name in pair)
         width = (chosen.lambda_high - chosen.lambda_low).fillna(0) / 3.92
-        draws = np.random.default_rng(BOOTSTRAP_SEED).normal(chosen["lambda"], width, (RESAMPLES, len(chosen)))
+        errors = np.random.default_rng(BOOTSTRAP_SEED).normal(size=(RESAMPLES, 1))
+        draws = chosen["lambda"].to_numpy() + width.to_numpy() * errors
         baseline = over.fixed if reference is None else over.at(reference["lambda"])
         interpolated = adaptive_difference(
             subject.correct, subject.lambdas, chosen["lambda"], draws, baseline, seed=BOOTSTRAP_SEED

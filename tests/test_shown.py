@@ -1,0 +1,42 @@
+"""What a notebook reads: the runs of the data sets that were tested."""
+
+import pytest
+import yaml
+from test_plan import PRESET
+
+from sdnet.experiments import results, shown
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The results folder of a preset of which a data set is tested, one was begun and one was not."""
+    (tmp_path / "config" / "presets").mkdir(parents=True)
+    datasets = {"digits": {}, "imagenet": {}, "cifar100": {}}
+    preset = PRESET | {"seeds": [0], "systems": {"sdnet18": {"model": "sdnet18"}}, "datasets": datasets}
+    (tmp_path / "config" / "presets" / "tiny.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "tiny"
+    add(folder, "digits")
+    begun = folder / "runs" / "imagenet" / "sdnet18" / "seed0"
+    begun.mkdir(parents=True)
+    (begun / "spec.json").write_text("{}")
+    return folder
+
+
+def add(folder, dataset):
+    row = dict.fromkeys(results.COLUMNS["accuracy"]) | {"dataset": dataset, "system": "sdnet18", "seed": 0}
+    results.write(folder / "runs" / dataset / "sdnet18" / "seed0" / "accuracy.csv", "accuracy", [row])
+
+
+def test_a_data_set_whose_runs_were_only_begun_is_left_out_and_noted(folder):
+    assert set(shown.read_runs(folder, "table1", "accuracy").dataset) == {"digits"}
+    assert shown.left_out_note(folder) == (
+        " Left out, having no runs: ImageNet (which needs imagenet_root in config/config.yaml), CIFAR-100."
+    )
+
+
+def test_a_tested_data_set_must_have_all_its_files(folder):
+    add(folder, "imagenet")
+    assert set(shown.read_runs(folder, "table1", "accuracy").dataset) == {"digits", "imagenet"}
+    with pytest.raises(FileNotFoundError, match=r"digits/sdnet18/seed0/codes\.csv is not there; make it with"):
+        shown.read_runs(folder, "figure6", "codes")

@@ -350,6 +350,7 @@ def folder(attacked, tmp_path, monkeypatch):
     for model, run in attacked.items():
         copy = tmp_path / f"results/tiny/runs/digits/{model}/seed0"
         copy.mkdir(parents=True)
+        (copy / "accuracy.csv").touch()  # it was tested
         for path in run.glob("attack-*.csv"):
             text = path.read_text().replace("digits,sdnet18,", f"digits,{model},")
             (copy / path.name).write_text(text)

@@ -687,3 +687,11 @@ def test_a_data_set_is_downloaded_to_where_commands_look_for_it(tmp_path, monkey
     monkeypatch.setattr(sys, "argv", ["sdnet", "data", "cifar10", "--url", "file:///x", "--checksum", "md5:0"])
     main()
     assert written == [tmp_path / "cifar10.npz"]
+
+
+def test_a_gpu_that_torch_cannot_use_is_said_to_be_left_for_the_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert experiment.choose_device((2,)) == CPU
+    assert "cannot use GPU 2, which nvidia-smi lists; working on the CPU" in capsys.readouterr().err
+    assert experiment.choose_device(()) == CPU
+    assert capsys.readouterr().err == "", "where none is leased there is nothing to say"

@@ -97,12 +97,11 @@ class Target:
         batch, lambda0 = [(images, labels)], self.lambda0 or 0
         with frozen(self.model):  # in the precision that images were crafted in
             sweep = evaluate_at(self.model, batch, self.lambdas, lambda0)
-        if self.calibration is None:
-            unknown = np.full(len(labels), np.nan)
-            return {"correct": sweep.correct, "residual": unknown, "lambda_hat": unknown}
-        residual = image_residuals(sweep.residuals, self.calibration.definition)
-        lmbd = self.calibration.lambda_for(residual.mean()).lmbd
-        with frozen(self.model):
+            if self.calibration is None:
+                unknown = np.full(len(labels), np.nan)
+                return {"correct": sweep.correct, "residual": unknown, "lambda_hat": unknown}
+            residual = image_residuals(sweep.residuals, self.calibration.definition)
+            lmbd = self.calibration.lambda_for(residual.mean()).lmbd
             chosen = evaluate_at(self.model, batch, [lmbd], lmbd)
         correct = np.concatenate([sweep.correct, chosen.correct])
         return {"correct": correct, "residual": residual, "lambda_hat": np.full(len(labels), lmbd)}

@@ -105,3 +105,17 @@ def test_growth_is_drawn_by_what_grows():
     assert curves(width) == [([8, 16, 32], [8, 16, 32]), ([8, 16, 32], [24, 48, 96])]
     assert curves(lambdas) == [([1, 2, 4], [3, 6, 12])]
     assert (width.get_xlabel(), lambdas.get_xlabel()) == ("width", "λ of a sweep")
+
+
+def test_the_worst_of_all_attacks_is_drawn_of_a_seed_only_where_it_was_attacked():
+    """Each seed is tuned to another lambda, and nobody crafted images for it at the other's."""
+    common = RUN | {"norm": "linf", "eps": 8 / 255, "choice": "given", "clean_correct": 90, "total": 100}
+    attacks = pd.DataFrame(
+        common | {"seed": seed, "step": step, "lambda_attack": crafted, "lambda": lmbd, "correct": correct}
+        for seed, tuned in ((0, 0.5), (1, 0.8))
+        for lmbd, correct in {0.1: 10, 0.3: 20, 0.5: 77, 0.8: 77, tuned: 30}.items()
+        for step, crafted in [("a", np.nan), ("worst", np.nan)] + [("b", lmbd)] * (lmbd in (0.1, 0.3, tuned))
+    )
+    (axis,) = plots.attack_curves(attacks, "note").axes
+    (worst,) = [line for line in axis.lines if line.get_label() == "worst of all attacks"]
+    assert worst.get_xydata().tolist() == [[0.1, 10], [0.3, 20], [0.5, 30], [0.8, 30]]

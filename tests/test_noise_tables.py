@@ -140,7 +140,7 @@ def test_the_readings_are_laid_out_above_the_paper_s_values(folder):
     layout = noise_tables.readings_layout(noise_tables.readings(folder))
     rows = {row[1]: row[2:] for row in layout.to_numpy().tolist()}
     assert list(layout.columns)[2:] == ["Clean", "Gaussian", "Speckle", "Zeros in the code"]
-    assert rows["SDNet-18 at λ = 0.1"] == ["95.50 ± 0.71", "50.50 ± 0.71", "50.50 ± 0.71", "6.00 ± 0.00"]
+    assert rows["SDNet-18 at the λ of training"] == ["95.50 ± 0.71", "50.50 ± 0.71", "50.50 ± 0.71", "6.00 ± 0.00"]
     assert rows["SDNet-18, released reading at adaptive λ"] == ["", "64.50 ± 0.71", "64.50 ± 0.71", ""]
-    assert rows["SDNet-18 of the paper at λ = 0.1"] == ["95.20", "50.58", "67.11", "52.00"]
+    assert rows["SDNet-18 of the paper at the λ of training"] == ["95.20", "50.58", "67.11", "52.00"]
     assert rows["SDNet-18 of the paper at adaptive λ"] == ["", "64.92", "71.42", ""]

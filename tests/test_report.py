@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from test_workflow import PROJECT, RESULTS
 
-from sdnet.experiments import plan, report
+from sdnet.experiments import plan, report, results
 from sdnet.experiments.claims import load_claims
 from sdnet.experiments.verdicts import VERDICTS
 
@@ -83,6 +83,41 @@ def test_the_report_is_no_wider_than_a_phone(page, tmp_path):
     shown = subprocess.run([*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120)
     (width,) = re.findall(r"<title>width (\d+)</title>", shown.stdout)
     assert int(width) <= 500
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A results folder without runs, of a preset without a recipe "default"."""
+    shutil.copytree(PROJECT / "config", tmp_path / "config")
+    recipes = "recipes: {fast: {epochs: 2}, mine: {epochs: 1}, unused: {epochs: 300}}"
+    systems = "systems: {resnet18: {model: resnet18}, sdnet18: {model: sdnet18, recipe: mine}}"
+    datasets = "datasets: {cifar10: {recipe: fast}}"
+    preset = "\n".join(["description: mine", "extends: paper", "width: 8", systems, datasets, recipes])
+    (tmp_path / "config/presets/mine.yaml").write_text(preset)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/mine"
+    folder.mkdir(parents=True)
+    results.write(folder / "effects.csv", "effects", [])
+    return folder
+
+
+def test_the_recipes_in_use_say_how_far_below_the_paper_the_epochs_are(folder):
+    assert "1 to 2 epochs of training, not 220 as for CIFAR-10" in report.opening(folder)
+
+
+def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_networks(folder):
+    rows = [
+        {"claim": "P9", "reading": "text", "data": "CIFAR-10", "verdict": "replicated"},
+        {"claim": "P9", "reading": "", "data": "ImageNet", "verdict": "not run"},
+        {"claim": "A1", "reading": "", "data": "CIFAR-10", "verdict": "direction"},
+    ]
+    about = dict.fromkeys(("topic", "statement", "place", "quantity", "reason", "paper", "scale"), "such")
+    numbers = {"effect": 1.0, "low": 0.5, "high": 1.5, "n_seeds": 1, "stand_in": False}
+    results.write(folder / "claims.csv", "claims", [about | numbers | row for row in rows])
+    page = report.verdicts(folder)
+    for row in rows:
+        assert len(re.findall(rf">{row['verdict']}</b>.*?<summary>{row['data']}</summary>", page)) == 1, row
+    assert page.count("colspan=2") == 1, "an attack on ResNet-18 is of no reading"
 
 
 def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snakemake):

@@ -33,7 +33,7 @@ COLUMNS = [
 # How lambda is chosen. `tuned` is how the paper must have done it: the best on the very images that are reported.
 SETTINGS = {
     "": "{}",
-    "fixed": "{} at λ = 0.1",
+    "fixed": "{} at the λ of training",
     "held-out": "{}, λ tuned on other images",
     "tuned": "{}, λ tuned on these images",
     "algorithm1": "{}, λ by Algorithm 1",
@@ -47,6 +47,7 @@ ATTACKS = {
     "worst": "all attacks",
 }
 STEP = {"restarts": "c", "autoattack": "d", "aware": "e", "worst": "worst"}
+AT_ONE_LAMBDA = ("known", "aware")  # at the lambda of training they are other attacks, or none: no gain
 TOGETHER = "all of these together"
 NORMS = {"linf": "L∞", "l2": "L2"}
 
@@ -55,7 +56,8 @@ def table4(folder: Path) -> pd.DataFrame:
     """Table 4, one number a row: robust accuracy of each network, way to choose lambda, norm and attack.
 
     `gain` is the robust accuracy minus that at the lambda of training, under the same attack and on the same
-    images, in percentage points, with its 95% interval (mean of both over seeds).
+    images, in percentage points, with its 95% interval (mean of both over seeds); empty where the attack was not made
+    at both.
     """
     conditions = condition_names(folder)
     paper, adaptive = (read_runs(folder, "table4", kind) for kind in ("attack-paper", "attack-adaptive"))
@@ -95,7 +97,7 @@ def _rows(paper: pd.DataFrame, adaptive: pd.DataFrame) -> Iterator[dict]:
                 if (found := _row_of(setting, attack, of_seed, other)) is not None
             ]
             if counts:
-                yield {"setting": setting, "attack": attack} | _summary(pd.DataFrame(counts))
+                yield {"setting": setting, "attack": attack} | _summary(attack, pd.DataFrame(counts))
 
 
 def _row_of(setting: str, attack: str, paper: pd.DataFrame, adaptive: pd.DataFrame) -> pd.Series | None:
@@ -106,16 +108,20 @@ def _row_of(setting: str, attack: str, paper: pd.DataFrame, adaptive: pd.DataFra
         "tuned": paper[paper.choice == "tuned"]["lambda"].max(),
     }.get(setting, np.nan)
     choice = setting if setting in ("held-out", "algorithm1") else "given"
+    single = adaptive[adaptive.attack != TOGETHER]
     if attack == "paper":
         rows = paper
     elif attack != "known":
+        crafted = single[single.step == STEP[attack]].lambda_attack.unique()
+        if attack != "worst" and not _meant(setting, lmbd, crafted):
+            return None
         rows = adaptive[(adaptive.step == STEP[attack]) & (adaptive.attack == TOGETHER)]
     elif setting == "held-out":  # two lambdas, so that there is no one that could be known
         return None
     elif setting == "algorithm1":
-        rows = adaptive[(adaptive.step == "f") & (adaptive.attack != TOGETHER)]
+        rows = single[single.step == "f"]
     else:  # crafted at the lambda of the prediction
-        rows = adaptive[(adaptive.step == "b") & (adaptive.attack != TOGETHER)]
+        rows = single[single.step == "b"]
         rows = rows[rows.lambda_attack.isna() | np.isclose(rows.lambda_attack, rows["lambda"])]
     rows = rows[rows.choice == choice]
     if choice == "given":
@@ -123,11 +129,19 @@ def _row_of(setting: str, attack: str, paper: pd.DataFrame, adaptive: pd.DataFra
     return None if rows.empty else rows.iloc[0]
 
 
-def _summary(counts: pd.DataFrame) -> dict:
+def _meant(setting: str, lmbd: float, crafted: np.ndarray) -> bool:
+    """Whether an attack crafted at these lambdas is meant for a way to choose one; at another it is but transferred."""
+    if setting in ("fixed", "tuned"):
+        return bool(np.isclose(crafted, lmbd).any())
+    return setting == "" or (setting == "held-out" and len(crafted) > 1)  # of one lambda there is nothing to choose
+
+
+def _summary(attack: str, counts: pd.DataFrame) -> dict:
     first = counts.iloc[0]
+    gains = ("gain", "gain_low", "gain_high") if attack not in AT_ONE_LAMBDA else ()
     return (
         accuracy("accuracy", counts)
-        | {name: counts[name].mean() for name in ("lambda", "gain", "gain_low", "gain_high")}
+        | {name: counts[name].mean() for name in ("lambda", *gains)}
         | {
             "eps": first.eps,
             "clean": 100 * (counts.clean_correct / counts.total).mean(),
@@ -203,12 +217,14 @@ def _points(row: pd.Series) -> str:
 
 
 def weaker_layout(folder: Path) -> pd.DataFrame:
-    """Step a' beside step a: robust accuracy (%) at the lambda of training, a row per setting of the attack."""
+    """Step a' beside step a: robust accuracy (%) at the lambda of training, a row per data set and setting of the attack."""
     rows = read_runs(folder, "table4", "attack-adaptive")
     rows = rows[rows.step.isin(["a", "a'"]) & (rows.attack != TOGETHER) & (rows.choice == "given")]
     rows = rows[rows["lambda"].isna() | np.isclose(rows["lambda"], rows.lambda_attack)]
     rows = rows.assign(percent=100 * rows.correct / rows.total, Network=rows.system.map(system_label))
-    wide = rows.pivot_table(index=["norm", "attack"], columns="Network", values="percent", sort=False).round(2)
+    rows["data"] = list(map(dataset_label, rows.dataset, rows.data_source))
+    keys = ["data", "norm", "attack"]
+    wide = rows.pivot_table(index=keys, columns="Network", values="percent", sort=False).round(2)
     return wide.reset_index().assign(norm=lambda frame: frame.norm.map(NORMS))
 
 
@@ -227,10 +243,11 @@ def diagnostics_layout(checks: pd.DataFrame) -> pd.DataFrame:
     ]
     judged["text"] = [f"{row.value:.3g} {'ok' if row.accepted else 'FAILS'}" for row in judged.itertuples()]
     judged["norm"] = judged.norm.map(NORMS)
-    keys = ["check", "what", "threshold", "norm"]
+    judged["data"] = judged.dataset.map(dataset_label)
+    keys = ["data", "check", "what", "threshold", "norm"]
     order = pd.MultiIndex.from_frame(judged[keys].drop_duplicates())
     wide = judged.pivot(index=keys, columns="Network", values="text").reindex(order)
     wide = wide.reindex(columns=judged.Network.unique()).fillna("–").reset_index()
     number = wide.check.str.removeprefix("D").astype(int)
-    titles = {"check": "Check", "what": "Of", "threshold": "Accepted", "norm": "Norm"}
+    titles = {"data": "Data set", "check": "Check", "what": "Of", "threshold": "Accepted", "norm": "Norm"}
     return wide.iloc[np.argsort(number, kind="stable")].rename(columns=titles)

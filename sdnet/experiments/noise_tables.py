@@ -32,7 +32,7 @@ COLUMNS = [
 PAPER_ZEROS = 52.0  # percent of SDNet-18's code, section D.1
 SETTINGS = {
     "": "{}",
-    "fixed": "{} at λ = 0.1",
+    "fixed": "{} at the λ of training",
     "adaptive": "{} at adaptive λ",
     "squared": "{}, squared residual",
     "parabola": "{}, smoothed maximum",

@@ -38,7 +38,7 @@ def opening(folder: Path) -> str:
     """What these results are of, and how far below the paper's scale, in Markdown."""
     preset = preset_of(folder)
     lines = [f"**{_sentence(preset.description)}** (preset `{_name(preset)}`)."]
-    full = preset.width >= SIZE_WIDTH and (preset.imported or preset.recipes["default"].epochs >= SIZE_EPOCHS)
+    full = preset.width >= SIZE_WIDTH and (preset.imported or _usual_epochs(preset) >= SIZE_EPOCHS)
     so = "" if full else ", so that no claim can count as replicated in full"
     reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])
     lines += [f"**Less than in the paper{so}:**", "\n".join(f"* {item}" for item in [*reduced, *_substitutes(folder)])]
@@ -55,14 +55,20 @@ def _name(preset: Preset) -> str:
     return next(name for name, other in presets.items() if other == preset)
 
 
+def _usual_epochs(preset: Preset) -> int:
+    """Of networks without a recipe of their own, on the data set that is trained on for longest."""
+    return max(preset.recipes[images.recipe].epochs for images in preset.datasets.values())
+
+
 def _reduced(preset: Preset, paper: Preset) -> list[str]:
     """What is smaller than in the paper, in words."""
     found = []
     if preset.width < paper.width:
         found.append(f"networks of width {preset.width}, not {paper.width}")
-    epochs = {recipe.epochs for recipe in preset.recipes.values()}
-    full = paper.recipes["default"].epochs
-    if not preset.imported and preset.recipes["default"].epochs < full:
+    full = _usual_epochs(paper)
+    if not preset.imported and _usual_epochs(preset) < full:
+        networks = [(one.recipe, images.recipe) for one in preset.systems.values() for images in preset.datasets.values()]
+        epochs = {preset.recipes[own or usual].epochs for own, usual in networks}
         given = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else f"{max(epochs)}"
         found.append(f"{given} epochs of training, not {full} as for CIFAR-10")
     if len(preset.seeds) < len(paper.seeds):
@@ -118,7 +124,9 @@ def verdicts(folder: Path) -> str:
         rows.append(f'<tr class="topic"><th colspan="4">{escape(topic)}</th></tr>')
         for claim, found in of_topic.groupby("claim", sort=False):
             first = found.iloc[0]
-            cells = "".join(_cell(found[found.reading == reading], reading) for reading in READINGS)
+            # What has no reading, since the preset lacks its networks, stands with the text's.
+            of_reading = found.assign(reading=found.reading.replace("", "text"))
+            cells = "".join(_cell(of_reading[of_reading.reading == reading], reading) for reading in READINGS)
             rows.append(
                 f'<tr id="{claim}"><td>{claim}</td><td>{escape(first.statement)}'
                 f"<small>{escape(first.place)}. Measured by: {escape(first.quantity)}</small></td>"

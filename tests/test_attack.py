@@ -387,12 +387,12 @@ def test_an_attack_made_at_another_lambda_stands_nowhere_in_table_4(folder, atta
     made = table[table.system == "sdnet18"].set_index(["condition", "attack", "setting"]).index
     for norm, condition in {"linf": "linf 25.5/255", "l2": "l2 0.8"}.items():
         rows = rows_of(attacked["sdnet18"], "adaptive", norm=norm)
-        for attack, step in {"restarts": "c", "autoattack": "d", "aware": "e"}.items():
+        for name, step in {"restarts": "c", "autoattack": "d", "aware": "e"}.items():
             crafted = {lmbd for lmbd in rows[rows.step == step].lambda_attack if lmbd == lmbd}
             (tuned,) = rows_of(attacked["sdnet18"], "paper", norm=norm, choice="tuned")["lambda"]
             expected = {"fixed": 0.1 in crafted, "tuned": tuned in crafted, "held-out": len(crafted) > 1}
             for setting, there in (expected | {"algorithm1": False}).items():
-                assert ((condition, attack, setting) in made) == there
+                assert ((condition, name, setting) in made) == there
     assert table[table.attack.isin(["known", "aware"])].gain.isna().all(), "at 0.1 it is another attack"
     assert table[(table.attack == "worst") & (table.setting == "tuned")].gain.notna().all()
 
@@ -418,7 +418,8 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     assert layout["ResNet-18"].tolist() == ["0 ok", "50 FAILS"]
     monkeypatch.setattr(attack_tables, "read_runs", lambda *_: pd.concat([counts, other]))
     weaker = attack_tables.weaker_layout(folder).set_index(["data", "norm", "attack"])["ResNet-18"]
-    assert (weaker.loc["CIFAR-10"] == 0).all() and len(weaker) == 2 * len(weaker.loc["CIFAR-10"])
+    assert (weaker.loc["CIFAR-10"] == 0).all()
+    assert len(weaker) == 2 * len(weaker.loc["CIFAR-10"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -139,6 +141,18 @@ def test_a_device_that_only_imitates_bfloat16_trains_in_float32_and_says_so(tmp_
         about = json.loads((tmp_path / run / "environment.json").read_text())
         assert (about["precision"], environment.tags(about)["precision"]) == ("float32", "float32")
     assert_same_run(tmp_path / "bfloat16", tmp_path / "float32")
+
+
+@pytest.mark.parametrize(
+    ("machine", "instructions", "expected"),
+    [("x86_64", True, True), ("x86_64", False, False), ("aarch64", False, True)],
+)
+def test_on_x86_bfloat16_takes_its_instructions(machine, instructions, expected, monkeypatch):
+    """torch's own test says yes to any AVX-512 there."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert experiment.has_bfloat16(CPU) == expected
 
 
 def test_a_device_with_bfloat16_trains_in_it(tmp_path, monkeypatch):
@@ -695,3 +709,23 @@ def test_a_gpu_that_torch_cannot_use_is_said_to_be_left_for_the_cpu(monkeypatch,
     assert "cannot use GPU 2, which nvidia-smi lists; working on the CPU" in capsys.readouterr().err
     assert experiment.choose_device(()) == CPU
     assert capsys.readouterr().err == "", "where none is leased there is nothing to say"
+
+
+def test_gpus_that_torch_cannot_use_are_left_for_one_process_on_the_cpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sdnet.commands.train.lease", lambda count: nullcontext(tuple(range(count))))
+    train(make_spec(tmp_path / "run"), None, 2)
+    assert "cannot use GPU 0, 1, which nvidia-smi lists; working on the CPU" in capsys.readouterr().err
+    assert (tmp_path / "run/model.pt").exists()
+
+
+def test_an_imagenet_with_all_its_images_and_classes_is_the_official_one():
+    synsets = [f"n{number:08}" for number in range(1000)]
+    train_, val = (SimpleNamespace(classes=synsets, samples=range(n)) for n in (1_281_167, 50_000))
+    assert experiment.folder_source("imagenet", train_, "train") == "official"
+    assert experiment.folder_source("imagenet", val, "val") == "official"
+    assert experiment.folder_source("folder", val, "val") == "local folder of 1000 classes"
+    part = SimpleNamespace(classes=synsets, samples=range(49_999))
+    renamed = SimpleNamespace(classes=["cat", *synsets[1:]], samples=range(50_000))
+    for other in (part, renamed, train_):
+        assert experiment.folder_source("imagenet", other, "val") == "local folder of 1000 classes"

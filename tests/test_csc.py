@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+import weakref
 
 import hypothesis.strategies as st
 import numpy as np
@@ -182,6 +183,27 @@ def test_only_the_image_the_iterates_and_costly_residuals_are_kept_for_the_way_b
     assert kept() == images + codes
     monkeypatch.setattr(sys.modules["sdnet.csc.fista"], "COSTLY", 0)
     assert kept() == images * 3 + codes
+
+
+def test_without_a_way_back_memory_does_not_grow_with_the_iterations(monkeypatch):
+    module, alive, most = sys.modules["sdnet.csc.fista"], weakref.WeakSet(), []
+    shrink = module.soft_threshold
+
+    def watched(*args):
+        code = shrink(*args)
+        alive.add(code)
+        most.append(len(alive))
+        return code
+
+    monkeypatch.setattr(module, "soft_threshold", watched)
+    weight, x = dictionary(3, 2), image(4, size=(8, 8))
+    options = {"lmbd": 0.1, "step_size": 0.2, "n_iter": 20, "padding": 1}
+    with torch.no_grad():
+        z = fista(x, weight, **options)
+    assert max(most) <= 3
+    fista(x, weight.requires_grad_(), **options)
+    assert max(most) >= 20, "the iterates of a training are alive"
+    torch.testing.assert_close(z, fista(x, weight, **options).detach(), rtol=0, atol=0)
 
 
 def test_the_layer_can_be_compiled():

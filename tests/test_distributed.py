@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sdnet.commands.experiment import build_model, open_data, read_spec
+from sdnet.commands.experiment import build_model, open_data, read_spec, recipe_on
 from sdnet.commands.train import train
 from sdnet.csc import update_dictionaries
 from sdnet.data.folders import FolderLoader
@@ -24,6 +24,7 @@ from sdnet.experiments import results
 from sdnet.models import build
 from sdnet.training import distributed
 from sdnet.training.evaluate import evaluate
+from sdnet.training.loop import fit
 
 CPU = torch.device("cpu")
 
@@ -249,6 +250,26 @@ def fail_in_the_second():
 def test_a_process_that_fails_is_named_with_its_error():
     with pytest.raises(ChildProcessError, match=r"^process 2 of 2 failed: ValueError: no such image$"):
         distributed.launch(2, fail_in_the_second)
+
+
+def epochs_of(spec, tree, checkpoints, device):
+    data = open_data(spec, tree, device, (distributed.rank(), distributed.size()))
+    recipe = recipe_on(device, spec)
+    return fit(build_model(spec, 2), data.train, data.test, checkpoints=checkpoints, device=device, **recipe)
+
+
+def go_on_apart(spec, tree, folder):
+    with distributed.joined(gpu=False) as device:
+        list(epochs_of(spec, tree, folder / str(distributed.rank()), device))
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_processes_that_find_other_checkpoints_than_the_first_are_refused(tree, tmp_path):
+    """As on machines that do not share the folder; together they would train weights of no one epoch."""
+    spec = read_spec(make_spec(tmp_path / "run", epochs=2))
+    next(epochs_of(spec, tree, tmp_path / "0", CPU))
+    with pytest.raises(ChildProcessError, match=r"checkpoints of different epochs, 0 to 1: all must see the same"):
+        distributed.launch(2, go_on_apart, spec, tree, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["device", "folder"])

@@ -56,3 +56,7 @@ def test_a_run_that_the_plain_loop_cannot_train_is_refused(tmp_path):
     training = json.loads(spec.read_text())["training"] | {"optimizer": "adam"}
     with pytest.raises(ValueError, match="a cosine schedule and images in memory; given adam, cosine and digits"):
         compare(edited(spec, training=training), None, 1)
+    spec = make_spec(tmp_path / "other")
+    imagenet = json.loads(spec.read_text())["dataset"] | {"name": "imagenet"}
+    with pytest.raises(ValueError, match="images in memory; given sgd, cosine and imagenet"):
+        compare(edited(spec, dataset=imagenet), None, 1)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
 EVALUATION_BATCH = 250
+IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 SPEC_GROUPS = {
     "dataset": "name checksum train_images test_images image_size",
     "model": "name width options",
@@ -31,6 +34,8 @@ SPEC_GROUPS = {
 SPEC_KEYS = {"preset", "system", "seed"} | {
     f"{group}.{key}" for group, keys in SPEC_GROUPS.items() for key in keys.split()
 }
+
+torch.backends.cudnn.conv.fp32_precision = "ieee"  # cuDNN's default would round what is to be float32 to 10 bits
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
         training = {"batch_size": batch_size, "augment": True, "seed": seed, "limit": wanted["train_images"]}
         train = open_folder(spec, path, "train", **training, **where)
         test = open_folder(spec, path, "val", augment=False, limit=wanted["test_images"], **where)
-        return Data(train, test, tuple(train.classes), f"local folder of {len(train.classes)} classes")
+        sources = folder_source(wanted["name"], train, "train"), folder_source(wanted["name"], test, "val")
+        source = next((words for words in sources if words != "official"), "official")
+        return Data(train, test, tuple(train.classes), source)
     images = open_images(spec, path)
     images = subset(images, wanted["train_images"], wanted["test_images"], seed=0)  # the same ones for every seed
     info = INFO[wanted["name"]]
@@ -132,6 +139,17 @@ def open_folder(
     return FolderLoader(
         Path(root), split, image_size=size, batch_size=batch_size, workers=workers, shard=shard, **options
     )
+
+
+def folder_source(name: str, loader: "FolderLoader", split: str) -> str:
+    """What a tree of class folders holds: "official", or the words that say what it is instead.
+
+    ASSUME: an ImageNet with the classes and as many images as ILSVRC 2012 has is that; its 150 GB are not hashed.
+    """
+    classes = all(re.fullmatch(r"n\d{8}", one) for one in loader.classes) and len(loader.classes)
+    if name == "imagenet" and classes == 1000 and len(loader.samples) == IMAGENET_IMAGES[split]:
+        return "official"
+    return f"local folder of {len(loader.classes)} classes"
 
 
 def build_model(spec: dict, num_classes: int) -> nn.Sequential:
@@ -197,6 +215,8 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 by itself; imitating it takes several times as long as float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine() in ("x86_64", "AMD64"):  # where the other test asks for AVX-512, with or without bfloat16
+        return torch.cpu._is_avx512_bf16_supported()
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -29,7 +29,7 @@ def compare(spec_path: Path, data_path: Path | None, seeds: int) -> None:
     if (
         recipe["optimizer"] != "sgd"
         or recipe["schedule"] != "cosine"
-        or INFO[spec["dataset"]["name"]].num_classes is None
+        or spec["dataset"]["name"] in ("imagenet", "folder")
     ):
         raise ValueError(
             f"{spec_path}: the plain loop has SGD, a cosine schedule and images in memory; given "

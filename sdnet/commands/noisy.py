@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Subset
 
-from sdnet.commands.experiment import EVALUATION_BATCH, SMALL_IMAGES, open_folder, open_images
+from sdnet.commands.experiment import EVALUATION_BATCH, SMALL_IMAGES, folder_source, open_folder, open_images
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
 from sdnet.data.datasets import INFO
@@ -53,10 +53,8 @@ class Split:
             counts = [n for n in (wanted[f"{split}_images"], limit) if n is not None]
             folder = "train" if split == "train" else "val"
             self._loader = open_folder(spec, data_path, folder, augment=False, limit=min(counts, default=None))
-            self.classes, self.data_source = (
-                self._loader.classes,
-                f"local folder of {len(self._loader.classes)} classes",
-            )
+            self.classes = self._loader.classes
+            self.data_source = folder_source(self.dataset, self._loader, folder)
             self.indices = self._loader.indices
             return
         images = open_images(spec, data_path)

@@ -49,11 +49,13 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
     with _only_process(folder / ".lock"), lease(gpus) as devices:
         if devices and processes is not None:
             raise ValueError(f"--processes: given {processes}; it goes with --gpus 0, since GPUs have a process each")
-        count = len(devices) or processes or 1
+        device = choose_device(devices)
+        on_gpu = device.type == "cuda"
+        count = len(devices) if on_gpu else processes or 1
         if count > 1:
-            distributed.launch(count, _train_share, spec, folder, data_path, bool(devices))
+            distributed.launch(count, _train_share, spec, folder, data_path, on_gpu)
         else:
-            _train(spec, folder, data_path, choose_device(devices))
+            _train(spec, folder, data_path, device)
 
 
 def _train_share(spec: dict, folder: Path, data_path: Path | None, gpu: bool) -> None:

@@ -74,7 +74,8 @@ def fista(
         x, weight = x.to(dtype), weight.to(dtype)
     if not isinstance(step_size, Tensor):
         step_size = x.new_tensor(step_size)
-    return _Fista.apply(x, weight, step_size, float(lmbd), n_iter, pair(stride), pair(padding), nonnegative)
+    way_back = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    return _Fista.apply(x, weight, step_size, float(lmbd), n_iter, pair(stride), pair(padding), nonnegative, way_back)
 
 
 class _Fista(torch.autograd.Function):
@@ -93,7 +94,7 @@ class _Fista(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, step_size, lmbd, n_iter, stride, padding, nonnegative) -> Tensor:
+    def forward(ctx, x, weight, step_size, lmbd, n_iter, stride, padding, nonnegative, way_back) -> Tensor:
         ctx.geometry, ctx.n_iter = (stride, padding), n_iter
         residuals = []
         with torch.autocast(x.device.type, enabled=False):
@@ -102,10 +103,13 @@ class _Fista(torch.autograd.Function):
                 y = _extrapolate(iterates, momentum)
                 residual = _residual(x, y, weight * step_size, ctx.geometry)
                 iterates.append(soft_threshold(adjoint(residual, weight, *ctx.geometry).add_(y), lmbd, nonnegative))
-                if weight[:, 0].numel() >= COSTLY or residual.numel() * SMALL <= y.numel():
+                if not way_back:
+                    del iterates[:-2]
+                elif weight[:, 0].numel() >= COSTLY or residual.numel() * SMALL <= y.numel():
                     residuals.append(residual)
             z = iterates.pop().mul_(step_size)
-        ctx.save_for_backward(x, weight, step_size, *iterates, z, *residuals)
+        if way_back:
+            ctx.save_for_backward(x, weight, step_size, *iterates, z, *residuals)
         return z
 
     @staticmethod
@@ -137,7 +141,7 @@ class _Fista(torch.autograd.Function):
             by_first, first = adjoint_derivatives(by_sum, x, scaled, *ctx.geometry, (wants_x, wants_weight))
         by_x = _plus(by_x, by_first) if wants_x else None
         by_weight = _plus(by_weight, first).mul_(step_size) if wants_weight else None
-        return by_x, by_weight, *(None,) * 6
+        return by_x, by_weight, *(None,) * 7
 
 
 def _extrapolate(iterates: list[Tensor], momentum: float) -> Tensor:

@@ -217,7 +217,7 @@ def _points(row: pd.Series) -> str:
 
 
 def weaker_layout(folder: Path) -> pd.DataFrame:
-    """Step a' beside step a: robust accuracy (%) at the lambda of training, a row per data set and setting of the attack."""
+    """Step a' beside step a: robust accuracy (%) at the lambda of training, by data set and setting of the attack."""
     rows = read_runs(folder, "table4", "attack-adaptive")
     rows = rows[rows.step.isin(["a", "a'"]) & (rows.attack != TOGETHER) & (rows.choice == "given")]
     rows = rows[rows["lambda"].isna() | np.isclose(rows["lambda"], rows.lambda_attack)]

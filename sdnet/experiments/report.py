@@ -67,7 +67,9 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
         found.append(f"networks of width {preset.width}, not {paper.width}")
     full = _usual_epochs(paper)
     if not preset.imported and _usual_epochs(preset) < full:
-        networks = [(one.recipe, images.recipe) for one in preset.systems.values() for images in preset.datasets.values()]
+        networks = [
+            (one.recipe, images.recipe) for one in preset.systems.values() for images in preset.datasets.values()
+        ]
         epochs = {preset.recipes[own or usual].epochs for own, usual in networks}
         given = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else f"{max(epochs)}"
         found.append(f"{given} epochs of training, not {full} as for CIFAR-10")

@@ -2,7 +2,8 @@
 
 Whatever the number of processes, a run ends in the same weights, to within rounding: the gradient is that of the mean
 loss over the whole batch, and batch norms take the statistics of the whole batch. So the number of GPUs is no part of
-an experiment, and a run that got fewer of them this time goes on where it was.
+an experiment, and a run that got fewer of them this time goes on where it was. (MDEQ alone draws random numbers as
+it trains, its dropout masks: each process draws the same ones, for its own images.)
 ASSUME: the paper does not say how its 4 GPUs shared the batch norms; usual is statistics of each GPU's own part, whose
 results depend on the number of GPUs.
 """
@@ -117,6 +118,23 @@ def size() -> int:
 def rank() -> int:
     """The number of this process, from 0; the first one writes and reports."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def agree(epochs: int, device: torch.device) -> None:
+    """Raise unless all processes have seen as many epochs; they would end in the weights of none of them.
+
+    Raises:
+        ValueError: in every process.
+    """
+    if size() == 1:
+        return
+    ends = torch.tensor([epochs, -epochs], device=device)
+    dist.all_reduce(ends, dist.ReduceOp.MAX)
+    most, least = ends[0].item(), -ends[1].item()
+    if least < most:
+        raise ValueError(
+            f"the processes found checkpoints of different epochs, {least} to {most}: all must see the same folder"
+        )
 
 
 def total(values: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def fit(
 
     Raises:
         ValueError: if the optimizer, schedule or precision is none of those above, or a batch has fewer
-            images than there are processes to share it.
+            images than there are processes to share it, or these go on from different epochs.
         TrainingDiverged: if the loss or a weight is not finite; the last good checkpoint stays.
     """
     optimizers = {"sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov), "adam": torch.optim.Adam}
@@ -93,6 +93,8 @@ def fit(
         optimiser.load_state_dict(state["optimizer"])
         _set_random_state(state["random"], device)
         history = state["history"]
+    distributed.agree(len(history), device)
+    if history:
         yield history
     network = distributed.shared(model, device)
 

@@ -3,10 +3,11 @@
 snakemake results/table1.csv                    one table of the paper's preset, and just what it needs
 snakemake results/quick/figure6.pdf             the same of another preset: the path names it
 snakemake all                                   everything of the paper's preset
-snakemake short                                 of another: short, wide, small, seeds, quick, released
+snakemake short                                 of another: short, wide, small, quick, released
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 

@@ -80,7 +80,7 @@ def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | Non
         download = load_site(read_yaml(SITE_FILE)).downloads[name]
         urls, checksum = urls or tuple(download.urls), checksum or download.checksum
     file = name if name.endswith("-c") else f"{name}.npz"
-    data(name, urls, checksum, out or Path(image_folder("data_dir") or "data", file))
+    data(name, urls, checksum, out or (image_folder("data_dir") or Path("data")) / file)
 
 
 @cli.command()

@@ -188,6 +188,17 @@ def test_where_jobs_share_devices_each_takes_the_emptiest_and_no_more_than_fit(s
     assert capsys.readouterr().err == ""
 
 
+def test_a_command_by_hand_shares_devices_as_the_settings_say(monkeypatch, tmp_path):
+    monkeypatch.delenv("SDNET_JOBS_PER_GPU", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with lease(1, available=[0]) as first:
+        assert first == (0,)
+        Path("config").mkdir()
+        Path("config/config.yaml").write_text("jobs_per_gpu: 2\n")
+        with lease(1, available=[0]) as second:
+            assert second == (0,)
+
+
 def test_a_job_that_measures_shares_with_nobody_and_leaves_what_it_cannot_use(monkeypatch, start):
     monkeypatch.setenv("SDNET_JOBS_PER_GPU", "3")
     with lease(1, available=[0, 1]) as other, lease(1, alone=True, available=[0, 1]) as own:

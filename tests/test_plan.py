@@ -250,13 +250,8 @@ def test_a_wrong_root_that_no_data_set_needs_does_no_harm():
 
 
 def test_a_preset_of_one_s_own_images_needs_their_root():
-    with pytest.raises(SettingsError, match=r"config/config.yaml: folder_root: is null, .*`folder`"):
+    with pytest.raises(SettingsError, match=r"^config/presets/tiny.yaml: datasets: given folder; it needs folder_root"):
         plan.runs("tiny", with_dataset("folder"), SITE)
-
-
-def test_the_paths_of_the_images():
-    preset = Preset.model_validate(PRESET)
-    assert plan.datasets(preset, site(data_dir="/d")) == {"digits": None, "cifar10": "/d/cifar10.npz"}
 
 
 def test_the_path_names_the_preset():

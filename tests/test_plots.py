@@ -22,7 +22,9 @@ def test_figure_3_shows_each_seed_with_its_own_line_and_r_squared():
         common | {"seed": seed, "slope": slope, "intercept": intercept, "r_squared": r_squared}
         for seed, (slope, intercept, r_squared) in fits.items()
     )
-    (axis,) = plots.fitted_lines(peaks, lines, "note").axes
+    assert plots.fitted_lines(peaks, lines.assign(definition="squared"), "").axes[0].get_xlabel().startswith("squared")
+    (axis,) = plots.fitted_lines(peaks, lines.assign(definition="norm"), "note").axes
+    assert axis.get_xlabel() == "residual ‖x − A(z)‖"
     drawn = [line for line in axis.lines if len(line.get_xdata()) == 2]
     assert [list(line.get_ydata()) for line in drawn] == [pytest.approx([0.1, 0.5]), pytest.approx([0.3, 0.3])]
     assert len({line.get_color() for line in drawn}) == 2

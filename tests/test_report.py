@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from html import unescape
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from test_workflow import PROJECT, RESULTS
 
+from sdnet.commands.claims import judge
 from sdnet.experiments import plan, report, results
 from sdnet.experiments.claims import load_claims
 from sdnet.experiments.verdicts import VERDICTS
@@ -103,6 +105,15 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_recipes_in_use_say_how_far_below_the_paper_the_epochs_are(folder):
     assert "1 to 2 epochs of training, not 220 as for CIFAR-10" in report.opening(folder)
+
+
+def test_results_behind_a_link_are_judged(folder, tmp_path):
+    (tmp_path / "results").rename(tmp_path / "store")
+    (tmp_path / "results").symlink_to("store")
+    judge(Path("results/mine"))
+    judged = results.read(tmp_path / "store/mine/claims.csv", "claims")
+    assert set(judged.verdict) == {"not run"}
+    assert "make them with: snakemake --cores all results/mine/" in judged.reason.iloc[0]
 
 
 def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_networks(folder):

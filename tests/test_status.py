@@ -1,5 +1,6 @@
 """`python -m sdnet status`: what it says of real runs, in the states that they go through."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,20 @@ def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):  # noqa: 
     done = status(tmp_path, RUN)
     assert (done.state, done.epoch, done.seconds_left) == ("trained", 30, None)
     assert done.measured == ("tested", "swept 2x")
+
+
+def test_runs_on_images_whose_folder_is_named_elsewhere_are_shown(spec, tmp_path, monkeypatch, capsys):
+    """A preset that config/config.yaml alone does not complete; `--configfile` did, where it was run."""
+    (tmp_path / "config/presets").mkdir(parents=True)
+    project = Path(__file__).parents[1] / "config"
+    shutil.copy(project / "config.yaml", tmp_path / "config")
+    shutil.copy(project / "presets/paper.yaml", tmp_path / "config/presets")
+    (tmp_path / "config/presets/mine.yaml").write_text("extends: paper\ndescription: x\ndatasets: {folder: {}}\n")
+    (tmp_path / "results/mine").mkdir(parents=True)
+    (tmp_path / "runs").rename(tmp_path / "results/mine/runs")
+    monkeypatch.chdir(tmp_path)
+    cli.main(["status", "results/mine"], standalone_mode=False)
+    assert RUN in capsys.readouterr().out
 
 
 def test_asking_keeps_no_training_from_its_lock(spec):

@@ -109,6 +109,17 @@ def new_folder(path, spec):
     return path
 
 
+def test_a_command_by_hand_records_where_the_settings_say(client, database, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(f"mlflow_uri: {database}\n")
+    tracker = Tracker(new_folder(tmp_path / "run", SPEC | {"preset": "by hand"}), {})
+    tracker.log_results({"accuracy": 0.5}, [])
+    tracker.close()
+    assert client.get_experiment_by_name("sdnet by hand")
+    assert not list(tmp_path.glob("*.db"))
+
+
 def run_id(folder):
     return json.loads((folder / "mlflow.json").read_text())["run_id"]
 

@@ -154,6 +154,15 @@ def test_hours_are_estimated_from_a_measurement(monkeypatch, capsys, tmp_path):
     assert "at once on an otherwise idle machine" in page
 
 
+def test_a_file_of_one_s_own_settings_wins_key_by_key(monkeypatch, capsys, tmp_path):
+    """As `snakemake --configfile` has it: one address changes, the others stay."""
+    monkeypatch.chdir(PROJECT)
+    own = tmp_path / "mine.yaml"
+    own.write_text("downloads: {cifar10: {urls: ['file:///here.tar.gz']}}\n")
+    cli.main(["plan", "--preset", "small", "--configfile", str(own)], standalone_mode=False)
+    assert "preset     small: " in capsys.readouterr().out
+
+
 def test_an_unknown_preset_is_refused(monkeypatch):
     monkeypatch.chdir(PROJECT)
     with pytest.raises(ValueError, match="--preset: given 'tiny'; allowed are paper"):

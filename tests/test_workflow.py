@@ -290,21 +290,78 @@ def test_a_lost_result_is_made_from_the_trained_network(project, snakemake):
     assert planned.jobs["evaluate"] == planned.jobs["table1"] == 1
 
 
-def test_another_address_changes_nothing_and_another_checksum_is_another_data_set(own_fresh, snakemake):
-    """The files of a CIFAR-10 run are placed by hand and recorded as made, which --touch does."""
-    run = "results/small/runs/cifar10/sdnet18/seed0"
-    target, config = f"{run}/accuracy.csv", own_fresh / "config/config.yaml"
+RUN_ON_CIFAR = "results/small/runs/cifar10/sdnet18/seed0"
+
+
+@pytest.fixture
+def made(own_fresh, snakemake):
+    """The project with the files of a CIFAR-10 run, placed by hand and recorded as made, which --touch does."""
+    target = f"{RUN_ON_CIFAR}/accuracy.csv"
     listed = snakemake.succeed(own_fresh, "--summary", target).split("output_file\t")[1].splitlines()[1:]
     for path in reversed([own_fresh / line.split("\t")[0] for line in listed if "\t" in line]):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("made")
     snakemake.succeed(own_fresh, "--touch", "--forceall", target)
+    return own_fresh
+
+
+def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):
+    target, images = f"{RUN_ON_CIFAR}/accuracy.csv", made / "data/cifar10.npz"
+    images.unlink()
+    (made / target).unlink()
+    printed = snakemake.fail(made, target, "-n")
+    assert f"data/cifar10.npz is gone, and {RUN_ON_CIFAR}/model.pt was trained on it: bring it back first" in printed
+    assert snakemake.plan(made, "data/cifar10.npz").jobs == {"download": 1}
+    images.write_text("downloaded anew")
+    assert snakemake.plan(made, target).jobs == {"evaluate": 1}
+
+
+def test_imported_weights_wait_for_no_images(own_fresh, snakemake):
+    """They would be removed, to be trained, which they cannot be."""
+    run = "results/released/runs/cifar10/sdnet18-nonnegative/seed0"
+    assert snakemake.plan(own_fresh, f"{run}/sweep-gaussian.csv").jobs.keys() >= {"train", "download"}
+    snakemake.succeed(own_fresh, f"{run}/spec.json")
+    for name in ("model.pt", "history.csv", "environment.json"):
+        (own_fresh / run / name).write_text("imported")
+    planned = snakemake.plan(own_fresh, f"{run}/accuracy.csv")
+    assert planned.jobs == {"download": 1, "evaluate": 1}
+
+
+def test_another_address_changes_nothing_and_another_checksum_is_another_data_set(made, snakemake):
+    target, config = f"{RUN_ON_CIFAR}/accuracy.csv", made / "config/config.yaml"
     edit(config, "https://www.cs.toronto.edu", "https://mirror.example.org")
-    assert not snakemake.plan(own_fresh, target).jobs
+    assert not snakemake.plan(made, target).jobs
     edit(config, "md5:c58f30108f718f92721af3b95e74349a", "md5:00000000000000000000000000000000")
-    planned = snakemake.plan(own_fresh, target)
+    planned = snakemake.plan(made, target)
     assert planned.jobs == {"download": 1, "spec": 1, "train": 1, "evaluate": 1}
-    assert planned.trained == {run}
+    assert planned.trained == {RUN_ON_CIFAR}
+
+
+def test_a_folder_of_images_may_have_a_space_in_its_name(own_fresh, snakemake):
+    edit(own_fresh / "config/config.yaml", "data_dir: data", "data_dir: my data")
+    edit(own_fresh / "config/presets/small.yaml", "test_images: 2000}", "test_images: 2000, noise_source: official}")
+    printed = snakemake.succeed(own_fresh, f"{RUN_ON_CIFAR}/sweep-shot.csv", "-n", "-p")
+    assert "--out 'my data/cifar10.npz'" in printed
+    assert "--out 'my data/cifar10-c'" in printed
+    assert "--official 'my data/cifar10-c'" in printed
+
+
+def test_as_many_jobs_as_cores_is_no_cluster(own_fresh, snakemake):
+    """`-j` beside the profile's `cores` is a limit of jobs; only a cluster's jobs ask for a GPU where none is."""
+    rule = own_fresh / "workflow/rules/benchmark.smk"
+    edit(rule, "{wildcards.dataset}: speed", "{threads} threads, {resources.gpu} GPUs: speed")
+    target = "results/quick/benchmark/digits.csv"
+    for options in (["--cores", "2"], ["--cores", "2", "-j", "2"]):
+        assert "2 threads, 0 GPUs: speed" in snakemake.succeed(own_fresh, *options, "-n", "--", target)
+    cluster = snakemake.succeed(own_fresh, "--workflow-profile", "profiles/slurm", "-n", "--", target)
+    assert " 1 GPUs: speed" in cluster
+
+
+def test_what_a_preset_cannot_show_is_refused_before_any_job(fresh, snakemake):
+    printed = snakemake.fail(fresh, "results/wide/figure4.pdf", "-n")
+    assert (
+        "results/wide/figure4 has nothing to show: it is of sdnet18-all-plain, and the preset wide has none" in printed
+    )
 
 
 # What is typed

@@ -143,13 +143,16 @@ class Campaign:
     Args:
         target: what is attacked.
         name: of the protocol.
+
+    Attributes:
         starts: adversarial images (N, channels, H, W) that an attempt can start from, by the name it has for them.
     """
 
-    def __init__(self, target: Target, name: str, starts: dict[str, np.ndarray]):
+    def __init__(self, target: Target, name: str):
         about = repr((target.lambdas, target.calibration))
         depends = name, file_digest(target.folder / "model.pt"), target.images.tobytes(), about
-        self.target, self.starts, self.parts = target, starts, Parts(target.folder / "parts", *depends)
+        self.target, self.parts = target, Parts(target.folder / "parts", *depends)
+        self.starts: dict[str, np.ndarray] = {}
 
     def run(self, attempt: Attempt, batches: list[np.ndarray], progress: tqdm) -> tuple[Fate, np.ndarray]:
         """The fate of the images in these batches, and the adversarial images (n, channels, H, W)."""
@@ -197,7 +200,7 @@ def attack_as_the_paper(
     """
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
-        campaign = Campaign(target, "paper", {})
+        campaign = Campaign(target, "paper")
         attempts = [paper_attempt(norm, eps, target.lambda0) for norm, eps in radii.items()]
         with tqdm(total=len(attempts) * len(target.batches()), desc="attack", unit="batch", disable=None) as progress:
             fates = [campaign.run(attempt, target.batches(), progress)[0] for attempt in attempts]
@@ -240,13 +243,13 @@ def attack_adaptively(
     autoattack.check(effort.autoattack)
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
-        campaign = Campaign(target, "adaptive", {})
+        campaign = Campaign(target, "adaptive")
         fates, crafted = [], {}
         for norm, eps in radii.items():
             tuned = tuned_lambda(folder, norm, eps)
             name = reference_name(reference) if reference else ""
             if reference:
-                campaign.starts[name] = adversarial_images(reference, norm, "lambda0", target.indices)
+                campaign.starts[name] = adversarial_images(reference, norm, target.indices)
             paper = paper_attempt(norm, eps, target.lambda0)
             attempts = [
                 paper,
@@ -294,8 +297,8 @@ def reference_name(folder: Path) -> str:
     return f"images against {read_spec(folder / 'spec.json')['system']}"
 
 
-def adversarial_images(folder: Path, norm: str, at: str, indices: np.ndarray) -> np.ndarray:
-    """The adversarial images (N, channels, H, W) of an attacked run, crafted at "lambda0" or at the "tuned" lambda.
+def adversarial_images(folder: Path, norm: str, indices: np.ndarray) -> np.ndarray:
+    """The adversarial images (N, channels, H, W) of an attacked run, crafted at the lambda of training if it has one.
 
     Raises:
         FileNotFoundError, ValueError: if there are none, or not of the images with these positions.
@@ -303,13 +306,11 @@ def adversarial_images(folder: Path, norm: str, at: str, indices: np.ndarray) ->
     path = folder / "adversarial.npz"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; make it with: python -m sdnet attack-adaptive {folder}")
-    with np.load(path, allow_pickle=False) as arrays:
-        found = np.isin(indices, arrays["index"])
-        if not found.all():
-            raise ValueError(
-                f"{path} lacks {np.sum(~found)} of the {len(found)} images; attack both with as many images"
-            )
-        return arrays[f"{norm}_{at}"][np.searchsorted(arrays["index"], indices)]
+    arrays = results.read_arrays(path)
+    found = np.isin(indices, arrays["index"])
+    if not found.all():
+        raise ValueError(f"{path} lacks {np.sum(~found)} of the {len(found)} images; attack both with as many images")
+    return arrays[f"{norm}_lambda0"][np.searchsorted(arrays["index"], indices)]
 
 
 def _write(folder: Path, name: str, target: Target, fates: list[Fate]) -> None:

@@ -17,6 +17,7 @@ from sdnet.experiments.devices import lease
 from sdnet.robustness.calibration import (
     Calibration,
     Peak,
+    best_lambdas,
     bootstrap_lambdas,
     find_peaks,
     fit_calibration,
@@ -141,9 +142,8 @@ def _fit(
     correct = np.stack([one.correct for one in sweeps])
     residuals = np.stack([image_residuals(one.residuals, definition) for one in sweeps])
     peaks = find_peaks(correct, lambdas, seed=BOOTSTRAP_SEED)
-    line = fit_calibration(
-        residuals.mean(axis=1), peaks, lambdas, lambda0=lambda0, definition=definition, estimator=estimator
-    )
+    best = best_lambdas(correct.mean(axis=-1), lambdas, estimator)
+    line = fit_calibration(residuals.mean(axis=1), best, lambdas, lambda0=lambda0, definition=definition)
     targets = [image_residuals(norms, definition).mean() for norms in test_residuals]
     draws = bootstrap_lambdas(correct, residuals, lambdas, targets, seed=BOOTSTRAP_SEED, estimator=estimator)
     return Fit(line, levels, residuals.mean(axis=1), peaks, estimator, draws)
@@ -162,7 +162,8 @@ def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[flo
     correct, residuals = np.stack(correct), np.array(residuals)
     peaks = find_peaks(correct, grid, seed=BOOTSTRAP_SEED)
     levels_residuals = released_residuals(residuals, correct.mean(axis=2))
-    line = fit_calibration(levels_residuals, peaks, grid, lambda0=lambda0, definition="squared")
+    best = best_lambdas(correct.mean(axis=-1), grid)
+    line = fit_calibration(levels_residuals, best, grid, lambda0=lambda0, definition="squared")
     return Fit(line, levels, levels_residuals, peaks, "argmax", None)
 
 

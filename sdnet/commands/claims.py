@@ -1,5 +1,6 @@
 """Judge the paper's claims by the result files of a folder."""
 
+import os
 from pathlib import Path
 
 from sdnet.commands import evidence
@@ -11,7 +12,7 @@ from sdnet.experiments.shown import preset_of, project_folder
 def judge(given: Path) -> None:
     """Write effects.csv, what was measured, and claims.csv and .md, the verdicts, into a results folder."""
     project = project_folder()
-    folder = given.resolve()
+    folder = Path(os.path.abspath(given))  # a link stays one
     preset = preset_of(folder)
     effects = evidence.effects(folder)
     loaded = load_claims(project / "config" / "claims.yaml")

@@ -57,8 +57,8 @@ def diagnose(
             settings = PGD(norm, eps, steps, STEP_SIZE * eps / steps)
             foreign = {}
             if reference:
-                foreign[reference_name(reference)] = adversarial_images(reference, norm, "lambda0", target.indices)
-            own = {AT_LAMBDA0: adversarial_images(folder, norm, "lambda0", target.indices)}
+                foreign[reference_name(reference)] = adversarial_images(reference, norm, target.indices)
+            own = {AT_LAMBDA0: adversarial_images(folder, norm, target.indices)}
             for lmbd in sorted({target.lambda0, tuned_lambda(folder, norm, eps)}, key=lambda value: value or 0):
                 todo.append((settings, lmbd, foreign if lmbd == target.lambda0 else foreign | own))
         with tqdm(todo, desc="diagnostics", disable=None) as progress:

@@ -116,7 +116,7 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
 def open_images(spec: dict, path: Path | None) -> Images:
     """All images of a data set that fits in memory; `path` as in `open_data`."""
     name = spec["dataset"]["name"]
-    return load(name, path or Path(image_folder("data_dir") or "data", f"{name}.npz"))
+    return load(name, path or (image_folder("data_dir") or Path("data")) / f"{name}.npz")
 
 
 def open_folder(
@@ -136,9 +136,7 @@ def open_folder(
         raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
     _, processes = shard
     workers = max(1, min(8, (os.cpu_count() or 1) // processes))
-    return FolderLoader(
-        Path(root), split, image_size=size, batch_size=batch_size, workers=workers, shard=shard, **options
-    )
+    return FolderLoader(root, split, image_size=size, batch_size=batch_size, workers=workers, shard=shard, **options)
 
 
 def folder_source(name: str, loader: "FolderLoader", split: str) -> str:

@@ -46,7 +46,11 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         gpus: how many work side by side; 0 for the CPU.
     """
     values = read_yaml(Path("config/config.yaml"))
-    site = load_site(values | (read_yaml(site_file) if site_file else {}))
+    if site_file:
+        from snakemake.utils import update_config  # what `snakemake --configfile` does; it takes a second to import
+
+        update_config(values, read_yaml(site_file))
+    site = load_site(values)
     presets = load_presets(Path("config/presets"))
     if name not in presets:
         raise SettingsError(f"--preset: given {name!r}; allowed are {', '.join(presets)}")

@@ -1,5 +1,6 @@
 """The report: a notebook, executed, as one page without its code."""
 
+import os
 from pathlib import Path
 
 from sdnet.commands.notebook import execute, write_page
@@ -13,7 +14,7 @@ def report(given: Path) -> None:
         ValueError: if a cell fails; that claims.csv is missing is said with the command that makes it.
     """
     project = project_folder()
-    folder = given.resolve()
+    folder = Path(os.path.abspath(given))  # a link stays one
     root = str(folder.relative_to(project))
     source = project / "notebooks" / "report.ipynb"
     done = execute(source, {"results": root}, folder / "notebooks" / source.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sdnet.experiments import plan
-from sdnet.experiments.settings import load_presets, load_site, read_yaml
+from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets, load_site, read_yaml
 from sdnet.experiments.status import Status, status, summary, table
 
 
@@ -47,12 +47,16 @@ def show(folders: tuple[Path, ...], every: float | None) -> None:
 def _planned() -> dict[Path, dict[str, int]]:
     """The epochs of each run of each preset, by results folder and name."""
     site = load_site(read_yaml(Path("config/config.yaml")))
-    return {
-        Path(plan.results_folder(name)): {
-            run.name: run.spec["training"]["epochs"] for run in plan.runs(name, preset, site)
-        }
-        for name, preset in load_presets(Path("config/presets")).items()
-    }
+    presets = load_presets(Path("config/presets"))
+    return {Path(plan.results_folder(name)): _epochs(name, preset, site) for name, preset in presets.items()}
+
+
+def _epochs(name: str, preset: Preset, site: Site) -> dict[str, int]:
+    """Those of a preset's runs; nothing where it cannot be planned, as if its folders are named by `--configfile`."""
+    try:
+        return {run.name: run.spec["training"]["epochs"] for run in plan.runs(name, preset, site)}
+    except SettingsError:
+        return {}
 
 
 def _begun(planned: dict[Path, dict[str, int]]) -> list[Path]:

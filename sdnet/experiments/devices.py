@@ -13,6 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sdnet.experiments.settings_files import site_setting
+
 POLL_SECONDS = 0.5
 LOCKS = Path(tempfile.gettempdir()) / f"sdnet-gpu-{socket.gethostname()}"
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID")
@@ -56,8 +58,8 @@ def lease(
     before the first use of CUDA. What a scheduler (Slurm) has assigned is shared out in the same
     way among the processes of that job alone.
 
-    A site may let several jobs share a device (`jobs_per_gpu`, in SDNET_JOBS_PER_GPU): then it has as
-    many places, each with a lock file, and the devices with most of them free are taken first.
+    A site may let several jobs share a device (`jobs_per_gpu`): then it has as many places, each with a
+    lock file, and the devices with most of them free are taken first.
 
     Args:
         count: how many devices; 0 for the CPU.
@@ -91,7 +93,7 @@ def lease(
 def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.ExitStack) -> tuple[Device, ...]:
     if count == 0:
         return ()
-    folder, places = _lock_folder(), int(os.environ.get("SDNET_JOBS_PER_GPU", "1"))
+    folder, places = _lock_folder(), int(site_setting("jobs_per_gpu") or 1)
     wanted = places if alone else 1
     with contextlib.ExitStack() as turn:
         # Whoever holds the gate collects places as they come free; the others queue behind it.

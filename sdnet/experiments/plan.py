@@ -62,16 +62,13 @@ def results_folder(preset: str) -> str:
     return "results" if preset == "paper" else f"results/{preset}"
 
 
-def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
-    """The preset's data sets that can be used at this site, and the path of each one's images.
-
-    ImageNet is left out while `imagenet_root` is not set.
+def datasets(preset: Preset, site: Site) -> list[str]:
+    """The preset's data sets that can be used at this site: without ImageNet while `imagenet_root` is not set.
 
     Raises:
-        SettingsError: if the preset wants `folder` and `folder_root` is not set, or a root lacks a folder.
+        SettingsError: if the preset wants what this site does not have, or a root lacks a folder.
     """
     roots = {"imagenet": site.imagenet_root, "folder": site.folder_root}
-    paths = {name: f"{site.data_dir}/{name}.npz" for name in DOWNLOADED} | roots
     for name in set(roots) & set(preset.datasets):
         if roots[name] is not None and (fault := _fault_of_tree(Path(roots[name]))):
             raise SettingsError(
@@ -79,11 +76,11 @@ def datasets(preset: Preset, site: Site) -> dict[str, str | None]:
                 f"it must hold train/<class>/ and val/<class>/"
             )
     if "folder" in preset.datasets and site.folder_root is None:
-        raise SettingsError("config/config.yaml: folder_root: is null, and the preset uses the data set `folder`")
+        raise SettingsError("datasets: given folder; it needs folder_root in config/config.yaml, which is null")
     usable = [name for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)]
     for name in usable:
         noise_source(name, preset, site)  # which refuses what cannot be
-    return {name: paths.get(name) for name in usable}  # none of an embedded one
+    return usable
 
 
 def _fault_of_tree(root: Path) -> str | None:
@@ -102,9 +99,18 @@ def trains_on(network: System, dataset: str) -> bool:
 
 
 def runs(name: str, preset: Preset, site: Site) -> list[Run]:
-    """Every run of a preset at this site."""
+    """Every run of a preset at this site.
+
+    Raises:
+        SettingsError: see `datasets`; of the preset's own keys with the name of its file.
+    """
+    try:
+        usable = datasets(preset, site)
+    except SettingsError as error:
+        its_own = str(error).startswith("datasets")
+        raise SettingsError(f"config/presets/{name}.yaml: {error}") from None if its_own else error
     planned = []
-    for dataset in datasets(preset, site):
+    for dataset in usable:
         images = preset.datasets[dataset]
         for system, network in preset.systems.items():
             if not trains_on(network, dataset):

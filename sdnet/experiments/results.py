@@ -124,7 +124,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "lambda_std": "its standard deviation over bootstrap samples of the images",
         "plateau_low": "smallest lambda whose accuracy is within one standard error of the highest",
         "plateau_high": "largest such lambda",
-        "at_grid_end": "whether lambda_c is the smallest or the largest that was tried",
+        "at_grid_end": "whether the highest accuracy is at the smallest or the largest lambda tried",
     },
     # results/runs/<run>/lines-<noise>.csv
     "lines": _RUN
@@ -279,7 +279,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         raise _missing(path) from None
     except ValueError as error:
         raise ValueError(
-            f"{path} is no CSV file ({error}); remove it and make it anew with: snakemake {path}"
+            f"{path} is no CSV file ({error}); remove it and make it anew with: snakemake {_target(path)}"
         ) from None
     _check(path, kind, list(frame.columns))
     return frame
@@ -297,12 +297,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise _missing(path) from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it and make it anew with: snakemake {path}") from None
+        remedy = f"remove it and make it anew with: snakemake {_target(path)}"
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def _missing(path: Path) -> FileNotFoundError:
-    target = Path(*path.parts[path.parts.index("results") :]) if "results" in path.parts else path
-    return FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {target}")
+    return FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {_target(path)}")
+
+
+def _target(path: Path) -> Path:
+    """A result file as Snakemake knows it, from the project's folder."""
+    return Path(*path.parts[path.parts.index("results") :]) if "results" in path.parts else path
 
 
 def write_text(path: Path, text: str) -> None:

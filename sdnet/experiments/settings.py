@@ -4,6 +4,7 @@ A preset says what to run and at what scale. It may extend another one: then its
 other, whole; lists and tables are not merged.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -61,6 +62,14 @@ def _ascending(values: list[float]) -> list[float]:
     return values
 
 
+def _folder(value: str) -> str:
+    """One name for each folder, as Snakemake compares names; no shell stands between to find ~."""
+    return os.path.normpath(os.path.expanduser(value))
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
+
+
 class Download(_Settings):
     """Where an archive comes from."""
 
@@ -71,11 +80,11 @@ class Download(_Settings):
 class Site(_Settings):
     """What differs from one site to the next; no result depends on it."""
 
-    data_dir: str = Field("data", description="Where downloaded data sets are kept.")
+    data_dir: Folder = Field("data", description="Where downloaded data sets are kept.")
     downloads: dict[Literal["cifar10", "cifar100", "cifar10-c", "cifar100-c"], Download]
-    imagenet_root: str | None = Field(None, description="A folder with train/<class>/ and val/<class>/.")
-    imagenet_c_root: str | None = Field(None, description="A folder with <noise>_noise/<severity>/<class>/.")
-    folder_root: str | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
+    imagenet_root: Folder | None = Field(None, description="A folder with train/<class>/ and val/<class>/.")
+    imagenet_c_root: Folder | None = Field(None, description="A folder with <noise>_noise/<severity>/<class>/.")
+    folder_root: Folder | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
     jobs_per_gpu: PositiveInt = Field(1, description="How many jobs share one GPU.")
     mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow's tracking address.")
 

@@ -1,6 +1,7 @@
 """The files of the settings, as they are: commands read them without pydantic, which checks them in `settings`."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 SITE_FILE = Path("config/config.yaml")
@@ -16,7 +17,7 @@ def read_yaml(path: Path) -> dict:
     Raises:
         SettingsError: if it is missing, is not YAML or is not a table.
     """
-    import yaml  # here, since training with SDNET_DATA_DIR set needs none
+    import yaml  # here, since training needs none
 
     try:
         values = yaml.safe_load(path.read_text())
@@ -29,12 +30,18 @@ def read_yaml(path: Path) -> dict:
     return values
 
 
-def image_folder(setting: str) -> str | None:
-    """A folder of images: `data_dir`, `imagenet_root` or `folder_root`.
+def site_setting(name: str) -> str | None:
+    """A setting of the site, for a command: `data_dir`, `imagenet_root`, `folder_root`, `jobs_per_gpu` or `mlflow_uri`.
 
-    The variable SDNET_<SETTING>, which the Snakefile sets, wins over the working directory's config/config.yaml.
+    The variable SDNET_<NAME>, which the Snakefile sets, wins over the working directory's config/config.yaml; that is
+    not looked at where PyYAML is missing, which training does not need.
     """
-    given = os.environ.get(f"SDNET_{setting.upper()}")
-    if given is None and SITE_FILE.is_file():
-        given = read_yaml(SITE_FILE).get(setting)
+    given = os.environ.get(f"SDNET_{name.upper()}")
+    if given is None and SITE_FILE.is_file() and find_spec("yaml"):
+        given = read_yaml(SITE_FILE).get(name)
     return str(given) if given else None
+
+
+def image_folder(setting: str) -> Path | None:
+    """A folder of images: `data_dir`, `imagenet_root` or `folder_root`, as `site_setting` has it."""
+    return Path(given).expanduser() if (given := site_setting(setting)) else None

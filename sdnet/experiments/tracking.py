@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from sdnet.experiments import results
+from sdnet.experiments.settings_files import site_setting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -173,7 +174,7 @@ def _connection(preset: str) -> Iterator[tuple["MlflowClient", str]]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri") or DEFAULT_URI
     database = Path(uri.removeprefix("sqlite:///"))
     with FileLock(f"{database}.lock", timeout=120) if uri.startswith("sqlite:") else contextlib.nullcontext():
         client, name = MlflowClient(uri), f"sdnet {preset}"

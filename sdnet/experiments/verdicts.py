@@ -315,7 +315,7 @@ def in_markdown(judged: pd.DataFrame) -> str:
                 "Images": rows["data"] + np.where(rows.stand_in & (rows.verdict != "not run"), ", as a stand-in", ""),
                 "Verdict": rows.verdict,
                 "Ours": [effect_in_words(row) for row in rows.itertuples()],
-                "Paper": rows.paper.fillna(""),
+                "Paper": rows.paper.astype(object).fillna(""),
                 "Why": rows.reason,
             }
         )

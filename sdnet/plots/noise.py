@@ -67,7 +67,8 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
 
     keys = ["dataset", "system", "seed", "noise"]
     fits, colors = lines.set_index(keys), sns.color_palette("flare", peaks.seed.nunique())
-    return _noise_grid(peaks, note, "best λ", "residual ‖x − A(z)‖", draw)
+    residual = {"norm": "residual ‖x − A(z)‖", "squared": "squared residual ‖x − A(z)‖²"}[lines.definition.iloc[0]]
+    return _noise_grid(peaks, note, "best λ", residual, draw)
 
 
 def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -> Figure:

@@ -12,15 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from sdnet.robustness.statistics import bootstrap_counts
 
 PARABOLA_REACH = 3  # grid points on each side of the best one through which the parabola is laid
-
-# ASSUME: in the weighted fit no level's lambda counts as known better than a fifth of the grid's usual step
-# of 0.1; otherwise one level whose bootstrap happens to have no variance would decide the line.
-STD_FLOOR = 0.02
 
 
 def check_grid(lambdas: Sequence[float]) -> np.ndarray:
@@ -161,45 +156,50 @@ class Calibration:
         return LambdaEstimate(float(lmbd), float(residual), clamped=bool(lmbd != line), extrapolated=not inside)
 
 
+def best_lambdas(accuracy: np.ndarray, lambdas: Sequence[float], estimator: str = "argmax") -> np.ndarray:
+    """lambda_c of each noise level, (C,), from accuracy (C, L): steps 7 to 10 of Algorithm 1.
+
+    Args:
+        accuracy: of each level at each lambda, up to a common factor.
+        lambdas: the L values of lambda, ascending.
+        estimator: "argmax" (the paper's) or "parabola".
+
+    Raises:
+        ValueError: for an unknown estimator, or lambdas that are not ascending.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator {estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
+    return ESTIMATORS[estimator](accuracy, check_grid(lambdas))
+
+
 def fit_calibration(
     residuals: Sequence[float],
-    peaks: Sequence[Peak],
+    best: Sequence[float],
     lambdas: Sequence[float],
     *,
     lambda0: float,
     definition: str = "norm",
-    estimator: str = "argmax",
-    method: str = "ordinary",
 ) -> Calibration:
-    """The line through the points (r_c, lambda_c) (step 12 of Algorithm 1).
+    """The least-squares line through the points (r_c, lambda_c) (step 12 of Algorithm 1).
 
     Args:
         residuals: r_c, one per noise level.
-        peaks: one per noise level, from `find_peaks`.
+        best: lambda_c, one per noise level, from `best_lambdas`.
         lambdas: the values of lambda that were tried; predictions stay in their range.
         lambda0: the lambda at which the residuals were measured.
         definition: of the residuals, see `image_residuals`.
-        estimator: lambda_c by "argmax" (the paper's) or "parabola".
-        method: "ordinary" least squares (the paper's); "weighted" by the bootstrap variance of lambda_c;
-            "theil-sen", the median of the slopes between all pairs of levels.
 
     Raises:
-        ValueError: if fewer than two residuals differ, or for an unknown estimator or method.
+        ValueError: if fewer than two residuals differ.
     """
-    residuals, grid = np.asarray(residuals, dtype=float), check_grid(lambdas)
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator {estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
-    best = np.array([getattr(peak, estimator) for peak in peaks])
-    std = np.array([getattr(peak, f"{estimator}_std") for peak in peaks])
-    weights = 1 / (std**2 + STD_FLOOR**2) if method == "weighted" else np.ones_like(std)
-    slope, intercept = _fit_line(residuals, best, weights, method)
-    errors = best - (slope * residuals + intercept)
-    spread = best - np.average(best, weights=weights)
+    residuals, best, grid = np.asarray(residuals, dtype=float), np.asarray(best, dtype=float), check_grid(lambdas)
+    slope, intercept = _fit_line(residuals, best)
+    errors, spread = best - (slope * residuals + intercept), best - best.mean()
     flat = np.ptp(best) == 0  # by this, since rounding leaves equal values a spread about their mean
     return Calibration(
         slope=float(slope),
         intercept=float(intercept),
-        r_squared=float("nan") if flat else float(1 - weights @ errors**2 / (weights @ spread**2)),
+        r_squared=float("nan") if flat else float(1 - np.sum(errors**2) / np.sum(spread**2)),
         lambda_min=float(grid[0]),
         lambda_max=float(grid[-1]),
         residual_min=float(residuals.min()),
@@ -222,7 +222,7 @@ def bootstrap_lambdas(
     """What lambda(r) could have been with other calibration images: (resamples, T) for T test residuals.
 
     Each sample draws the images anew, the same ones for all levels, and repeats the search for the best
-    lambdas, the (ordinary) fit and the prediction. Percentiles over the first axis are an interval.
+    lambdas, the fit and the prediction. Percentiles over the first axis are an interval.
 
     Args:
         correct: (C, L, n) bool.
@@ -230,7 +230,7 @@ def bootstrap_lambdas(
         lambdas: the L values of lambda, ascending.
         test_residuals: r_test of each test set.
         seed: of the bootstrap.
-        estimator: see `fit_calibration`.
+        estimator: see `best_lambdas`.
         resamples: number of bootstrap samples.
     """
     correct, residuals, lambdas = np.asarray(correct), np.asarray(residuals), check_grid(lambdas)
@@ -238,8 +238,7 @@ def bootstrap_lambdas(
     n = correct.shape[-1]
     draws = []
     for weights in bootstrap_counts(n, resamples, seed):
-        best = ESTIMATORS[estimator](correct @ weights, lambdas)
-        slope, intercept = _fit_line(residuals @ weights / n, best, np.ones_like(best), "ordinary")
+        slope, intercept = _fit_line(residuals @ weights / n, best_lambdas(correct @ weights, lambdas, estimator))
         draws.append(np.clip(slope * test_residuals + intercept, lambdas[0], lambdas[-1]))
     return np.array(draws)
 
@@ -262,15 +261,10 @@ def released_residuals(residuals: np.ndarray, accuracy: np.ndarray) -> np.ndarra
     return running.reshape(np.shape(residuals))[np.arange(len(best)), best]
 
 
-def _fit_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray, method: str) -> tuple[float, float]:
+def _fit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     if np.ptp(x) == 0:
         raise ValueError(
             f"all {x.size} noise levels have the residual {x[0]:g}, so no line can be fitted; "
             "calibrate with at least two levels, one of them strong"
         )
-    if method == "theil-sen":
-        slope, intercept, *_ = stats.theilslopes(y, x)
-        return slope, intercept
-    if method not in ("ordinary", "weighted"):
-        raise ValueError(f"method {method!r} is unknown; choose 'ordinary', 'weighted' or 'theil-sen'")
-    return tuple(np.polyfit(x, y, 1, w=np.sqrt(weights)))
+    return tuple(np.polyfit(x, y, 1))

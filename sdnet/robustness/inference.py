@@ -23,7 +23,7 @@ from sdnet.csc import csc_layers, evaluation_mode, use_lambda
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
-    find_peaks,
+    best_lambdas,
     fit_calibration,
     image_residuals,
 )
@@ -39,7 +39,6 @@ def calibrate(
     lambda0: float = 0.1,
     *,
     estimator: str = "argmax",
-    method: str = "ordinary",
     definition: str = "norm",
 ) -> Calibration:
     """Fit lambda(r) for one type of noise, on clean images with labels (steps 4 to 12 of Algorithm 1).
@@ -51,8 +50,7 @@ def calibrate(
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
         lambda0: the lambda of training.
-        estimator: see `fit_calibration`.
-        method: see `fit_calibration`.
+        estimator: see `best_lambdas`.
         definition: of the residual, see `image_residuals`.
 
     Raises:
@@ -73,12 +71,10 @@ def calibrate(
     )
     return fit_calibration(
         residuals.mean(axis=-1),
-        find_peaks(correct, lambdas, seed=0),
+        best_lambdas(correct.mean(axis=-1), lambdas, estimator),
         lambdas,
         lambda0=lambda0,
         definition=definition,
-        estimator=estimator,
-        method=method,
     )
 
 

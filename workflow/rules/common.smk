@@ -40,6 +40,23 @@ def images_of(run):
     )
 
 
+def training_images(wildcards):
+    """The same, to train on; of a run whose weights are imported nothing.
+
+    To download a file anew, Snakemake would remove all networks that were trained on it, and train them again.
+    """
+    run = run_of(wildcards)
+    images = images_of(run) if run.spec["training"]["epochs"] else []
+    trained = Path(RUN_FOLDER.format(**wildcards), "model.pt")
+    for path in images:
+        if trained.exists() and not Path(path).exists():
+            raise WorkflowError(
+                f"{path} is gone, and {trained} was trained on it: bring it back first, by hand, by data_dir in "
+                f"config/config.yaml or with: snakemake {path}"
+            )
+    return images
+
+
 def official_noise(run):
     """The folder of official noisy images that a run is tested on, or None."""
     preset = PRESETS[run.spec["preset"]]
@@ -57,14 +74,20 @@ def noise_options(wildcards):
     run = run_of(wildcards)
     official = official_noise(run)
     return plan.noise_options(run, PRESETS[run.spec["preset"]]) + (
-        f" --official {official}" if official else ""
+        f" --official {shlex.quote(official)}" if official else ""
     )
 
 
 def shown_runs(wildcards, target):
     """The runs that a table or figure shows."""
     preset = FOLDERS[wildcards.root]
-    return plan.runs_of(target, RUNS[preset], PRESETS[preset])
+    runs = plan.runs_of(target, RUNS[preset], PRESETS[preset])
+    if not runs:
+        raise WorkflowError(
+            f"{wildcards.root}/{target} has nothing to show: it is of {', '.join(plan.systems_of(target))}, and the "
+            f"preset {preset} has none of them on images or under noise that it shows"
+        )
+    return runs
 
 
 def run_files(wildcards, target, name):

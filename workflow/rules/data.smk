@@ -24,4 +24,4 @@ rule download:
     message:
         "{wildcards.dataset}: download and check."
     shell:
-        "python -m sdnet data {wildcards.dataset} {params.urls:q} --checksum {params.checksum} --out {output} 2> {log}"
+        "python -m sdnet data {wildcards.dataset} {params.urls:q} --checksum {params.checksum} --out {output:q} 2> {log}"

@@ -1,7 +1,7 @@
 """How many GPU jobs run side by side, and how many threads each job gets.
 
 Snakemake only counts GPUs; each job leases its own (sdnet/experiments/devices.py). Without --resources gpu=N the count is
-that of this machine, times `jobs_per_gpu`, so that no job starts only to wait. A cluster (--jobs) counts for itself.
+that of this machine, times `jobs_per_gpu`, so that no job starts only to wait. A cluster counts for itself.
 """
 
 
@@ -11,7 +11,10 @@ def _given(resource):
     return getattr(value, "value", value)
 
 
-ON_CLUSTER = workflow.remote_exec or _given("_nodes") is not None
+# Snakemake gives every executor but the local one default resources, where the profile has none.
+ON_CLUSTER = (
+    workflow.remote_exec or workflow.resource_settings.default_resources is not None
+)
 GPUS = _given("gpu")
 if GPUS is None and not ON_CLUSTER:
     GPUS = len(devices.visible()) * SITE.jobs_per_gpu

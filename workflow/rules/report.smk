@@ -15,6 +15,9 @@ rule table1:
         text="{root}/logs/table1.log",
     conda:
         "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     message:
         "Table 1 of {wildcards.root}."
     shell:
@@ -163,6 +166,8 @@ use rule table1 as figure3 with:
         accuracy=lambda wildcards: run_files(wildcards, "figure3", "accuracy.csv"),
         peaks=lambda wildcards: noise_files(wildcards, "figure3", "peaks"),
         lines=lambda wildcards: noise_files(wildcards, "figure3", "lines"),
+        sweep=lambda wildcards: noise_files(wildcards, "figure3", "sweep"),
+        adaptive=lambda wildcards: noise_files(wildcards, "figure3", "adaptive"),
     output:
         figure="{root}/figure3.pdf",
         picture=in_report("{root}/figure3.png", "Figures", "Figure 3"),
@@ -254,6 +259,9 @@ rule claims:
         "{root}/logs/claims.log",
     conda:
         "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     message:
         "The paper's claims, judged by {wildcards.root}."
     shell:
@@ -273,6 +281,9 @@ rule report:
         text="{root}/logs/report.log",
     conda:
         "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     message:
         "The report of {wildcards.root}."
     shell:
@@ -288,6 +299,9 @@ rule track:
         "{root}/logs/track.log",
     conda:
         "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     message:
         "{wildcards.root}: what MLflow does not have yet."
     shell:

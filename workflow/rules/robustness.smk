@@ -31,7 +31,7 @@ rule download_noisy:
     message:
         "CIFAR-{wildcards.classes}-C: download, check and unpack."
     shell:
-        "python -m sdnet data cifar{wildcards.classes}-c {params.urls:q} --checksum {params.checksum} --out {output}"
+        "python -m sdnet data cifar{wildcards.classes}-c {params.urls:q} --checksum {params.checksum} --out {output:q}"
         " 2> {log}"
 
 

@@ -25,7 +25,7 @@ rule spec:
 rule train:
     input:
         spec=f"{RUN_FOLDER}/spec.json",
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        images=lambda wildcards: ancient(training_images(wildcards)),
     output:
         model=f"{RUN_FOLDER}/model.pt",
         history=f"{RUN_FOLDER}/history.csv",

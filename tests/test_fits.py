@@ -1,0 +1,62 @@
+"""Other lines through the points of Algorithm 1, on points and accuracies whose best line is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sdnet.experiments import fits
+from sdnet.experiments.fits import FITS
+
+LAMBDAS = np.arange(1, 16) / 10
+RUN = {"dataset": "cifar10", "system": "sdnet18", "seed": 0, "noise": "shot", "variant": "paper"}
+
+
+@pytest.fixture
+def one_outlier(monkeypatch):
+    """lambda = 0.1 r + 0.1, but for the last level's, which is uncertain; accuracy falls off from that line."""
+    residuals = np.arange(1.0, 8.0)
+    best = 0.1 * residuals + 0.1
+    best[-1] = 0.1
+    peaks = pd.DataFrame({"residual": residuals, "lambda": best, "lambda_std": [0.001] * 6 + [2.0]}).assign(**RUN)
+    severities = ["0", "1", "2", "3", "4", "5", "mean"]
+    adaptive = pd.DataFrame({"severity": severities, "residual": [1.0, 2, 3, 4, 5, 6, None]}).assign(**RUN)
+    sweep = pd.DataFrame(
+        {"severity": severity, "lambda": lmbd, "correct": 1000 - 500 * abs(lmbd - 0.1 * (severity + 2)), "total": 1000}
+        for severity in range(1, 6)
+        for lmbd in LAMBDAS
+    ).assign(data_source="official", **RUN)
+    frames = {"peaks": peaks, "adaptive": adaptive, "sweep": sweep}
+    monkeypatch.setattr(fits, "read_runs", lambda folder, target, kind, noises: frames[kind])
+    monkeypatch.setattr(fits, "preset_of", lambda folder: None)
+    monkeypatch.setattr(fits, "noises_of", lambda target, preset: ["shot"])
+    return peaks
+
+
+def test_a_weighted_fit_follows_the_certain_levels_and_theil_sen_ignores_an_outlier(one_outlier):
+    points = one_outlier
+    slopes = {name: fit(points.residual, points["lambda"], points.lambda_std)[0] for name, fit in FITS.items()}
+    assert slopes["least squares"] < 0.05
+    assert slopes["weighted"] == pytest.approx(0.1, rel=0.01)
+    assert slopes["Theil-Sen"] == pytest.approx(0.1, rel=0.01)
+
+
+def test_what_each_line_loses_is_read_off_the_sweep(one_outlier):
+    table = fits.other_fits(None).set_index("fit")
+    slope, intercept = np.polyfit(one_outlier.residual, one_outlier["lambda"], 1)
+    away = np.abs(slope * np.arange(2, 7) + intercept - 0.1 * np.arange(3, 8))
+    assert table.lost["least squares"] == pytest.approx(50 * away.mean(), abs=0.5)
+    assert table.lost["Theil-Sen"] == pytest.approx(0, abs=1e-6)
+    assert table["shift"]["least squares"] == 0
+    assert table["shift"]["Theil-Sen"] == pytest.approx(away.max(), abs=1e-6)
+
+
+def test_that_the_fit_matters_is_said(one_outlier):
+    table = fits.other_fits(None)
+    words = fits.in_words(table)
+    assert words.startswith(
+        "Another line gives a λ further than 0.1 from that of least squares in 2 of 2 cases, at most"
+    )
+    assert "(SDNet-18, shot noise, " in words
+    assert fits.in_words(table.assign(shift=0.05)).startswith("No other line")
+    (row,) = fits.layout(table).to_dict("records")
+    assert (row["Network"], row["Noise"], row["Theil-Sen"][:3]) == ("SDNet-18", "shot", "0.0")

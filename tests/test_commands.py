@@ -155,6 +155,10 @@ def test_on_x86_bfloat16_takes_its_instructions(machine, instructions, expected,
     assert experiment.has_bfloat16(CPU) == expected
 
 
+def test_commands_compute_float32_in_float32():
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_a_device_with_bfloat16_trains_in_it(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "has_bfloat16", lambda device: True)
     train(make_spec(tmp_path / "float32"), None, 0)

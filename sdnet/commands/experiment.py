@@ -35,7 +35,7 @@ SPEC_KEYS = {"preset", "system", "seed"} | {
     f"{group}.{key}" for group, keys in SPEC_GROUPS.items() for key in keys.split()
 }
 
-torch.backends.cudnn.conv.fp32_precision = "ieee"  # cuDNN's default would round what is to be float32 to 10 bits
+torch.backends.cudnn.allow_tf32 = False  # its default would round what is to be float32 to 10 bits
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
             bars = {"fmt": "x", "markersize": 5, "linewidth": 0.6, "capsize": 0}
             axis.errorbar(points.residual, points["lambda"], points.lambda_std, color=color, **bars)
             qualities.append("flat" if np.isnan(line.r_squared) else f"{line.r_squared:.2f}")
-        axis.set_title("R² = " + ", ".join(qualities), loc="right", fontsize="xx-small")
+        words = "R² = " + ", ".join(qualities)
+        axis.text(0.04, 0.98, words, transform=axis.transAxes, verticalalignment="top", fontsize="xx-small")
 
     keys = ["dataset", "system", "seed", "noise"]
     fits, colors = lines.set_index(keys), sns.color_palette("flare", peaks.seed.nunique())

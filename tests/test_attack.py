@@ -207,6 +207,22 @@ def test_a_choice_of_lambda_is_the_one_that_it_says(attacked):
     assert (others.gain <= others.gain_high).all()
 
 
+@pytest.mark.parametrize("norm", RADII)
+def test_over_all_attacks_a_lambda_is_chosen_that_was_attacked_as_hard_as_any(attacked, norm):
+    """Of 0.4 only step b was made."""
+    rows = rows_of(attacked["sdnet18"], "adaptive", norm=norm)
+    hard = sorted(set(rows[rows.step == "c"].lambda_attack.dropna()))
+    assert 0.1 in hard
+    assert 0.4 in set(rows[rows.step == "b"].lambda_attack)
+    with np.load(attacked["sdnet18"] / "attack-adaptive.npz") as fates:
+        robust = fates[f"{norm}_robust"].all(axis=0)[[LAMBDAS.index(lmbd) for lmbd in hard]]
+    worst = rows[rows.step == "worst"].set_index("choice")
+    assert worst.correct["tuned"] == robust.sum(axis=1).max()
+    even, odd = (robust[:, half::2].sum(axis=1).argmax() for half in (0, 1))
+    assert worst.correct["held-out"] == robust[odd, 0::2].sum() + robust[even, 1::2].sum()
+    assert worst["lambda"]["held-out"] == pytest.approx((hard[even] + hard[odd]) / 2)
+
+
 def test_algorithm_1_predicts_at_its_own_lambda(attacked):
     run = attacked["sdnet18"]
     target = Target(run, None, IMAGES, DEFENCE, CPU)

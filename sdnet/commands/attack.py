@@ -341,8 +341,9 @@ def _write(folder: Path, name: str, target: Target, fates: list[Fate]) -> None:
             of_step = [of_norm[a] for a in np.flatnonzero(chosen)]
             attacked = np.unique(np.concatenate([fate.rows for fate in of_step]))
             together = robust[chosen].all(axis=0)[:, attacked]
-            # At another lambda nobody tried.
-            crafted = [lmbd for lmbd in target.lambdas if lmbd in {fate.attempt.lmbd for fate in of_step}]
+            # One is chosen of the lambdas that were attacked: over all steps, of those of the strong descent, step c.
+            hard = {fate.attempt.lmbd for fate in of_step if step != "worst" or fate.attempt.step == "c"}
+            crafted = [lmbd for lmbd in target.lambdas if lmbd in hard]
             rows += [run | about | row for row in _counts(target, together, attacked, crafted, None)]
         arrays |= _arrays(norm, of_norm, robust)
     write_arrays(

@@ -183,8 +183,8 @@ def table4_text(table: pd.DataFrame, scale: str) -> str:
     return (
         "Table 4. Robust accuracy (%): images classified correctly both clean and attacked. Ours, the paper's value "
         f"in brackets where it has one. Scale of ours: {scale}. Test images: {counts}. As in the paper: PGD-20, "
-        "crafted at the λ of training whatever λ predicts. All attacks: each image at its worst; λ is then chosen of two, "
-        "that of training and the best one against the paper's attack, since these alone met the strongest."
+        "crafted at the λ of training whatever λ predicts. All attacks: each image at its worst; λ is then tuned "
+        "between that of training and the best one against the paper's attack, which alone met the strongest."
     )
 
 

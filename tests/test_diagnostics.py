@@ -1,6 +1,7 @@
 """Each check of an attack accepts a good one, and is set off by the fault it is there for."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,3 +143,10 @@ def test_a_black_box_attack_breaks_what_masked_gradients_hid(model, batches):
     assert not genuine.broken.all(), "the black-box attack must have images to try"
     (row,) = diagnostics.black_box(model, genuine, some, weak.norm, weak.eps)
     assert row.accepted
+
+
+@pytest.mark.parametrize(("left", "ok"), [(1, True), (2, False)])
+def test_what_is_accepted_is_accepted_whatever_the_rounding(left, ok):
+    """One image of 50 is 2%, of which 1 - 49 / 50 is a little more."""
+    broken = SimpleNamespace(robust_accuracy=1 - (50 - left) / 50)
+    assert accepted(diagnostics.control(broken, "l2")) == [ok]

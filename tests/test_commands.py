@@ -693,7 +693,7 @@ def test_a_root_is_that_of_the_config_file_unless_the_variable_says_that_there_i
     assert image_folder("imagenet_root") is None
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text("imagenet_root: /images\n")
-    assert image_folder("imagenet_root") == "/images"
+    assert image_folder("imagenet_root") == Path("/images")
     monkeypatch.setenv("SDNET_IMAGENET_ROOT", "")
     assert image_folder("imagenet_root") is None
 

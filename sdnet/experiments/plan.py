@@ -107,8 +107,8 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
     try:
         usable = datasets(preset, site)
     except SettingsError as error:
-        its_own = str(error).startswith("datasets")
-        raise SettingsError(f"config/presets/{name}.yaml: {error}") from None if its_own else error
+        where = f"config/presets/{name}.yaml: " if str(error).startswith("datasets") else ""
+        raise SettingsError(where + str(error)) from None
     planned = []
     for dataset in usable:
         images = preset.datasets[dataset]

@@ -12,7 +12,7 @@ from sdnet.plots.layout import PAGE_WIDTH, accuracy_by, note_below
 ATTACK_CURVES = {  # step of the ladder: what it is called, and its line
     "clean": ("not attacked", {"color": "0.5", "linestyle": "--"}),
     "a": ("crafted at the λ of training", {"color": "C0"}),
-    "b": ("crafted at the λ of the prediction", {"color": "C1", "marker": "o", "markersize": 2.5}),
+    "b": ("crafted at the λ of the prediction", {"color": "C2", "marker": "o", "markersize": 2.5}),
     "worst": ("worst of all attacks", {"color": "C3"}),
 }
 

@@ -308,6 +308,7 @@ def test_the_users_of_a_machine_share_its_devices():
     )
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
-        options = {"env": os.environ | {"TMPDIR": folder}, "capture_output": True, "text": True}
+        # Not in the project: the other users may not read the Python that reads its settings.
+        options = {"env": os.environ | {"TMPDIR": folder}, "cwd": folder, "capture_output": True, "text": True}
         done = subprocess.run([sys.executable, "-c", code], **options)
     assert (done.stdout, done.stderr) == ("65533 0 1\n65534 0 1\n", "")

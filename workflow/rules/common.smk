@@ -51,8 +51,8 @@ def training_images(wildcards):
     for path in images:
         if trained.exists() and not Path(path).exists():
             raise WorkflowError(
-                f"{path} is gone, and {trained} was trained on it: bring it back first, by hand, by data_dir in "
-                f"config/config.yaml or with: snakemake {path}"
+                f"{path} is gone, and {trained} was trained on it: bring it back first, by hand, by a link to "
+                f"where it is now, or with: snakemake {path}"
             )
     return images
 

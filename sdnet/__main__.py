@@ -228,7 +228,8 @@ def radii(linf: float, l2: float) -> dict[str, float]:
 @gpus_option
 def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
     """Attack the network in the folder RUN, which has been calibrated, by the paper's protocol (Table 4)."""
-    from sdnet.commands.attack import Defence, attack_as_the_paper
+    from sdnet.commands.attack import attack_as_the_paper
+    from sdnet.commands.target import Defence
 
     attack_as_the_paper(run, data_path, radii(linf, l2), images, Defence(numbers(lambdas), noise), gpus)
 
@@ -264,7 +265,8 @@ def attack_adaptive(
     gpus,
 ) -> None:
     """Attack the network in RUN, which has been attacked as in the paper, by those who know the defence."""
-    from sdnet.commands.attack import Defence, Effort, attack_adaptively
+    from sdnet.commands.attack import Effort, attack_adaptively
+    from sdnet.commands.target import Defence
 
     attacks = [name for name in autoattack.split(",") if name]
     effort = Effort(numbers(attack_lambdas), steps, restarts, attacks, autoattack_images)
@@ -281,8 +283,8 @@ def attack_adaptive(
 @gpus_option
 def diagnose(run, data_path, lambdas, linf, l2, noise, images, steps, reference, square, gpus) -> None:
     """Check whether the attacks on the network in RUN, which has been attacked adaptively, are good ones."""
-    from sdnet.commands.attack import Defence
     from sdnet.commands.diagnose import diagnose
+    from sdnet.commands.target import Defence
 
     defence = Defence(numbers(lambdas), noise)
     diagnose(run, data_path, radii(linf, l2), images, defence, steps, square, reference, gpus)

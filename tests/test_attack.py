@@ -14,18 +14,12 @@ import torch
 from test_commands import make_spec
 
 from sdnet.__main__ import main
-from sdnet.commands.attack import (
-    TOGETHER,
-    Defence,
-    Effort,
-    Target,
-    attack_adaptively,
-    attack_as_the_paper,
-    tuned_lambda,
-)
+from sdnet.commands.attack import Effort, attack_adaptively, attack_as_the_paper, tuned_lambda
 from sdnet.commands.diagnose import diagnose
 from sdnet.commands.experiment import load_model, read_spec
+from sdnet.commands.fates import TOGETHER
 from sdnet.commands.parts import Parts
+from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import use_lambda
 from sdnet.experiments import attack_tables, plan, results

@@ -100,7 +100,7 @@ def processed(tmp_path_factory):
     noise = f"--noise gaussian {plan.noise_options(planned[1], preset)}"
     strong = f"{plan.attack_options(preset, 'attack-adaptive')} --reference {reference}"
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("sweep", "calibrate", "attack"):
+        for module in ("sweep", "calibrate", "target"):
             patch.setattr(f"sdnet.commands.{module}.load_model", counting)
         for module in ("attack", "diagnose"):
             patch.setattr(f"sdnet.commands.{module}.tuned_lambda", lambda run, *_: 0.5 if run == Path(home) else None)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdnet.commands.attack import Defence, Target, adversarial_images, reference_name, tuned_lambda
+from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
 from sdnet.commands.experiment import choose_device
 from sdnet.commands.parts import Arrays, Parts, file_digest
 from sdnet.commands.sweep import run_columns
+from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease

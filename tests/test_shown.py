@@ -1,5 +1,6 @@
 """What a notebook reads: the runs of the data sets that were tested."""
 
+import pandas as pd
 import pytest
 import yaml
 from test_plan import PRESET
@@ -40,3 +41,12 @@ def test_a_tested_data_set_must_have_all_its_files(folder):
     assert set(shown.read_runs(folder, "table1", "accuracy").dataset) == {"digits", "imagenet"}
     with pytest.raises(FileNotFoundError, match=r"digits/sdnet18/seed0/codes\.csv is not there; make it with"):
         shown.read_runs(folder, "figure6", "codes")
+
+
+def test_under_a_figure_networks_of_another_scale_are_named():
+    scale = {"dataset": "cifar10", "data_source": "official", "width": 16, "train_images": 500}
+    runs = [("resnet18", 12), ("mdeq", 4), ("sdnet18", 12), ("sdnet18", 12), ("scn", 4)]
+    accuracy = pd.DataFrame([scale | {"system": system, "epochs": epochs} for system, epochs in runs])
+    assert shown.scale_note(accuracy) == (
+        "CIFAR-10: width 16, 12 epochs, 500 training images; MDEQ, SCN: width 16, 4 epochs, 500 training images"
+    )

@@ -167,7 +167,7 @@ def table4_layout(table: pd.DataFrame) -> pd.DataFrame:
     wide["system"] = [SETTINGS[row.setting].format(system_label(row.system)) for row in wide.itertuples()]
     wide["condition"] = [condition_label(name) for name in wide.condition]
     titles = {"data": "Data set", "condition": "Attack within", "system": "Network", "clean": "Not attacked"}
-    return wide.drop(columns="setting").rename(columns=titles | ATTACKS)
+    return wide.drop(columns="setting").rename(columns=titles | ATTACKS).rename_axis(columns=None)
 
 
 def condition_label(condition: str) -> str:

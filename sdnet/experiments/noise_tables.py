@@ -259,4 +259,5 @@ def _wide(cells: pd.DataFrame, index: list[str], column: str, titles: dict[str, 
     rows = cells[index].drop_duplicates()
     wide = cells.pivot(index=index, columns=column, values="text")
     wide = wide.reindex(pd.MultiIndex.from_frame(rows)).reindex(columns=[name for name in titles if name in wide])
-    return wide.rename(columns=titles).fillna("").reset_index().rename(columns={"data": "Data set"})
+    wide = wide.rename(columns=titles).fillna("").reset_index().rename(columns={"data": "Data set"})
+    return wide.rename_axis(columns=None)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sdnet.experiments import plan, results
-from sdnet.experiments.labels import dataset_label, scale_label
+from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.settings import Preset, load_presets
 
 NEED_LAMBDA = ("calibration", "peaks", "lines", "adaptive")
@@ -102,12 +102,21 @@ def has_runs(folder: Path, dataset: str) -> bool:
 
 
 def scale_note(accuracy: pd.DataFrame) -> str:
-    """The images and the scale of some runs in words, from their accuracy.csv, to be put under every figure."""
-    notes = {
-        f"{dataset_label(row.dataset, row.data_source)}: {scale_label(row.width, row.epochs, row.train_images)}"
-        for row in accuracy.itertuples()
-    }
-    return "; ".join(sorted(notes))
+    """The images and the scale of some runs in words, from their accuracy.csv, to be put under every figure.
+
+    The scale of most networks comes first; those of another one are named with theirs.
+    """
+    labelled = accuracy.assign(
+        images=[dataset_label(row.dataset, row.data_source) for row in accuracy.itertuples()],
+        scale=[scale_label(row.width, row.epochs, row.train_images) for row in accuracy.itertuples()],
+    )
+    notes = []
+    for images, runs in labelled.groupby("images"):
+        networks = runs.groupby("scale").system.unique()
+        usual, *others = sorted(networks.items(), key=lambda found: -len(found[1]))
+        notes.append(f"{images}: {usual[0]}")
+        notes += [f"{', '.join(map(system_label, systems))}: {scale}" for scale, systems in others]
+    return "; ".join(notes)
 
 
 def left_out_note(folder: Path) -> str:

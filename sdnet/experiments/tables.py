@@ -127,7 +127,7 @@ def cost_layout(table: pd.DataFrame) -> pd.DataFrame:
     wide = cells.pivot(index=["data", "system"], columns="quantity", values="cell")
     wide = wide.reindex(cells.set_index(["data", "system"]).index.unique())[list(shown)].reset_index()
     wide["system"] = wide.system.map(system_label)
-    return wide.rename(columns={"data": "Data set", "system": "Network"} | shown)
+    return wide.rename(columns={"data": "Data set", "system": "Network"} | shown).rename_axis(columns=None)
 
 
 def cell(row, fmt: str) -> str:

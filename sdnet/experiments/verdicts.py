@@ -294,6 +294,7 @@ def _summary(rows: pd.DataFrame, sizes: bool, printed: str) -> dict:
 
 
 def _number(estimate: float, low: float, high: float) -> str:
+    estimate, low, high = (round(value, 9) + 0.0 for value in (estimate, low, high))  # 0, where rounding left 1e-17
     return f"{estimate:.3g}" + ("" if low == high else f" ({low:.3g} to {high:.3g})")
 
 

@@ -11,6 +11,8 @@ PathType = click.Path(path_type=Path)
 ExistingFile = click.Path(path_type=Path, exists=True, dir_okay=False)
 AtLeast1 = click.IntRange(1)
 ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
+NoiseName = click.Choice(["gaussian", "shot", "speckle", "impulse"])
+ATTACKED_AT = "0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5"
 
 # What to do about a place that cannot be written to.
 PLACES = {
@@ -34,6 +36,19 @@ data_option = click.option(
     help="The .npz of CIFAR, or the folder of ImageNet or your own images.  [default: as config/config.yaml says]",
 )
 gpus_option = click.option("--gpus", default=1, show_default=True, help="GPUs to hold; 0 for the CPU.")
+
+
+class Numbers(click.ParamType):
+    """A list of numbers with commas between."""
+
+    name = "numbers"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        """The numbers; click names the option if they are none."""
+        try:
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"given {value!r}; must be numbers with commas between, such as 0.1,0.5,1", param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -118,8 +133,10 @@ def evaluate(run: Path, data_path: Path | None, gpus: int) -> None:
 def noise_options(command):
     """The options that say which noise is meant, and at which lambdas."""
     options = [
-        click.option("--noise", required=True, type=click.Choice(["gaussian", "shot", "speckle", "impulse"])),
-        click.option("--lambdas", required=True, help="Sparsity weights to try, ascending, with commas between."),
+        click.option("--noise", required=True, type=NoiseName),
+        click.option(
+            "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
+        ),
         click.option("--scale", type=click.Choice(["cifar", "imagenet"]), default="cifar", show_default=True),
         click.option("--noise-seed", default=0, show_default=True, help="Of generated noise."),
         click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
@@ -128,14 +145,6 @@ def noise_options(command):
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def numbers(text: str) -> list[float]:
-    """The numbers in a list with commas between."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--lambdas: given {text!r}; must be numbers with commas between, such as 0.1,0.5,1") from None
 
 
 def readings(text: str, allowed: tuple[str, ...]) -> list[str]:
@@ -159,7 +168,7 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
     from sdnet.commands.noisy import Noise
     from sdnet.commands.sweep import sweep
 
-    sweep(run, data_path, Noise(noise, scale, noise_seed, official), numbers(lambdas), images, gpus)
+    sweep(run, data_path, Noise(noise, scale, noise_seed, official), lambdas, images, gpus)
 
 
 @cli.command()
@@ -181,7 +190,7 @@ def calibrate(
         run,
         data_path,
         Noise(noise, scale, noise_seed, official),
-        numbers(lambdas),
+        lambdas,
         levels=levels,
         images=calibration_images,
         limit=images,
@@ -193,10 +202,16 @@ def calibrate(
 def attack_options(command):
     """The options that every attack has."""
     options = [
-        click.option("--lambdas", default="0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5", show_default=True, help="To predict at."),
+        click.option("--lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To predict at."),
         click.option("--linf", default=8.0, show_default=True, help="Radius in the L-inf norm, in grey levels of 255."),
         click.option("--l2", default=0.5, show_default=True, help="Radius in the L2 norm, in pixels of 0 to 1."),
-        click.option("--noise", default="gaussian", show_default=True, help="Whose fitted line Algorithm 1 takes."),
+        click.option(
+            "--noise",
+            default="gaussian",
+            show_default=True,
+            type=NoiseName,
+            help="Whose fitted line Algorithm 1 takes.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -231,7 +246,7 @@ def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
     from sdnet.commands.attack import attack_as_the_paper
     from sdnet.commands.target import Defence
 
-    attack_as_the_paper(run, data_path, radii(linf, l2), images, Defence(numbers(lambdas), noise), gpus)
+    attack_as_the_paper(run, data_path, radii(linf, l2), images, Defence(lambdas, noise), gpus)
 
 
 @cli.command()
@@ -239,7 +254,7 @@ def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
 @data_option
 @attack_options
 @adaptive_options
-@click.option("--attack-lambdas", default="0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5", show_default=True, help="To craft at.")
+@click.option("--attack-lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To craft at.")
 @click.option("--restarts", type=AtLeast1, default=5, show_default=True, help="Of the strongest descent.")
 @click.option(
     "--autoattack", default="apgd-ce,apgd-t,fab-t,square", show_default=True, help="Its attacks; empty for none."
@@ -269,8 +284,8 @@ def attack_adaptive(
     from sdnet.commands.target import Defence
 
     attacks = [name for name in autoattack.split(",") if name]
-    effort = Effort(numbers(attack_lambdas), steps, restarts, attacks, autoattack_images)
-    defence = Defence(numbers(lambdas), noise)
+    effort = Effort(attack_lambdas, steps, restarts, attacks, autoattack_images)
+    defence = Defence(lambdas, noise)
     attack_adaptively(run, data_path, radii(linf, l2), images, defence, effort, reference, gpus)
 
 
@@ -286,7 +301,7 @@ def diagnose(run, data_path, lambdas, linf, l2, noise, images, steps, reference,
     from sdnet.commands.diagnose import diagnose
     from sdnet.commands.target import Defence
 
-    defence = Defence(numbers(lambdas), noise)
+    defence = Defence(lambdas, noise)
     diagnose(run, data_path, radii(linf, l2), images, defence, steps, square, reference, gpus)
 
 

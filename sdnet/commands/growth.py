@@ -21,8 +21,8 @@ GROWTH = {
     "iterations": (1, 2, 4, 8),
 }
 PRECISION = "bfloat16"
-LAMBDAS = (1, 2, 4, 8, 15)
-CSC_LAYERS = {"resnet18": 0, "sdnet18": 1, "sdnet18-all": 20}
+LAMBDA_COUNTS = (1, 2, 4, 8, 15)
+SYSTEMS = {"resnet18": False, "sdnet18": True, "sdnet18-all": True}  # whether it has CSC layers
 
 
 def growth(out: Path, gpus: int) -> None:
@@ -36,14 +36,14 @@ def growth(out: Path, gpus: int) -> None:
         rows = [
             {"system": system, "varied": varied, "value": value, "ms": _step(system, BASE | {varied: value}, device)}
             for varied, value in tqdm(sizes, "growth", disable=None)
-            for system in CSC_LAYERS
-            if varied != "iterations" or CSC_LAYERS[system]
+            for system in SYSTEMS
+            if varied != "iterations" or SYSTEMS[system]
         ]
         rows += [
             {"system": system, "varied": "lambdas", "value": count, "ms": _sweep(system, count, device)}
-            for count in LAMBDAS
-            for system in CSC_LAYERS
-            if CSC_LAYERS[system]
+            for count in LAMBDA_COUNTS
+            for system in SYSTEMS
+            if SYSTEMS[system]
         ]
     frame = pd.DataFrame(rows)
     print(frame.pivot(index=["varied", "value"], columns="system", values="ms").to_string(float_format="{:.2f}".format))
@@ -57,7 +57,7 @@ def growth(out: Path, gpus: int) -> None:
 
 
 def _contender(system: str, size: dict[str, int], device: torch.device) -> Contender:
-    options = {"n_iter": size["iterations"]} if CSC_LAYERS[system] else {}
+    options = {"n_iter": size["iterations"]} if SYSTEMS[system] else {}
     spec = {
         "seed": 0,
         "dataset": {"name": "cifar10", "image_size": size["image size"]},

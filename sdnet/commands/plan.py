@@ -84,8 +84,8 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
     total = sum(seconds.values()) + len(work.shared_jobs(planned, preset, site)) * machine.start
     print(
         f"{machine.name}: {duration(total)} of one {machine.unit}; {duration(total / machine.at_once)} with "
-        f"{machine.at_once} at once on an otherwise idle machine.\nEach network was measured for a moment; "
-        "how many images withstand an attack, so that others go on with them, was guessed."
+        f"{machine.at_once} at once on an otherwise idle machine.\nEach network was measured for a moment; attacks go "
+        "on with the images that withstood those before, whose number was guessed."
     )
 
 

@@ -24,8 +24,8 @@ class Defence:
 
     Attributes:
         lambdas: to predict at, ascending; ignored for a network without CSC layers.
-        noise: the noise whose fitted line Algorithm 1 takes. ASSUME: Gaussian, since the paper's needs a type of
-            noise, and names none for adversarial images.
+        noise: the noise whose fitted line Algorithm 1 takes. ASSUME: Gaussian; Algorithm 1 needs a type of noise, and
+            the paper names none for adversarial images.
     """
 
     lambdas: Sequence[float]

@@ -11,8 +11,18 @@ from sdnet.experiments.labels import DATASETS
 from sdnet.experiments.settings import SettingsError, read_yaml
 
 SIZE_WIDTH, SIZE_EPOCHS = 64, 24  # the least scale at which the size of an effect is judged
-RELEASED = {"sdnet18": "sdnet18-nonnegative"}  # the same network in the reading of the authors' code
+TEXT, RELEASED = "sdnet18", "sdnet18-nonnegative"  # SDNet-18 with the layer of the paper's text, of the authors' code
 COMPARE = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
+
+
+def as_text(name: str) -> str:
+    """What an effect is of, with SDNet-18 in the released reading under the text's name."""
+    return " ".join(TEXT if word == RELEASED else word for word in name.split())
+
+
+def as_released(name: str) -> str:
+    """What an effect is of, with SDNet-18 in the released reading in place of the text's."""
+    return " ".join(RELEASED if word == TEXT else word for word in name.split())
 
 
 class _Strict(BaseModel):

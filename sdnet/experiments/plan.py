@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdnet.experiments.settings import Preset, SettingsError, Site, System
+from sdnet.experiments.settings import Preset, SettingsError, Site, System, has_lambda
 
 DOWNLOADED = ("cifar10", "cifar100")
 IMAGENET_C_SIZE = 224  # pixels
@@ -38,7 +38,7 @@ UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other netwo
 
 @dataclass(frozen=True)
 class Run:
-    """One trained network; `folder` is relative to the results folder, `spec` is all that is needed to repeat it."""
+    """One trained network: `spec` is all that is needed to repeat it, `gpus` how many share its training."""
 
     dataset: str
     system: str
@@ -225,11 +225,6 @@ def benchmark_options(dataset: str, preset: Preset) -> str:
     """The options of `python -m sdnet benchmark`: where GPUs share a batch, the part of one is measured."""
     images = preset.datasets[dataset]
     return f"--batch-size {preset.recipes[images.recipe].batch_size // images.gpus}" if images.gpus > 1 else ""
-
-
-def has_lambda(model: str) -> bool:
-    """Whether a network has CSC layers, and so a lambda to choose."""
-    return model.startswith("sdnet")
 
 
 def line_noise(preset: Preset) -> str:

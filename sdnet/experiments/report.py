@@ -56,7 +56,7 @@ def _name(preset: Preset) -> str:
 
 
 def _usual_epochs(preset: Preset) -> int:
-    """Of networks without a recipe of their own, on the data set that is trained on for longest."""
+    """The epochs of networks without a recipe of their own; of several data sets the most."""
     return max(preset.recipes[images.recipe].epochs for images in preset.datasets.values())
 
 

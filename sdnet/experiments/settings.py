@@ -124,6 +124,11 @@ class Options(_Settings):
     shortcut: bool = Field(True, description="false: blocks without shortcuts, which Eq. 14 can invert.")
 
 
+def has_lambda(network: str) -> bool:
+    """Whether a network has CSC layers, and so a lambda to choose; by its name, or that of the paper's tables."""
+    return network.startswith("sdnet")
+
+
 class System(_Settings):
     """One network of the tables."""
 
@@ -134,7 +139,7 @@ class System(_Settings):
 
     @model_validator(mode="after")
     def _options_belong_to_the_model(self) -> "System":
-        if (given := self.options.model_fields_set) and not self.model.startswith("sdnet"):
+        if (given := self.options.model_fields_set) and not has_lambda(self.model):
             raise ValueError(
                 f"options: given {', '.join(sorted(given))} for {self.model}; only the sdnet models have options"
             )
@@ -290,7 +295,7 @@ class Preset(_Settings):
     def _lambdas_of_training_are_tried(self) -> "Preset":
         for name, system in self.systems.items():
             lmbd, tried = system.options.lmbd, self.robustness.lambdas
-            if system.model.startswith("sdnet") and lmbd not in tried:
+            if has_lambda(system.model) and lmbd not in tried:
                 raise ValueError(
                     f"robustness.lambdas: given {tried}; must contain {lmbd:g}, which systems.{name} is trained at"
                 )

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sdnet.experiments import plan, results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
-from sdnet.experiments.settings import Preset, load_presets
+from sdnet.experiments.settings import Preset, has_lambda, load_presets
 
 NEED_LAMBDA = ("calibration", "peaks", "lines", "adaptive")
 
@@ -84,7 +84,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
         for system in plan.systems_of(target)
         if system in preset.systems
         and plan.trains_on(preset.systems[system], dataset)
-        and (not need_lambda or plan.has_lambda(preset.systems[system].model))
+        and (not need_lambda or has_lambda(preset.systems[system].model))
         for seed in preset.seeds_of(system)
     ]
     if not folders:

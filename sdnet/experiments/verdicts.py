@@ -6,12 +6,23 @@ import numpy as np
 import pandas as pd
 
 from sdnet.experiments import plan, results
-from sdnet.experiments.claims import COMPARE, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which
+from sdnet.experiments.claims import (
+    COMPARE,
+    RELEASED,
+    SIZE_EPOCHS,
+    SIZE_WIDTH,
+    TEXT,
+    Claim,
+    Test,
+    Which,
+    as_released,
+    as_text,
+)
 from sdnet.experiments.labels import DATASETS, SYSTEMS
-from sdnet.experiments.settings import Preset
+from sdnet.experiments.settings import Preset, has_lambda
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
-BENCHMARKED = ("speed of ", "memory of ")  # once for each network, not for each seed
+MEASURED_ONCE = ("speed of ", "memory of ")  # once for each network, not for each seed
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: 
             here = effects[effects.dataset == dataset]
             seen = {
                 "text": (here, _expected(claim, preset, dataset)),
-                "released": _as_released(here, _expected(claim, preset, dataset, released=True)),
+                "released": (_of_released(here), _expected(claim, preset, dataset, released=True)),
             }
             judged = [_row(claim, *one, dataset, reading, preset, root) for reading, one in seen.items() if one[1]]
             rows += judged or [_absent(claim, dataset, preset)]
@@ -46,7 +57,7 @@ def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: 
 
 
 def _judged_on(claim: Claim, effects: pd.DataFrame, preset: Preset) -> list[str]:
-    """The data sets that a claim is about and the preset has; first one in their place, if they have no results."""
+    """The claim's data sets that the preset has; if none of them has results, a stand-in comes first."""
     attacked = set(claim.needs) & set(plan.ATTACKED)
     usable = [name for name in preset.datasets if not attacked or name in preset.adversarial.datasets]
     present = [name for name in usable if name in set(effects.dataset)]
@@ -64,38 +75,32 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
     if dataset not in preset.datasets:
         return set()
     has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
-    (text, other), *_ = RELEASED.items()
     if released:
-        has = {name for name in has if not plan.has_lambda(name)} | ({text} if other in has else set())
+        has = {name for name in has if not has_lambda(name)} | ({TEXT} if RELEASED in has else set())
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
-    expected = {name for name in wanted if _networks(name) <= has and (not released or text in _networks(name))}
-    if released and not plan.has_speed(other):  # it costs what the text's reading does, and is not measured
-        expected = {name for name in expected if not name.startswith(BENCHMARKED)}
+    expected = {name for name in wanted if _networks(name) <= has and (not released or TEXT in _networks(name))}
+    if released and not plan.has_speed(RELEASED):  # it costs what the text's reading does, and is not measured
+        expected = {name for name in expected if not name.startswith(MEASURED_ONCE)}
     return expected if expected & set(claim.effects) else set()
 
 
 def _planned_seeds(expected: set[str], reading: str, preset: Preset) -> int:
     """How many seeds the preset has of every network that some effects are of; 1 for what is benchmarked."""
-    networks = {name for effect in expected for name in _networks(effect) if not effect.startswith(BENCHMARKED)}
+    networks = {name for effect in expected for name in _networks(effect) if not effect.startswith(MEASURED_ONCE)}
     if reading == "released":
-        networks = {RELEASED.get(name, name) for name in networks}
+        networks = set(map(as_released, networks))
     return min((len(preset.seeds_of(name)) for name in networks), default=1)
 
 
 def _networks(name: str) -> set[str]:
-    """Those that an effect is of."""
+    """The networks that an effect is of."""
     return set(name.split()) & set(SYSTEMS)
 
 
-def _as_released(effects: pd.DataFrame, expected: set[str]) -> tuple[pd.DataFrame, set[str]]:
+def _of_released(effects: pd.DataFrame) -> pd.DataFrame:
     """The effects of SDNet-18 in the released reading, under the paper's name."""
-    (text, other), *_ = RELEASED.items()
-    mine = np.array([other in subject.split() for subject in effects.subject], dtype=bool)
-    names = {
-        column: [" ".join(text if word == other else word for word in name.split()) for name in effects[column][mine]]
-        for column in ("subject", "over")
-    }
-    return effects[mine].assign(**names), expected
+    mine = effects[effects.subject.str.split().map(lambda words: RELEASED in words).astype(bool)]
+    return mine.assign(subject=mine.subject.map(as_text), over=mine.over.map(as_text))
 
 
 def _row(
@@ -134,8 +139,8 @@ def _about(claim: Claim, dataset: str) -> dict:
 
 
 def _reading(expected: set[str], given: str, preset: Preset) -> str:
-    """That of the CSC layers in some effects; empty if they have none."""
-    networks = [name for effect in expected for name in _networks(effect) if plan.has_lambda(name)]
+    """Which reading of the CSC layer these effects are of; empty if no network among them has one."""
+    networks = [name for effect in expected for name in _networks(effect) if has_lambda(name)]
     if given == "released" or not networks:
         return given if networks else ""
     return "released" if all(preset.systems[name].options.nonnegative for name in networks) else given
@@ -175,7 +180,7 @@ def judge(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[
         verdict = "replicated" if all(one.kept for one in sizes) else "direction"
         words += [f"how much: {one.words}" for one in sizes]
     ways = "; ".join(way for way in used.measure.unique() if way)
-    trained = used[~used.name.str.startswith(BENCHMARKED)]
+    trained = used[~used.name.str.startswith(MEASURED_ONCE)]
     if trained.n_seeds.min() == 1 and trained.low.notna().any():
         words.append("of one seed, so that intervals do not cover the variance of training")
     first, rows = direction[0]

@@ -1,6 +1,6 @@
 """What the jobs of a preset have to do, in images, and what they leave on the disk: before anything runs.
 
-How many images withstand an attack decides how long others go on with them, so that attacks are counted roughly.
+The work of attacks is a rough estimate: they go on with images that withstood those before, whose number is guessed.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdnet.experiments import plan
 from sdnet.experiments.plan import Run
-from sdnet.experiments.settings import Preset, Site
+from sdnet.experiments.settings import Preset, Site, has_lambda
 
 # Targets by what they need of a run, as in workflow/rules/report.smk.
 SWEPT = ("table2", "table3", "readings", "figure2")
@@ -75,7 +75,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     yield Job("evaluate", passed=test_images)
     if targets & set(INVERTED):
         yield Job("invert", passed=INVERTED_IMAGES)
-    adjustable = plan.has_lambda(run.spec["model"]["name"])
+    adjustable = has_lambda(run.spec["model"]["name"])
     grid = len(robustness.lambdas) if adjustable else 1
     swept, calibrated = _noises(run, targets & set(SWEPT), preset), []
     if adjustable:
@@ -169,7 +169,7 @@ def result_bytes(run: Run, planned: list[Run], preset: Preset) -> float:
         return weights
     side = preset.datasets[run.dataset].image_size
     values = VALUES.get(run.dataset, 3 * side**2 if side else LARGE_VALUES)
-    defended = 2 if plan.has_lambda(model["name"]) else 1
+    defended = 2 if has_lambda(model["name"]) else 1
     return weights + 2 * defended * 4 * values * preset.adversarial.images
 
 

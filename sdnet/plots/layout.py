@@ -49,7 +49,7 @@ def accuracy_by(values: pd.Series, correct: pd.Series, total: pd.Series) -> pd.D
 
 
 def panels_of(count: int, note: str, aspect: float):
-    """A row of panels, two to a page's column width and at most three in a row."""
+    """Panels in rows of at most three; a single one is as wide as a page's column."""
     columns = min(count, 3)
     rows = -(-count // columns)
     width = COLUMN_WIDTH * max(columns, 1.4) / 1.4

@@ -64,7 +64,7 @@ def official_noise(run):
 
 
 def noisy_images_of(run):
-    """Those of them that Snakemake makes."""
+    """The folder of official noisy images that a run is tested on, if Snakemake downloads it."""
     folder = official_noise(run)
     return [folder] if folder and run.dataset in plan.DOWNLOADED else []
 
@@ -103,7 +103,7 @@ def noise_files(wildcards, target, kind):
     return [
         f"{wildcards.root}/runs/{run.name}/{kind}-{noise}.csv"
         for run in shown_runs(wildcards, target)
-        if kind == "sweep" or plan.has_lambda(run.spec["model"]["name"])
+        if kind == "sweep" or settings.has_lambda(run.spec["model"]["name"])
         for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
         if noise in plan.noises_on(run.dataset, PRESETS[FOLDERS[wildcards.root]])
     ]
@@ -121,7 +121,7 @@ def fitted_line(wildcards):
     noise = plan.line_noise(PRESETS[run.spec["preset"]])
     return (
         [f"{RUN_FOLDER}/lines-{noise}.csv"]
-        if plan.has_lambda(run.spec["model"]["name"])
+        if settings.has_lambda(run.spec["model"]["name"])
         else []
     )
 
@@ -133,7 +133,7 @@ def undefended_folder(wildcards):
 
 
 def undefended_images(wildcards):
-    """Those images."""
+    """The adversarial images of the undefended network, if the preset has that run."""
     folder = undefended_folder(wildcards)
     return [f"{folder}/adversarial.npz"] if folder else []
 

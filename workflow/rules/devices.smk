@@ -20,7 +20,7 @@ if GPUS is None and not ON_CLUSTER:
     GPUS = len(devices.visible()) * SITE.jobs_per_gpu
     workflow.register_resource("gpu", GPUS)
 
-# On a cluster what each job asks for, on the node as where it was submitted; a profile can say set-threads.
+# On a cluster what each job asks for, the same on the node as where it was submitted; a profile can say set-threads.
 CORES = 4 if ON_CLUSTER else workflow.cores
 # With GPUs, each job an equal share of the cores; on a CPU a quarter, since small networks do not fill more.
 THREADS = CORES if ON_CLUSTER else max(1, CORES // (GPUS or 4))

@@ -32,7 +32,7 @@ rule train:
         environment=f"{RUN_FOLDER}/environment.json",
     log:
         "{root}/logs/train/{dataset}-{system}-seed{seed}.log",
-    # First, with its spec, what takes longest and what most waits for: or in the end one core works alone.
+    # Training, with its spec, goes first: it takes longest and most jobs wait for it, or in the end one core works alone.
     priority: 1
     conda:
         "../../envs/environment.yaml"

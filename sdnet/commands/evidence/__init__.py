@@ -18,7 +18,7 @@ from sdnet.commands.evidence.noise import noisy
 from sdnet.commands.evidence.paper import paper_effects
 from sdnet.commands.evidence.runs import KEYS, Runs
 from sdnet.experiments import results
-from sdnet.experiments.claims import RELEASED
+from sdnet.experiments.claims import as_text
 from sdnet.experiments.shown import preset_of
 
 
@@ -37,12 +37,7 @@ def effects(folder: Path) -> pd.DataFrame:
     ours = pd.DataFrame(rows, columns=[name for name in results.COLUMNS["effects"] if name != "paper"])
     ours[["estimate", "low", "high"]] = ours[["estimate", "low", "high"]].astype(float).round(9)
     # The paper does not say in which reading of the layer its numbers were made.
-    names = {f"the paper's {name}": ours[name].map(_in_the_paper) for name in ("subject", "over")}
+    names = {f"the paper's {name}": ours[name].map(as_text) for name in ("subject", "over")}
     keys = [f"the paper's {name}" if name in ("subject", "over") else name for name in KEYS]
     joined = ours.assign(**names).merge(paper_effects(), left_on=keys, right_on=KEYS, how="left", suffixes=("", "_"))
     return joined[list(results.COLUMNS["effects"])]
-
-
-def _in_the_paper(name: str) -> str:
-    back = {released: text for text, released in RELEASED.items()}
-    return " ".join(back.get(word, word) for word in name.split())

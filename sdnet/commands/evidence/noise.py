@@ -54,7 +54,7 @@ class Fates:
 
 
 def fates(runs: Runs, system: str, seed: int, noise: str) -> Fates:
-    """Read those of a run."""
+    """What became of each image in a run's sweep under one noise."""
     arrays = results.read_arrays(runs.path(system, seed, f"sweep-{noise}.npz"))
     lambda0 = runs.read(system, seed, "sweep", noise).lambda0.iloc[0]
     where = 0 if np.isnan(lambda0) else nearest(arrays["lambdas"], lambda0)

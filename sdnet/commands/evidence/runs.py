@@ -10,15 +10,15 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from sdnet.experiments import plan, results
-from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH
+from sdnet.experiments import results
+from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
-from sdnet.experiments.settings import Preset
+from sdnet.experiments.settings import Preset, has_lambda
 from sdnet.robustness.statistics import Interval
 
 KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
-BOTH = (*RELEASED, *RELEASED.values())  # SDNet-18 in either reading
+BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
 BOOTSTRAP_SEED = 0
 RESAMPLES = 1000
@@ -120,11 +120,10 @@ def point(value: float) -> Interval:
 def readings(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """The pairs, and those in which SDNet-18 stands in the other reading."""
     yield from pairs
-    for text, released in RELEASED.items():
-        for pair in pairs:
-            names = {name.split()[0] for name in pair}
-            if text in names and not any(map(plan.has_lambda, names - {text})):
-                yield tuple(" ".join([released if word == text else word for word in name.split()]) for name in pair)
+    for pair in pairs:
+        names = {name.split()[0] for name in pair}
+        if TEXT in names and not any(map(has_lambda, names - {TEXT})):
+            yield tuple(map(as_released, pair))
 
 
 def kendall(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> float:
@@ -132,9 +131,9 @@ def kendall(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> 
     return round(float(stats.kendalltau(against, values).statistic), 9) if np.ptp(values) > 0 else 0.0
 
 
-def spearman(values: Sequence[float], against: Sequence[float] = range(1, 6)) -> float:
-    """Spearman's, likewise."""
-    return round(float(stats.spearmanr(against, values).statistic), 9) if np.ptp(values) > 0 else 0.0
+def spearman(values: Sequence[float]) -> float:
+    """Spearman's rank correlation with the severity; 0 where the values are all the same."""
+    return round(float(stats.spearmanr(range(1, 6), values).statistic), 9) if np.ptp(values) > 0 else 0.0
 
 
 def normal(estimate: float, std: float) -> Interval:

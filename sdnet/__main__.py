@@ -87,7 +87,7 @@ def status(folders: tuple[Path, ...], every: float | None) -> None:
 def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | None) -> None:
     """Download a data set, check it, and pack it for loading; config/config.yaml says from where, and to where."""
     from sdnet.commands.data import data
-    from sdnet.experiments.settings_files import SITE_FILE, image_folder
+    from sdnet.experiments.settings_files import SITE_FILE, data_dir
 
     if not (urls and checksum):
         from sdnet.experiments.settings import load_site, read_yaml
@@ -95,7 +95,7 @@ def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | Non
         download = load_site(read_yaml(SITE_FILE)).downloads[name]
         urls, checksum = urls or tuple(download.urls), checksum or download.checksum
     file = name if name.endswith("-c") else f"{name}.npz"
-    data(name, urls, checksum, out or (image_folder("data_dir") or Path("data")) / file)
+    data(name, urls, checksum, out or data_dir() / file)
 
 
 @cli.command()

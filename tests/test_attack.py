@@ -17,12 +17,12 @@ from sdnet.__main__ import main
 from sdnet.commands.attack import Effort, attack_adaptively, attack_as_the_paper, tuned_lambda
 from sdnet.commands.diagnose import diagnose
 from sdnet.commands.experiment import load_model, read_spec
-from sdnet.commands.fates import TOGETHER
 from sdnet.commands.parts import Parts
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import use_lambda
 from sdnet.experiments import attack_tables, plan, results
+from sdnet.experiments.results import TOGETHER
 from sdnet.robustness.autoattack import STANDARD
 from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, paper_attempt, weaker_attempts
 from sdnet.robustness.pgd import attack

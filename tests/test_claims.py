@@ -15,7 +15,6 @@ from sdnet.experiments import claims, results, verdicts
 from sdnet.experiments.settings import SettingsError, load_presets
 from sdnet.experiments.shown import preset_of
 from sdnet.robustness.statistics import Interval
-from sdnet.training.checkpoint import write_arrays
 
 PROJECT = Path(__file__).parents[1]
 CLAIMS = {claim.id: claim for claim in claims.load_claims(PROJECT / "config" / "claims.yaml")}
@@ -205,7 +204,7 @@ def write_noisy(folder, dataset, system, seed, noise, correct):
     run.mkdir(parents=True, exist_ok=True)
     lambdas = LAMBDAS if len(correct) > 1 else np.array([np.nan])
     fates = np.stack([[np.arange(IMAGES) < count for count in correct]] * 5)
-    write_arrays(run / f"sweep-{noise}.npz", lambdas=lambdas, correct=fates, residuals=np.ones((5, 1, IMAGES)))
+    results.write_arrays(run / f"sweep-{noise}.npz", lambdas=lambdas, correct=fates, residuals=np.ones((5, 1, IMAGES)))
     common = {
         "dataset": dataset,
         "system": system,
@@ -256,7 +255,7 @@ def write_attacks(folder, system, robust, clean):
         (run / "spec.json").write_text('{"model": {"options": {}}}')
         fates = {f"{norm}_robust": np.stack([np.arange(IMAGES) < count for count in robust])[None] for norm in NORMS}
         correct = np.stack([np.arange(IMAGES) < count for count in clean])
-        write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, **fates)
+        results.write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, **fates)
         common = {"dataset": "cifar10", "system": system, "seed": seed, "data_source": "official", "step": "a"}
         common |= {"attack": "PGD-20", "total": IMAGES, "gain": gain, "gain_low": gain - 1, "gain_high": gain + 1}
         rows = [

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from sdnet.data import cifar
-from sdnet.data.datasets import INFO, Images, load, subset
+from sdnet.data.datasets import INFO, load
 from sdnet.data.digits import load_digits_images
+from sdnet.data.images import Images, subset
 
 TRAIN, TEST = 30, 10  # images in each batch file of the stand-in archives
 

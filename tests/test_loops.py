@@ -10,7 +10,8 @@ from test_commands import edited, make_spec, untracked  # noqa: F401
 from sdnet.__main__ import cli
 from sdnet.commands.experiment import build_model, read_spec
 from sdnet.commands.loops import compare
-from sdnet.data.datasets import INFO, load, subset
+from sdnet.data.datasets import INFO, load
+from sdnet.data.images import subset
 from sdnet.data.loaders import DeviceLoader
 from sdnet.training.loop import fit
 from sdnet.training.plain import fit_plainly

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdnet.experiments import plan, work
+from sdnet.experiments import plan
 from sdnet.experiments.settings import Preset, SettingsError, load_presets, load_site, read_yaml
 
 PROJECT = Path(__file__).parents[1]
@@ -287,10 +287,6 @@ def test_a_table_of_noise_shows_the_data_sets_that_have_such_noise_and_is_no_tar
     digits_without = Preset.model_validate(of("noises", ["shot"], ("datasets", "digits")))
     assert "table2" in targets_of(digits_without)[0]
     assert [plan.shows("table2", name, digits_without) for name in ("digits", "cifar10")] == [False, True]
-
-
-def test_the_noisy_targets_are_those_whose_work_is_counted():
-    assert set(plan.NOISY) == {*work.SWEPT, *work.CALIBRATED}
 
 
 def test_imported_runs_have_no_epochs():

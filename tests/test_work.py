@@ -10,6 +10,7 @@ import torch
 from test_workflow import PROJECT, copy_project
 
 from sdnet.__main__ import cli
+from sdnet.commands import calibrate
 from sdnet.commands.experiment import build_model, load_model, save_model
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.data.datasets import INFO, load
@@ -71,6 +72,7 @@ def test_what_is_known_without_the_data_agrees_with_it():
         assert values == INFO[name].size ** 2 * INFO[name].channels
     assert {kind: {noise: len(c) for noise, c in of.items()} for kind, of in CALIBRATION_LEVELS.items()} == work.LEVELS
     assert work.PARAMETERS.keys() == MODELS.keys()
+    assert work.RELEASED_LAMBDA_MAX == calibrate.RELEASED_LAMBDA_MAX
 
 
 @pytest.mark.parametrize("name", ["resnet18", "sdnet18", "sdnet18-all", "scn"])

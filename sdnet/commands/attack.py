@@ -24,7 +24,6 @@ from sdnet.robustness.ladder import (
     paper_attempt,
     weaker_attempts,
 )
-from sdnet.training.checkpoint import write_arrays
 
 
 class Campaign:
@@ -167,7 +166,7 @@ def attack_adaptively(
                         crafted[f"{norm}_{at}"] = images
                         if at == "lambda0":
                             campaign.starts[AT_LAMBDA0] = images
-    write_arrays(folder / "adversarial.npz", index=target.indices, **crafted)
+    results.write_arrays(folder / "adversarial.npz", index=target.indices, **crafted)
     write_fates(folder, "attack-adaptive", target, fates)
     campaign.parts.clear()
 

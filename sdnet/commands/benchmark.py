@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from sdnet.commands.experiment import build_model, choose_device, device_name, precision_on, read_spec
-from sdnet.csc import csc_layers
+from sdnet.commands.experiment import build_model, choose_device, device_name, image_size, precision_on, read_spec
+from sdnet.csc import dictionary_updates
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
@@ -34,12 +34,11 @@ class Contender:
 
     def __init__(self, spec: dict, batch_size: int, device: torch.device):
         info = INFO[spec["dataset"]["name"]]
-        size = spec["dataset"]["image_size"] or info.size
+        size = image_size(spec)
         self.spec, self.device, num_classes = spec, device, info.num_classes or 1000
         self.model = build_model(spec, num_classes).to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.01, momentum=0.9, nesterov=True)
-        self.project = [m.project_ for m in self.model.modules() if hasattr(m, "project_")]
-        self.project += [layer.update_step_size for layer in csc_layers(self.model)]
+        self.updates = dictionary_updates(self.model)
         pixels = torch.rand(batch_size, size, size, info.channels, device=device)
         self.x, self.y = pixels.permute(0, 3, 1, 2), torch.arange(batch_size, device=device) % num_classes
         self.precision = precision_on(device, spec["training"]["precision"])
@@ -55,7 +54,7 @@ class Contender:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss().backward()
         self.optimizer.step()
-        for update in self.project:
+        for update in self.updates:
             update()
 
     @torch.inference_mode()

@@ -7,10 +7,9 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.commands.experiment import choose_device, load_model, read_spec
+from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
 from sdnet.commands.noisy import Noise, Split
-from sdnet.commands.sweep import SEVERITIES, made_of, run_columns, sweep_rows
-from sdnet.csc import csc_layers
+from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
@@ -79,7 +78,6 @@ def calibrate(
         ValueError: if the network has no CSC layer, or was swept on other images, noise or weights.
     """
     spec = read_spec(folder / "spec.json")
-    lambda0 = spec["model"]["options"].get("lmbd", 0.1)
     path = folder / f"sweep-{noise.name}.npz"
     swept = results.read_arrays(path)
     with lease(gpus) as devices:
@@ -91,7 +89,7 @@ def calibrate(
             )
         train = Split(spec, data_path, "train", images)
         model = load_model(folder, spec, len(test.classes), choose_device(devices))
-        if not csc_layers(model):
+        if (lambda0 := training_lambda(model)) is None:
             raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
         clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
         # Of the clean test set, then of each severity: the residual of each image and layer at lambda_0.
@@ -109,9 +107,9 @@ def calibrate(
             for variant in variants
         }
         adaptive = [
-            row
+            {"variant": variant} | row
             for variant, fit in fits.items()
-            for row in _test(model, test, noise, variant, fit, test_residuals, fixed, swept)
+            for row in _test(model, test, noise, fit, test_residuals, fixed, swept)
         ]
     run = run_columns(spec) | {"noise": noise.name}
     sources = {"data_source": test.data_source, "noise_source": test.noise_source(noise)}
@@ -171,7 +169,6 @@ def _test(
     model: nn.Module,
     test: Split,
     noise: Noise,
-    variant: str,
     fit: Fit,
     test_residuals: list[np.ndarray],
     fixed: np.ndarray,
@@ -197,7 +194,6 @@ def _test(
         low, high = (None, None) if fit.draws is None else np.quantile(fit.draws[:, severity], (0.025, 0.975))
         rows.append(
             {
-                "variant": variant,
                 "severity": str(severity),
                 "residual": estimate.residual,
                 "lambda": estimate.lmbd,
@@ -226,7 +222,6 @@ def _test(
     rows.append(
         dict.fromkeys(rows[0])
         | {
-            "variant": variant,
             "severity": "mean",
             "correct": int(adaptive[1:].sum()),
             "fixed_correct": int(fixed[1:].sum()),

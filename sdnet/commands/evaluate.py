@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sdnet.commands.experiment import choose_device, load_model, open_data, read_spec
+from sdnet.commands.experiment import choose_device, load_model, open_data, read_spec, run_columns
 from sdnet.csc import CSCConv2d, csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
@@ -47,7 +47,7 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
     The dictionary is that of the first CSC layer, whose atoms are pieces of images.
     """
     spec = read_spec(folder / "spec.json")
-    run = {"dataset": spec["dataset"]["name"], "system": spec["system"], "seed": spec["seed"]}
+    run = run_columns(spec)
     with lease(gpus) as devices:
         device = choose_device(devices)
         data = open_data(spec, data_path, device)

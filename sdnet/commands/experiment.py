@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sdnet.data.datasets import INFO, Images, load, subset
+from sdnet.csc import csc_layers
+from sdnet.data.datasets import CLASS_FOLDERS, INFO, load
+from sdnet.data.images import Images, subset
 from sdnet.data.loaders import DeviceLoader
-from sdnet.experiments.settings_files import image_folder
+from sdnet.experiments.settings_files import data_dir, image_folder
 from sdnet.files import whole
 from sdnet.models import Normalize, build
 
@@ -73,6 +75,16 @@ def read_spec(path: Path) -> dict:
     return spec
 
 
+def image_size(spec: dict) -> int:
+    """Height and width of the images that the run's network sees, in pixels."""
+    return spec["dataset"]["image_size"] or INFO[spec["dataset"]["name"]].size
+
+
+def run_columns(spec: dict) -> dict:
+    """The columns that say which run a row of a result file is of."""
+    return {"dataset": spec["dataset"]["name"], "system": spec["system"], "seed": spec["seed"]}
+
+
 def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[int, int] = (0, 1)) -> Data:
     """The images of a run, in batches on a device.
 
@@ -85,7 +97,7 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
     """
     wanted = spec["dataset"]
     seed, batch_size = spec["seed"], spec["training"]["batch_size"]
-    if wanted["name"] in ("imagenet", "folder"):
+    if wanted["name"] in CLASS_FOLDERS:
         where = {"device": device, "shard": shard}
         training = {"batch_size": batch_size, "augment": True, "seed": seed, "limit": wanted["train_images"]}
         train = open_folder(spec, path, "train", **training, **where)
@@ -116,7 +128,7 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
 def open_images(spec: dict, path: Path | None) -> Images:
     """All images of a data set that fits in memory; `path` as in `open_data`."""
     name = spec["dataset"]["name"]
-    return load(name, path or (image_folder("data_dir") or Path("data")) / f"{name}.npz")
+    return load(name, path or data_dir() / f"{name}.npz")
 
 
 def open_folder(
@@ -131,12 +143,14 @@ def open_folder(
     """One split of a data set that is a tree of class folders; `path` as in `open_data`, options as in the loader."""
     from sdnet.data.folders import FolderLoader  # here, since torchvision takes seconds to import
 
-    name, size = spec["dataset"]["name"], spec["dataset"]["image_size"] or INFO[spec["dataset"]["name"]].size
+    name = spec["dataset"]["name"]
     if not (root := path or image_folder(f"{name}_root")):
         raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
     _, processes = shard
     workers = max(1, min(8, (os.cpu_count() or 1) // processes))
-    return FolderLoader(root, split, image_size=size, batch_size=batch_size, workers=workers, shard=shard, **options)
+    return FolderLoader(
+        root, split, image_size=image_size(spec), batch_size=batch_size, workers=workers, shard=shard, **options
+    )
 
 
 def folder_source(name: str, loader: "FolderLoader", split: str) -> str:
@@ -153,13 +167,12 @@ def folder_source(name: str, loader: "FolderLoader", split: str) -> str:
 def build_model(spec: dict, num_classes: int) -> nn.Sequential:
     """The run's network as it is at the start of training: `normalize`, then `network`; images in [0, 1] in."""
     info, model = INFO[spec["dataset"]["name"]], spec["model"]
-    size = spec["dataset"]["image_size"] or info.size
     torch.manual_seed(spec["seed"])
     network = build(
         model["name"],
         num_classes,
         width=model["width"],
-        small_input=size <= SMALL_IMAGES,
+        small_input=image_size(spec) <= SMALL_IMAGES,
         in_channels=info.channels,
         **model["options"],
     )
@@ -195,6 +208,12 @@ def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device)
             f"{path} does not hold the weights of this run ({reason}); remove it and train again"
         ) from None
     return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def training_lambda(model: nn.Module) -> float | None:
+    """The sparsity weight that a network is trained at; None without CSC layers."""
+    layers = csc_layers(model)
+    return layers[0].lmbd if layers else None
 
 
 def choose_device(leased: tuple[int, ...]) -> torch.device:

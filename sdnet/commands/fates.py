@@ -1,21 +1,19 @@
 """What attacks did to each image, counted at every lambda and for every way to choose one; written as result files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sdnet.commands.experiment import run_columns
 from sdnet.commands.parts import Arrays
-from sdnet.commands.sweep import run_columns
 from sdnet.commands.target import Target
 from sdnet.experiments import results
 from sdnet.robustness.ladder import Attempt
-from sdnet.robustness.statistics import paired_difference, split_half
-from sdnet.training.checkpoint import write_arrays
+from sdnet.robustness.statistics import held_out, paired_difference, split_half
 
 BOOTSTRAP_SEED = 0
-TOGETHER = "all of these together"
 OUTCOME = ("adv_pred", "margin", "linf", "l2")
 COURSE = ("first_broken_step", "loss_start", "loss_end")  # of PGD alone
 
@@ -70,24 +68,30 @@ def write_fates(folder: Path, name: str, target: Target, fates: list[Fate]) -> N
             lambda_hat = fate.columns["lambda_hat"].mean()
             counts = _counts(target, survived[:, fate.rows], fate.rows, target.lambdas, lambda_hat)
             rows += [run | about | row for row in counts]
-        steps = np.array([fate.attempt.step for fate in of_norm])
-        for step in [*dict.fromkeys(steps), "worst"] if len(steps) > 1 else []:
-            chosen = (steps == step) | (step == "worst")
-            about = {"norm": norm, "eps": of_norm[0].attempt.pgd.eps, "step": step, "attack": TOGETHER}
-            about |= {"lambda_attack": None, "warnings": ""}
-            of_step = [of_norm[a] for a in np.flatnonzero(chosen)]
-            attacked = np.unique(np.concatenate([fate.rows for fate in of_step]))
-            together = robust[chosen].all(axis=0)[:, attacked]
-            # One is chosen of the lambdas that were attacked: over all steps, of those of the strong descent, step c.
-            hard = {fate.attempt.lmbd for fate in of_step if step != "worst" or fate.attempt.step == "c"}
-            crafted = [lmbd for lmbd in target.lambdas if lmbd in hard]
-            rows += [run | about | row for row in _counts(target, together, attacked, crafted, None)]
+        if len(of_norm) > 1:
+            about = {"norm": norm, "eps": of_norm[0].attempt.pgd.eps, "attack": results.TOGETHER, "warnings": ""}
+            rows += [run | about | row for row in _together(target, of_norm, robust)]
         arrays |= _arrays(norm, of_norm, robust)
-    write_arrays(
+    results.write_arrays(
         folder / f"{name}.npz", index=target.indices, label=target.labels, lambdas=np.array(target.lambdas), **arrays
     )
     results.write(folder / f"{name}.csv", name, rows)
     print(f"{folder}: {len(fates)} attacks on {len(target.indices)} images")
+
+
+def _together(target: Target, fates: list[Fate], robust: np.ndarray) -> Iterator[dict]:
+    """Rows that count each image at its worst: over the attacks of each step, then over all ("worst")."""
+    steps = np.array([fate.attempt.step for fate in fates])
+    for step in [*dict.fromkeys(steps), "worst"]:
+        chosen = (steps == step) | (step == "worst")
+        of_step = [fates[a] for a in np.flatnonzero(chosen)]
+        attacked = np.unique(np.concatenate([fate.rows for fate in of_step]))
+        survived = robust[chosen].all(axis=0)[:, attacked]
+        # One is chosen of the lambdas that were attacked: over all steps, of those of the strong descent, step c.
+        hard = {fate.attempt.lmbd for fate in of_step if step != "worst" or fate.attempt.step == "c"}
+        crafted = [lmbd for lmbd in target.lambdas if lmbd in hard]
+        for row in _counts(target, survived, attacked, crafted, None):
+            yield {"step": step, "lambda_attack": None} | row
 
 
 def _counts(
@@ -102,17 +106,15 @@ def _counts(
     fixed = survived[at_lambda0]
     among = [lambdas.index(lmbd) for lmbd in choices]
     best = among[int(survived[among].mean(axis=1).argmax())]
-    held_out, by_half = split_half(survived[among], choices)
-    by_even, by_odd = map(lambdas.index, by_half)
-    held_out_clean = np.empty_like(held_out)
-    held_out_clean[0::2], held_out_clean[1::2] = clean[by_odd, 0::2], clean[by_even, 1::2]
+    survived_held_out, by_half = split_half(survived[among], choices)
+    clean_held_out = held_out(clean, *map(lambdas.index, by_half))
     return [
         *(
             _count("given", lmbd, survived[e], clean[e], fixed if e != at_lambda0 else None)
             for e, lmbd in enumerate(lambdas)
         ),
         _count("tuned", lambdas[best], survived[best], clean[best], fixed),
-        _count("held-out", sum(by_half) / 2, held_out, held_out_clean, fixed),
+        _count("held-out", sum(by_half) / 2, survived_held_out, clean_held_out, fixed),
         _count("algorithm1", lambda_hat, survived[-1], clean[-1], fixed),
     ]
 

@@ -1,13 +1,13 @@
 """From a checkpoint of the authors' repository to a run."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sdnet.commands.experiment import SMALL_IMAGES, build_model, save_model
+from sdnet.commands.experiment import SMALL_IMAGES, build_model, image_size, save_model
+from sdnet.commands.parts import file_digest
 from sdnet.data.datasets import INFO
 from sdnet.experiments import environment, plan, results
 from sdnet.experiments.settings import Dataset, Options, System, load_presets, load_site, read_yaml
@@ -25,18 +25,16 @@ def import_released(checkpoint: Path) -> None:
         ValueError: if it holds more than tensors and plain values, no network in the released layout, or one of no
             data set that is known here.
     """
-    content = checkpoint.read_bytes()
     state = _state(checkpoint)
     try:
         variant = variant_of(state)
         run = _run_of(variant)
         model = build_model(run.spec, variant.num_classes)
-        size = run.spec["dataset"]["image_size"] or INFO[run.dataset].size
-        load_released(model.network, state, (size, size))
+        load_released(model.network, state, (image_size(run.spec),) * 2)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from None
     folder = Path(plan.results_folder(PRESET), "runs", run.name)
-    about = {"imported": checkpoint.name, "sha256": hashlib.sha256(content).hexdigest()}
+    about = {"imported": checkpoint.name, "sha256": file_digest(checkpoint)}
     results.write_text(folder / "spec.json", run.spec_json + "\n")
     results.write(folder / "history.csv", "history", [])
     results.write_text(folder / "environment.json", json.dumps(environment.describe("none") | about, indent=2))

@@ -8,14 +8,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import sdnet.csc
-from sdnet.commands.experiment import EVALUATION_BATCH, choose_device, load_model, read_spec
+from sdnet.commands.experiment import EVALUATION_BATCH, choose_device, load_model, read_spec, run_columns
 from sdnet.commands.noisy import Split
-from sdnet.commands.sweep import run_columns
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import as_input
-from sdnet.training.checkpoint import write_arrays
 
 SHOWN = 5  # images of Figure 4
 PARTS = 4  # code channels of Figure 1
@@ -58,7 +56,7 @@ def invert(folder: Path, data_path: Path | None, images: int, gpus: int) -> None
             amplified = x.mean(0) + (back - back.mean(0)) / scores["contrast"].view(-1, 1, 1, 1)
             pictures.append(_as_bytes(amplified[shown]))
         parts = _parts(model, x[shown[:1]])
-    write_arrays(
+    results.write_arrays(
         folder / "inversion.npz",
         indices=test.indices[shown],
         images=pixels[shown],

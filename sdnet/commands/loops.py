@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from sdnet.commands.experiment import build_model, device_name, open_data, open_images, read_spec, recipe_on
-from sdnet.data.datasets import INFO, subset
+from sdnet.data.datasets import CLASS_FOLDERS, INFO
+from sdnet.data.images import subset
 from sdnet.training.loop import fit
 from sdnet.training.plain import fit_plainly
 
@@ -26,11 +27,7 @@ def compare(spec_path: Path, data_path: Path | None, seeds: int) -> None:
     """
     spec = read_spec(spec_path)
     recipe = spec["training"]
-    if (
-        recipe["optimizer"] != "sgd"
-        or recipe["schedule"] != "cosine"
-        or spec["dataset"]["name"] in ("imagenet", "folder")
-    ):
+    if recipe["optimizer"] != "sgd" or recipe["schedule"] != "cosine" or spec["dataset"]["name"] in CLASS_FOLDERS:
         raise ValueError(
             f"{spec_path}: the plain loop has SGD, a cosine schedule and images in memory; given "
             f"{recipe['optimizer']}, {recipe['schedule']} and {spec['dataset']['name']}"

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Subset
 
-from sdnet.commands.experiment import EVALUATION_BATCH, SMALL_IMAGES, folder_source, open_folder, open_images
+from sdnet.commands.experiment import (
+    EVALUATION_BATCH,
+    SMALL_IMAGES,
+    folder_source,
+    image_size,
+    open_folder,
+    open_images,
+)
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
-from sdnet.data.datasets import INFO
+from sdnet.data.datasets import CLASS_FOLDERS
 from sdnet.data.imagenet_c import ImageNetC
 from sdnet.data.images import balanced_indices, subset_indices
 
@@ -47,9 +54,9 @@ class Split:
     def __init__(self, spec: dict, data_path: Path | None, split: str, limit: int | None):
         wanted = spec["dataset"]
         self.dataset = wanted["name"]
-        self._large = (wanted["image_size"] or INFO[self.dataset].size) > SMALL_IMAGES
+        self._large = image_size(spec) > SMALL_IMAGES
         self._loader = None
-        if self.dataset in ("imagenet", "folder"):
+        if self.dataset in CLASS_FOLDERS:
             counts = [n for n in (wanted[f"{split}_images"], limit) if n is not None]
             folder = "train" if split == "train" else "val"
             self._loader = open_folder(spec, data_path, folder, augment=False, limit=min(counts, default=None))

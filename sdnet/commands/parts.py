@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdnet.training.checkpoint import write_arrays
+from sdnet.experiments import results
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,7 +38,7 @@ class Parts:
                 print(f"warning: {path} is damaged ({error}); computing it again", file=sys.stderr)
         arrays = compute()
         with contextlib.suppress(FileNotFoundError):  # a process that does the same is done, and has cleared the folder
-            write_arrays(path, **arrays)
+            results.write_arrays(path, **arrays)
         return arrays
 
     def clear(self) -> None:

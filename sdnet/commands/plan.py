@@ -33,7 +33,7 @@ class Speed:
 
     def seconds(self, job: Job, start: float) -> float:
         """How long a job takes, `start` of which is what any job takes before it begins."""
-        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in ("trained", "passed", "differentiated"))
+        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in KINDS.values())
 
 
 def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
@@ -68,9 +68,9 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
 
     from tqdm import tqdm
 
-    from sdnet.commands.speed import Machine
+    from sdnet.commands.speed import leased_machine
 
-    with Machine(gpus) as machine:
+    with leased_machine(gpus) as machine:
         networks = tqdm(groups.items(), "measuring", disable=None, leave=False)
         speeds = {key: machine.speed(runs[0].spec, runs[0].gpus) for key, runs in networks}
     seconds = {

@@ -3,12 +3,12 @@
 On a CPU by processor time: what the machine would do if nothing else ran on it.
 """
 
-import contextlib
 import os
 import resource
 import subprocess
 import sys
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -22,11 +22,15 @@ CPU_CHANNELS = 2048  # images of a batch times width: a whole batch of a wide ne
 SMALL = 4  # jobs that a CPU works on at once, if it has as many cores: workflow/rules/devices.smk
 
 
-class Machine:
-    """The devices that jobs will have: leased and measured inside `with`.
+@contextmanager
+def leased_machine(gpus: int) -> Iterator["Machine"]:
+    """A machine of so many GPUs side by side, 0 for the CPU; one of them is held and measured inside `with`."""
+    with lease(min(gpus, 1), alone=True) as leased:
+        yield Machine(choose_device(leased), gpus)
 
-    Args:
-        gpus: how many GPUs work side by side; 0 for the CPU.
+
+class Machine:
+    """The devices that jobs will have, see `leased_machine`.
 
     Attributes:
         name: of what was measured.
@@ -35,26 +39,16 @@ class Machine:
         start: seconds that a job takes before it begins, measured: imports, above all.
     """
 
-    def __init__(self, gpus: int):
-        self._gpus, self._stack = gpus, contextlib.ExitStack()
-
-    def __enter__(self) -> "Machine":
-        leased = self._stack.enter_context(lease(min(self._gpus, 1), alone=True))
-        self._device = choose_device(leased)
-        if self._device.type == "cuda":
-            self.unit, self.at_once = "GPU", self._gpus
+    def __init__(self, device: torch.device, gpus: int):
+        self._device = device
+        if device.type == "cuda":
+            self.unit, self.at_once = "GPU", gpus
         else:
             cores = os.cpu_count() or 1
             self.unit, self.at_once = "job", min(SMALL, cores)
             torch.set_num_threads(max(1, cores // SMALL))
-        self.name = device_name(self._device)
+        self.name = device_name(device)
         self.start = _processor_seconds([sys.executable, "-c", "import sdnet.commands.calibrate"])
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def speed(self, spec: dict, gpus: int) -> Speed:
         """Images per second of a run's network; `gpus` share a batch of it, and have the speed of one each."""

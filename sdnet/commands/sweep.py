@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sdnet.commands.experiment import choose_device, load_model, read_spec
+from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
 from sdnet.commands.noisy import Noise, Split
 from sdnet.commands.parts import digest, file_digest
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at
-from sdnet.training.checkpoint import write_arrays
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -21,10 +20,10 @@ def sweep(
 ) -> None:
     """Write sweep-<noise>.csv, counts, and sweep-<noise>.npz, each image's fate, into a run's folder."""
     spec = read_spec(folder / "spec.json")
-    lambda0 = spec["model"]["options"].get("lmbd", 0.1)
     with lease(gpus) as devices:
         images = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), choose_device(devices))
+        lambda0 = training_lambda(model)
         started = time.perf_counter()
         sweeps = [
             evaluate_at(
@@ -39,11 +38,11 @@ def sweep(
         "noise_source": images.noise_source(noise),
     }
     rows = [
-        common | {"severity": severity, "lambda0": lambda0 if len(one.residuals) else None} | row
+        common | {"severity": severity, "lambda0": lambda0} | row
         for severity, one in zip(SEVERITIES, sweeps, strict=True)
         for row in sweep_rows(one)
     ]
-    write_arrays(
+    results.write_arrays(
         folder / f"sweep-{noise.name}.npz",
         lambdas=sweeps[0].lambdas,
         correct=np.stack([one.correct for one in sweeps]),
@@ -60,11 +59,6 @@ def made_of(folder: Path, images: Split, noise: Noise) -> str:
     """What a sweep depends on besides its lambdas: the weights, the images, the noise."""
     weights, source = file_digest(folder / "model.pt"), images.noise_source(noise)
     return digest(weights, images.data_source, images.indices.tobytes(), source, str(noise.seed))
-
-
-def run_columns(spec: dict) -> dict:
-    """The columns that say which run a row is of."""
-    return {"dataset": spec["dataset"]["name"], "system": spec["system"], "seed": spec["seed"]}
 
 
 def sweep_rows(one: Sweep) -> list[dict]:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdnet.commands.experiment import EVALUATION_BATCH, load_model, read_spec
+from sdnet.commands.experiment import EVALUATION_BATCH, load_model, read_spec, training_lambda
 from sdnet.commands.noisy import Split
 from sdnet.commands.parts import Arrays
-from sdnet.csc import csc_layers
 from sdnet.data.images import balanced_indices
 from sdnet.experiments import results
 from sdnet.robustness.calibration import Calibration, image_residuals
@@ -49,8 +48,8 @@ class Target:
         self.data_source = split.data_source
         self.model = load_model(folder, self.spec, len(split.classes), device)
         self.lambda0, self.lambdas, self.calibration = None, (np.nan,), None
-        if layers := csc_layers(self.model):
-            self.lambda0, self.lambdas = layers[0].lmbd, tuple(defence.lambdas)
+        if (lambda0 := training_lambda(self.model)) is not None:
+            self.lambda0, self.lambdas = lambda0, tuple(defence.lambdas)
             if self.lambda0 not in self.lambdas:
                 raise ValueError(f"{folder}: lambdas {self.lambdas} must contain {self.lambda0:g}, that of training")
             line = results.read(folder / f"lines-{defence.noise}.csv", "lines").set_index("variant").loc["paper"]

@@ -3,7 +3,14 @@
 from sdnet.csc.fista import fista, soft_threshold
 from sdnet.csc.inversion import invert
 from sdnet.csc.layer import CSCConv2d
-from sdnet.csc.network import csc_layers, evaluation_mode, record_residuals, update_dictionaries, use_lambda
+from sdnet.csc.network import (
+    csc_layers,
+    dictionary_updates,
+    evaluation_mode,
+    record_residuals,
+    update_dictionaries,
+    use_lambda,
+)
 from sdnet.csc.operators import adjoint, reconstruct
 from sdnet.csc.replace import replace_conv2d
 from sdnet.csc.step_size import power_iteration
@@ -12,6 +19,7 @@ __all__ = [
     "CSCConv2d",
     "adjoint",
     "csc_layers",
+    "dictionary_updates",
     "evaluation_mode",
     "fista",
     "invert",

@@ -1,6 +1,6 @@
 """What is done to all CSC layers of a network at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,11 +14,16 @@ def csc_layers(model: nn.Module) -> list[CSCConv2d]:
     return [module for module in model.modules() if isinstance(module, CSCConv2d)]
 
 
+def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
+    """What to call after each optimiser step: every module's `project_`, then every CSC layer's `update_step_size`."""
+    projections = [module.project_ for module in model.modules() if hasattr(module, "project_")]
+    return projections + [layer.update_step_size for layer in csc_layers(model)]
+
+
 def update_dictionaries(model: nn.Module) -> None:
     """Project the atoms of every CSC layer and renew its step size: call it after each optimiser step."""
-    for layer in csc_layers(model):
-        layer.project_()
-        layer.update_step_size()
+    for update in dictionary_updates(model):
+        update()
 
 
 @contextmanager

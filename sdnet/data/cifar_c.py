@@ -19,23 +19,16 @@ from sdnet.files import whole
 
 @dataclass(frozen=True)
 class Archive:
-    """Where an official archive is, and the checksums of it and of the members that are needed."""
+    """What is needed of an official archive, by its MD5; config/config.yaml has the address and that of the whole."""
 
     name: str
-    url: str
-    md5: str
-    sha256: str
     members_md5: Mapping[str, str]
 
 
-# Archive: MD5 from the Zenodo record, SHA-256 from the checksum list of TensorFlow Datasets.
-# Members: MD5 as ENSTA-U2IS-AI/torch-uncertainty checks them.
+# As ENSTA-U2IS-AI/torch-uncertainty checks them.
 ARCHIVES = {
     "cifar10": Archive(
         name="CIFAR-10-C",
-        url="https://zenodo.org/records/2535967/files/CIFAR-10-C.tar",
-        md5="56bf5dcef84df0e2308c6dcbcbbd8499",
-        sha256="c72763e101c723b7c507b96205f7e938912a5d587376173b825850cf3cb876a7",
         members_md5={
             "gaussian_noise.npy": "ecaf8b9a2399ffeda7680934c33405fd",
             "shot_noise.npy": "3a7239bb118894f013d9bf1984be7f11",
@@ -46,9 +39,6 @@ ARCHIVES = {
     ),
     "cifar100": Archive(
         name="CIFAR-100-C",
-        url="https://zenodo.org/records/3555552/files/CIFAR-100-C.tar",
-        md5="11f0ed0f1191edbf9fa23466ae6021d3",
-        sha256="30ee6543a1bfd049fa33834b7c1ada301e7064b7fbe8fc38340eb8b62ced4b33",
         members_md5={
             "gaussian_noise.npy": "ecc4d366eac432bdf25c024086f5e97d",
             "shot_noise.npy": "b0a1fa6e1e465a747c1b204b1914048a",

@@ -144,12 +144,12 @@ def corrupt_level(
     return noisy
 
 
-def jpeg(images: np.ndarray, quality: int = 85) -> np.ndarray:
+def jpeg(images: np.ndarray) -> np.ndarray:
     """Images, uint8 (N, H, W, 3), as JPEG gives them back: what the published generator of ImageNet-C ends with."""
     compressed = np.empty_like(images)
     for image, out in zip(images, compressed, strict=True):
         file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        Image.fromarray(image).save(file, "JPEG", quality=85)
         out[:] = Image.open(file)
     return compressed
 

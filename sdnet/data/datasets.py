@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdnet.data.images import Images, subset
-
-__all__ = ["INFO", "DatasetInfo", "Images", "load", "subset"]
+from sdnet.data.images import Images
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,6 @@ class DatasetInfo:
     """What a network and its training need to know of a data set.
 
     Attributes:
-        title: the name to print.
         num_classes: None where the folders of the tree decide.
         channels: 3 for colour, 1 for grey.
         size: height and width that the network sees, in pixels.
@@ -27,7 +24,6 @@ class DatasetInfo:
             and scales instead.
     """
 
-    title: str
     num_classes: int | None
     channels: int
     size: int
@@ -45,14 +41,16 @@ IMAGENET_STATISTICS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.22
 # Over all pixels of the 1,437 training digits, rounded.
 DIGITS_STATISTICS = {"mean": (0.3094,), "std": (0.3489,)}
 
+CLASS_FOLDERS = ("imagenet", "folder")  # read from a tree of folders, a class each; the others fit in memory
+
 INFO = {
     # ASSUME: the paper prints no augmentation; padding by 4, crops and flips are usual (He et al. 2016, section 4.2).
-    "cifar10": DatasetInfo("CIFAR-10", 10, 3, 32, **CIFAR_STATISTICS, flip=True, crop_padding=4),
-    "cifar100": DatasetInfo("CIFAR-100", 100, 3, 32, **CIFAR_STATISTICS, flip=True, crop_padding=4),
-    "imagenet": DatasetInfo("ImageNet", 1000, 3, 224, **IMAGENET_STATISTICS, flip=True, crop_padding=0),
+    "cifar10": DatasetInfo(10, 3, 32, **CIFAR_STATISTICS, flip=True, crop_padding=4),
+    "cifar100": DatasetInfo(100, 3, 32, **CIFAR_STATISTICS, flip=True, crop_padding=4),
+    "imagenet": DatasetInfo(1000, 3, 224, **IMAGENET_STATISTICS, flip=True, crop_padding=0),
     # ASSUME: an eighth of the width as for CIFAR; no flip, since a mirrored digit is another sign.
-    "digits": DatasetInfo("Digits", 10, 1, 16, **DIGITS_STATISTICS, flip=False, crop_padding=2),
-    "folder": DatasetInfo("Image folder", None, 3, 224, **IMAGENET_STATISTICS, flip=True, crop_padding=0),
+    "digits": DatasetInfo(10, 1, 16, **DIGITS_STATISTICS, flip=False, crop_padding=2),
+    "folder": DatasetInfo(None, 3, 224, **IMAGENET_STATISTICS, flip=True, crop_padding=0),
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.experiments.results import TOGETHER
 from sdnet.experiments.shown import preset_of, read_runs
 from sdnet.experiments.tables import accuracy, cell, paper_values
 
@@ -48,7 +49,6 @@ ATTACKS = {
 }
 STEP = {"restarts": "c", "autoattack": "d", "aware": "e", "worst": "worst"}
 AT_ONE_LAMBDA = ("known", "aware")  # at the lambda of training they are other attacks, or none: no gain
-TOGETHER = "all of these together"
 NORMS = {"linf": "L∞", "l2": "L2"}
 
 

@@ -32,7 +32,9 @@ FIGURES = {
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
 ATTACKED = ("table4", "figure_attacks")
-NOISY = ("table2", "table3", "table5", "readings", "figure2", "figure3")
+# Under noise: what is made of sweeps, and of Algorithm 1, as in workflow/rules/report.smk.
+SWEPT = ("table2", "table3", "readings", "figure2")
+CALIBRATED = ("table2", "table3", "table5", "readings", "figure3")
 UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
@@ -257,7 +259,7 @@ def attack_options(preset: Preset, command: str) -> str:
 
 def shows(target: str, dataset: str, preset: Preset) -> bool:
     """Whether a table or figure shows a data set of the preset: attacked, or tested under a noise that it shows."""
-    if target in NOISY:
+    if target in (*SWEPT, *CALIBRATED):
         return not set(noises_of(target, preset)).isdisjoint(noises_on(dataset, preset))
     return target not in ATTACKED or dataset in preset.adversarial.datasets
 

@@ -12,7 +12,7 @@ from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.labels import DATASETS, dataset_label, system_label
 from sdnet.experiments.settings import Preset, load_presets
-from sdnet.experiments.shown import has_runs, preset_of, project_folder
+from sdnet.experiments.shown import has_runs, named_preset, preset_of, project_folder
 from sdnet.experiments.verdicts import VERDICTS, effect_in_words, tally
 
 TITLES = {
@@ -36,8 +36,8 @@ READINGS = {"text": "the layer as in the paper's text", "released": "the layer a
 
 def opening(folder: Path) -> str:
     """What these results are of, and how far below the paper's scale, in Markdown."""
-    preset = preset_of(folder)
-    lines = [f"**{_sentence(preset.description)}** (preset `{_name(preset)}`)."]
+    name, preset = named_preset(folder)
+    lines = [f"**{_sentence(preset.description)}** (preset `{name}`)."]
     full = preset.width >= SIZE_WIDTH and (preset.imported or _usual_epochs(preset) >= SIZE_EPOCHS)
     so = "" if full else ", so that no claim can count as replicated in full"
     reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])
@@ -48,11 +48,6 @@ def opening(folder: Path) -> str:
             "nothing about the paper."
         ]
     return "\n\n".join(lines)
-
-
-def _name(preset: Preset) -> str:
-    presets = load_presets(project_folder() / "config" / "presets")
-    return next(name for name, other in presets.items() if other == preset)
 
 
 def _usual_epochs(preset: Preset) -> int:

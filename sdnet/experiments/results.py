@@ -10,6 +10,8 @@ import pandas as pd
 
 from sdnet.files import whole
 
+TOGETHER = "all of these together"  # the attack of a row that counts each image at its worst
+
 _RUN = {
     "dataset": "data set",
     "system": "network, as named in the preset",
@@ -283,6 +285,12 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         ) from None
     _check(path, kind, list(frame.columns))
     return frame
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write NumPy arrays to a compressed .npz, whole or not at all."""
+    with whole(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -302,13 +302,13 @@ class Preset(_Settings):
         return self
 
 
-def load_site(values: dict, source: str = "config/config.yaml") -> Site:
+def load_site(values: dict) -> Site:
     """The site settings from what the YAML file (and `--configfile`) hold.
 
     Raises:
         SettingsError: naming each wrong key, what was given and what is allowed.
     """
-    return _validate(Site, values, source)
+    return _validate(Site, values, "config/config.yaml")
 
 
 def load_presets(folder: Path) -> dict[str, Preset]:

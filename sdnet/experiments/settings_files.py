@@ -45,3 +45,8 @@ def site_setting(name: str) -> str | None:
 def image_folder(setting: str) -> Path | None:
     """A folder of images: `data_dir`, `imagenet_root` or `folder_root`, as `site_setting` has it."""
     return Path(given).expanduser() if (given := site_setting(setting)) else None
+
+
+def data_dir() -> Path:
+    """Where downloaded images are."""
+    return image_folder("data_dir") or Path("data")

@@ -1,5 +1,6 @@
 """What a notebook reads: the result files of the runs that its table or figure shows."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sdnet.experiments import plan, results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.settings import Preset, has_lambda, load_presets
 
-NEED_LAMBDA = ("calibration", "peaks", "lines", "adaptive")
+NEED_LAMBDA = ("peaks", "lines", "adaptive")
 
 
 def project_folder() -> Path:
@@ -28,6 +29,17 @@ def project_folder() -> Path:
 def results_folder(given: str) -> Path:
     """A results folder, named from the project's folder: `results` or `results/<preset>`."""
     return project_folder() / given
+
+
+def typed_folder(given: Path) -> tuple[Path, str]:
+    """A preset's results folder, absolute with links kept, and as it is typed from the project's folder.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    folder = Path(os.path.abspath(given))
+    preset_of(folder)
+    return folder, str(folder.relative_to(project_folder()))
 
 
 def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) -> pd.DataFrame:
@@ -131,9 +143,14 @@ def left_out_note(folder: Path) -> str:
 
 def preset_of(folder: Path) -> Preset:
     """The preset whose results folder this is."""
+    return named_preset(folder)[1]
+
+
+def named_preset(folder: Path) -> tuple[str, Preset]:
+    """The preset whose results folder this is, behind its name."""
     presets = load_presets(project_folder() / "config" / "presets")
-    folders = {project_folder() / plan.results_folder(name): preset for name, preset in presets.items()}
-    if folder not in folders:
+    names = {project_folder() / plan.results_folder(name): name for name in presets}
+    if folder not in names:
         known = ", ".join(plan.results_folder(name) for name in presets)
         raise ValueError(f"{folder} is no preset's results folder; choose one of {known}")
-    return folders[folder]
+    return names[folder], presets[names[folder]]

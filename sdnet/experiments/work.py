@@ -11,9 +11,6 @@ from sdnet.experiments import plan
 from sdnet.experiments.plan import Run
 from sdnet.experiments.settings import Preset, Site, has_lambda
 
-# Targets by what they need of a run, as in workflow/rules/report.smk.
-SWEPT = ("table2", "table3", "readings", "figure2")
-CALIBRATED = ("table2", "table3", "table5", "readings", "figure3")
 INVERTED = ("figure1", "figure4")
 
 IMAGES = {"digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "imagenet": (1281167, 50000)}
@@ -77,9 +74,9 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
         yield Job("invert", passed=INVERTED_IMAGES)
     adjustable = has_lambda(run.spec["model"]["name"])
     grid = len(robustness.lambdas) if adjustable else 1
-    swept, calibrated = _noises(run, targets & set(SWEPT), preset), []
+    swept, calibrated = _noises(run, targets & set(plan.SWEPT), preset), []
     if adjustable:
-        calibrated = _noises(run, targets & set(CALIBRATED), preset)
+        calibrated = _noises(run, targets & set(plan.CALIBRATED), preset)
         if targets & set(plan.ATTACKED):
             calibrated |= {plan.line_noise(preset)}
     noisy_images = min(robustness.test_images or test_images, test_images)

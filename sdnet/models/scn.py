@@ -4,13 +4,13 @@ Source: X. Sun, N. Nasrabadi, T. Tran, "Supervised deep sparse coding networks",
 its authors' code for the settings the text leaves out. SCN-18 exists in the SDNet paper alone (Table 1).
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdnet.csc.fista import momentum_weights
 from sdnet.models.resnet import ResNet, resnet18
 
 # The solvers work on a slice of the patches at a time, with half a dozen buffers of so many numbers: on a CPU they
@@ -102,10 +102,7 @@ def _extrapolation(n_iter: int, lambda2: float, lipschitz: Tensor) -> list:
     """Weights w of v = z_old + w (z - z_old), the point from which each iteration but the first starts."""
     if lambda2 > 0:
         return [2 / (1 + (lambda2 / lipschitz).sqrt())] * (n_iter - 1)
-    t = [1.0]
-    for _ in range(n_iter):
-        t.append((1 + math.sqrt(1 + 4 * t[-1] ** 2)) / 2)
-    return [1 + (t[i] - 1) / t[i + 1] for i in range(n_iter - 1)]
+    return [1 + weight for weight in momentum_weights(n_iter - 1)]
 
 
 def _fista(step: Tensor, b: Tensor, weights: list) -> Tensor:

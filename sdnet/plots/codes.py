@@ -60,8 +60,7 @@ def code_histograms(codes: pd.DataFrame, note: str) -> Figure:
 
 
 def _atoms(rows: pd.DataFrame) -> np.ndarray:
-    """The first layer's atoms as an array (C, M, k, k)."""
-    rows = rows[rows.layer == rows.layer.iloc[0]]
+    """The rows of a dictionary.csv as an array of atoms (C, M, k, k)."""
     shape = rows[["atom", "channel", "row", "column"]].max() + 1
     return rows.sort_values(["atom", "channel", "row", "column"]).value.to_numpy().reshape(shape)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from sdnet.robustness.statistics import bootstrap_counts
 
+RESAMPLES = 200  # of the calibration images
 PARABOLA_REACH = 3  # grid points on each side of the best one through which the parabola is laid
 
 
@@ -217,9 +218,8 @@ def bootstrap_lambdas(
     *,
     seed: int,
     estimator: str = "argmax",
-    resamples: int = 200,
 ) -> np.ndarray:
-    """What lambda(r) could have been with other calibration images: (resamples, T) for T test residuals.
+    """What lambda(r) could have been with other calibration images: (RESAMPLES, T) for T test residuals.
 
     Each sample draws the images anew, the same ones for all levels, and repeats the search for the best
     lambdas, the fit and the prediction. Percentiles over the first axis are an interval.
@@ -231,13 +231,12 @@ def bootstrap_lambdas(
         test_residuals: r_test of each test set.
         seed: of the bootstrap.
         estimator: see `best_lambdas`.
-        resamples: number of bootstrap samples.
     """
     correct, residuals, lambdas = np.asarray(correct), np.asarray(residuals), check_grid(lambdas)
     test_residuals = np.asarray(test_residuals, dtype=float)
     n = correct.shape[-1]
     draws = []
-    for weights in bootstrap_counts(n, resamples, seed):
+    for weights in bootstrap_counts(n, RESAMPLES, seed):
         slope, intercept = _fit_line(residuals @ weights / n, best_lambdas(correct @ weights, lambdas, estimator))
         draws.append(np.clip(slope * test_residuals + intercept, lambdas[0], lambdas[-1]))
     return np.array(draws)

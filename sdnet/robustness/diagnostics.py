@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from sdnet.robustness.autoattack import autoattack
 from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen
-from sdnet.robustness.pgd import LOSSES, PGD, attack, project
+from sdnet.robustness.pgd import LOSSES, PGD, STEP_SIZE, attack, direction
 
-STEPS = (10, 20, 50, 100, 200)
-STEP_SIZE = 2.5  # eps / steps: from anywhere in the ball its other side can be reached
 EPS = {"linf": tuple(levels / 255 for levels in (0, 1, 2, 4, 8, 16, 32, 64)), "l2": (0, 0.1, 0.25, 0.5, 1, 2, 4)}
 BATCH = 250
+DIFFERENCE = 1e-6  # of central differences: half the distance of the two points, in pixels of [0, 1]
 TINY = 1e-6  # points: two shares of the same images differ by rounding alone, or by far more
 CONTROL_POINTS = {"linf": 0.5, "l2": 2.0}  # left to an undefended ResNet-18 at 8/255 and at 0.5
 
@@ -41,7 +40,7 @@ def control(outcome: Outcome, norm: str) -> list[Check]:
     return [_check("D1", "robust accuracy of an undefended network", left, f"at most {limit}", left <= limit + TINY)]
 
 
-def more_steps(model: nn.Module, batches: Batches, settings: PGD, steps: Sequence[int] = STEPS) -> list[Check]:
+def more_steps(model: nn.Module, batches: Batches, settings: PGD, steps: Sequence[int]) -> list[Check]:
     """D2: more steps break no fewer images, and in the end no more."""
     batches = list(batches)
     left = [
@@ -71,9 +70,9 @@ def loss_curve(losses: np.ndarray) -> list[Check]:
     ]
 
 
-def radius_curve(model: nn.Module, batches: Batches, settings: PGD, radii: Sequence[float] = ()) -> list[Check]:
+def radius_curve(model: nn.Module, batches: Batches, settings: PGD) -> list[Check]:
     """D4: a larger ball breaks no fewer images, and a very large one all of them."""
-    batches, radii = list(batches), radii or EPS[settings.norm]
+    batches, radii = list(batches), EPS[settings.norm]
     left = [
         _points(attack(model, batches, replace(settings, eps=eps, step_size=STEP_SIZE * eps / settings.steps)))
         for eps in radii
@@ -98,9 +97,7 @@ def single_step(model: nn.Module, batches: Batches, settings: PGD, outcome: Outc
     return [_check("D5", what, gain, threshold, gain > TINY or left < TINY)]
 
 
-def black_box(
-    model: nn.Module, outcome: Outcome, batches: Batches, norm: str, eps: float, *, seed: int = 0
-) -> list[Check]:
+def black_box(model: nn.Module, outcome: Outcome, batches: Batches, norm: str, eps: float) -> list[Check]:
     """D6: the Square attack, which needs no gradient, breaks no image that withstood the gradient attacks.
 
     Raises:
@@ -112,7 +109,7 @@ def black_box(
         seen += len(labels)
         if len(rows):
             kept = [(images[rows], labels[rows])]
-            lost += autoattack(model, kept, norm, eps, attacks=("square",), seed=seed).broken.sum()
+            lost += autoattack(model, kept, norm, eps, attacks=("square",)).broken.sum()
     share = 100 * float(lost) / len(left)
     return [_check("D6", "accuracy that a black-box attack takes away", share, "below 0.2", share < 0.2)]
 
@@ -141,10 +138,9 @@ def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Out
             x, y, clean = checked_batch(model, images, labels)
             right = clean.argmax(dim=1) == y
             for _ in range(draws):
-                noise = torch.randn(x.shape, generator=generator).to(x)
-                noise = noise.sign() * settings.eps if settings.norm == "linf" else 1e6 * noise
+                towards = direction(torch.randn(x.shape, generator=generator).to(x), settings.norm)
                 with torch.no_grad():
-                    logits = model((x + project(noise, settings.norm, settings.eps)).clamp(0, 1))
+                    logits = model((x + settings.eps * towards).clamp(0, 1))
                 right &= logits.argmax(dim=1) == y
             survived.append(right.cpu().numpy())
     clean_right = outcome.clean_pred == outcome.label
@@ -174,18 +170,16 @@ def zero_gradients(model: nn.Module, batches: Batches, loss: str = "cross-entrop
     ]
 
 
-def gradient_accuracy(model: nn.Module, batches: Batches, *, step: float = 1e-6, seed: int = 0) -> list[Check]:
+def gradient_accuracy(model: nn.Module, batches: Batches) -> list[Check]:
     """D10: directional derivatives of the margin agree with central differences, in float64.
 
     The margin, since a confident network's cross-entropy is too flat for a difference of two of its values.
 
     Args:
         model: copied, and left alone.
-        batches: 20 images are enough.
-        step: half the distance of the two points, in pixels of [0, 1].
-        seed: of the directions, one for each image, of unit norm.
+        batches: 20 images are enough; each gets a random direction of unit norm.
     """
-    model, generator, errors = copy.deepcopy(model).double(), torch.Generator().manual_seed(seed), []
+    model, generator, errors = copy.deepcopy(model).double(), torch.Generator().manual_seed(0), []
     with frozen(model):
         for images, labels in batches:
             x, y, _ = checked_batch(model, images, labels)
@@ -193,8 +187,8 @@ def gradient_accuracy(model: nn.Module, batches: Batches, *, step: float = 1e-6,
             towards /= towards.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             slope = (_gradient(model, x, y, "margin") * towards).flatten(1).sum(dim=1)
             with torch.no_grad():
-                ahead, behind = (LOSSES["margin"](model(x + h * towards), y) for h in (step, -step))
-            difference = (ahead - behind) / (2 * step)
+                ahead, behind = (LOSSES["margin"](model(x + h * towards), y) for h in (DIFFERENCE, -DIFFERENCE))
+            difference = (ahead - behind) / (2 * DIFFERENCE)
             scale = torch.maximum(slope.abs(), difference.abs()).clamp_min(1e-300)
             errors.append(((slope - difference).abs() / scale).cpu().numpy())
     errors = np.concatenate(errors)

@@ -21,9 +21,8 @@ from sdnet.robustness.adaptive import AlgorithmOne, softer_backward
 from sdnet.robustness.autoattack import STANDARD, autoattack
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.outcome import Outcome
-from sdnet.robustness.pgd import PGD, attack
+from sdnet.robustness.pgd import PGD, STEP_SIZE, attack
 
-STEP_SIZE = 2.5  # in eps / steps: from anywhere in the ball its other side can be reached
 LEVELS_A_STEP = 2 / 255  # the usual step for 8/255 in the L-inf norm
 RENEWED_EVERY = 10  # steps that the attacker of Algorithm 1 takes at one lambda
 AT_LAMBDA0 = "images against the lambda of training"
@@ -75,12 +74,12 @@ class Attempt:
         return ", ".join(filter(None, words))
 
 
-def paper_attempt(norm: str, eps: float, lambda0: float | None, seed: int = 0) -> Attempt:
+def paper_attempt(norm: str, eps: float, lambda0: float | None) -> Attempt:
     """Step a: one random start, of which the last iterate counts, as usual in libraries.
 
     ASSUME: 20 steps of eps / 4 on the cross-entropy; the paper names PGD and the radius alone.
     """
-    return Attempt("a", PGD(norm, eps, 20, eps / 4, success="last", seed=seed), lambda0)
+    return Attempt("a", PGD(norm, eps, 20, eps / 4, success="last"), lambda0)
 
 
 def weaker_attempts(paper: Attempt, std: float) -> list[Attempt]:

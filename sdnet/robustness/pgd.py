@@ -29,6 +29,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
+STEP_SIZE = 2.5  # eps / steps: from anywhere in the ball its other side can be reached
 LOSSES = {"cross-entropy": cross_entropy, "margin": margin}
 
 
@@ -44,8 +45,7 @@ class PGD:
         loss: what is ascended, "cross-entropy" or "margin".
         restarts: how often to start anew; from the second on, only for images that are not broken yet.
         success: an image is broken if "any" iterate is misclassified, or only if the "last" one is.
-        seed: with `name`, the restart and the position of the image, that of the random start.
-        name: of the attack; attacks of the same name and seed start in the same directions.
+        seed: with the restart and the position of the image, that of the random start.
 
     Raises:
         ValueError: if the norm, loss or success is unknown, or a number is out of its range.
@@ -59,7 +59,6 @@ class PGD:
     restarts: int = 1
     success: str = "any"
     seed: int = 0
-    name: str = "pgd"
 
     def __post_init__(self):
         for field, allowed in {"norm": ("linf", "l2"), "loss": tuple(LOSSES), "success": ("any", "last")}.items():
@@ -155,7 +154,7 @@ def direction(gradient: Tensor, norm: str) -> Tensor:
 
 def random_start(shape: Sequence[int], settings: PGD, restart: int, index: int) -> Tensor:
     """A perturbation drawn uniformly from the ball, for one image, on the CPU."""
-    seed = derive_seed(settings.seed, zlib.crc32(settings.name.encode()), restart, int(index))
+    seed = derive_seed(settings.seed, zlib.crc32(b"pgd"), restart, int(index))
     generator = torch.Generator().manual_seed(seed)
     if settings.norm == "linf":
         return settings.eps * (2 * torch.rand(shape, generator=generator) - 1)

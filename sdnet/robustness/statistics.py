@@ -29,10 +29,8 @@ def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
-def paired_difference(
-    first: np.ndarray, second: np.ndarray, *, seed: int, resamples: int = 10_000, confidence: float = 0.95
-) -> Interval:
-    """Accuracy of `first` minus that of `second` on the same images, with its paired bootstrap interval.
+def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int, resamples: int = 10_000) -> Interval:
+    """Accuracy of `first` minus that of `second` on the same images, with its 95% interval by the paired bootstrap.
 
     Where no image differs, the bootstrap sees no variance. Then the ends are the exact bound (Clopper-Pearson)
     of a share of which 0 of N were seen: among 100 images that agree, 3.6% of all may still differ, either way.
@@ -44,7 +42,6 @@ def paired_difference(
         second: bool, as `first`.
         seed: of the bootstrap.
         resamples: number of bootstrap samples.
-        confidence: of the interval.
 
     Raises:
         ValueError: if the two do not have the same shape.
@@ -54,13 +51,13 @@ def paired_difference(
     # of the images is a multinomial draw of how often each number occurs.
     cells, images = np.atleast_2d(first).shape
     if np.array_equal(first, second):
-        unseen = 1 - ((1 - confidence) / 2) ** (1 / images)
+        unseen = 1 - 0.025 ** (1 / images)
         return Interval(0.0, -unseen, unseen)
     values, counts = np.unique(
         (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0), return_counts=True
     )
     draws = np.random.default_rng(seed).multinomial(images, counts / images, size=resamples)
-    return _percentiles(values @ counts / (cells * images), draws @ values / (cells * images), confidence)
+    return _percentiles(values @ counts / (cells * images), draws @ values / (cells * images))
 
 
 def adaptive_difference(
@@ -71,9 +68,8 @@ def adaptive_difference(
     baseline: np.ndarray,
     *,
     seed: int,
-    confidence: float = 0.95,
 ) -> Interval:
-    """Accuracy at a fitted lambda minus a baseline, its interval covering the fit and the test images.
+    """Accuracy at a fitted lambda minus a baseline, its 95% (percentile) interval covering the fit and the test images.
 
     The fitted lambda is not known exactly, since another calibration set would have given another one. Each
     bootstrap sample takes one of `lambda_draws` and draws the test images anew, the same for all cells.
@@ -86,7 +82,6 @@ def adaptive_difference(
         lambda_draws: (resamples, cells), from `calibration.bootstrap_lambdas`.
         baseline: bool, (cells, N), for instance `correct` at lambda_0.
         seed: of the bootstrap over test images.
-        confidence: of the (percentile) interval.
     """
     correct, baseline = np.asarray(correct), np.asarray(baseline)
     gain = correct.astype(np.float32) - baseline[:, None]
@@ -98,7 +93,7 @@ def adaptive_difference(
 
     samples = bootstrap_counts(images, len(lambda_draws), seed)
     draws = [mean_gain(chosen, weights) for chosen, weights in zip(lambda_draws, samples, strict=True)]
-    return _percentiles(mean_gain(lambda_hat, np.ones(images, np.float32)), draws, confidence)
+    return _percentiles(mean_gain(lambda_hat, np.ones(images, np.float32)), draws)
 
 
 def split_half(correct: np.ndarray, lambdas: Sequence[float]) -> tuple[np.ndarray, tuple[float, float]]:
@@ -116,9 +111,14 @@ def split_half(correct: np.ndarray, lambdas: Sequence[float]) -> tuple[np.ndarra
     """
     correct = np.asarray(correct)
     by_even, by_odd = (int(np.argmax(correct[:, half::2].mean(axis=1))) for half in (0, 1))
+    return held_out(correct, by_even, by_odd), (float(lambdas[by_even]), float(lambdas[by_odd]))
+
+
+def held_out(correct: np.ndarray, by_even: int, by_odd: int) -> np.ndarray:
+    """Of (L, N), each image (N,) at the lambda that the other half chose: at `by_odd` if its number is even."""
     chosen = np.empty(correct.shape[-1], dtype=bool)
     chosen[0::2], chosen[1::2] = correct[by_odd, 0::2], correct[by_even, 1::2]
-    return chosen, (float(lambdas[by_even]), float(lambdas[by_odd]))
+    return chosen
 
 
 def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -128,8 +128,8 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float32)
 
 
-def _percentiles(estimate: float, draws: Sequence[float], confidence: float) -> Interval:
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _percentiles(estimate: float, draws: Sequence[float]) -> Interval:
+    low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(float(estimate), float(low), float(high))
 
 

@@ -31,7 +31,7 @@ def evaluate_at(
     model: nn.Module,
     batches: Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]],
     lambdas: Sequence[float],
-    lambda0: float = 0.1,
+    lambda0: float | None = 0.1,
     *,
     progress: str | None = None,
 ) -> Sweep:
@@ -45,7 +45,7 @@ def evaluate_at(
         batches: of images and labels. Images are uint8, (N, H, W, channels), or float in [0, 1],
             (N, channels, H, W), as arrays or tensors.
         lambdas: the values to try, ascending.
-        lambda0: the lambda of training.
+        lambda0: the lambda of training; ignored without CSC layers, as lambdas are.
         progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:

@@ -6,7 +6,6 @@ import pickle
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from sdnet.files import whole
@@ -79,9 +78,3 @@ def _digest(folder: Path, content: memoryview | bytes) -> str:
     digest = hashlib.sha256(folder.name.encode())
     digest.update(content)
     return digest.hexdigest()
-
-
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write NumPy arrays to a compressed .npz, whole or not at all."""
-    with whole(path) as file:
-        np.savez_compressed(file, **arrays)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.csc import csc_layers
+from sdnet.csc import dictionary_updates
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
 from sdnet.training.deterministic import deterministic_algorithms
@@ -143,8 +143,7 @@ def _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precisio
     `network` computes what `model` does, and makes processes that share the training agree on its gradients.
     """
     set_progress = [m.set_progress for m in model.modules() if hasattr(m, "set_progress")]
-    project = [m.project_ for m in model.modules() if hasattr(m, "project_")]
-    update_step_size = [layer.update_step_size for layer in csc_layers(model)]
+    updates = dictionary_updates(model)
     _solver_report(model)  # forgets what evaluation did
     counts = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits and images
     diverged_at = torch.full((), len(train), device=device)
@@ -165,7 +164,7 @@ def _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precisio
         # The mean over the whole batch; the gradients are averaged over the processes.
         (losses.sum() * distributed.size() / of_batch[2].float()).backward()
         optimiser.step()
-        for update in (*project, *update_step_size):
+        for update in updates:
             update()
         counts += of_batch
         diverged_at = torch.where(of_batch[0].isfinite(), diverged_at, diverged_at.clamp_max(step))
@@ -182,7 +181,7 @@ def _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precisio
 
 
 def _solver_report(model: nn.Module) -> dict[str, float]:
-    """What the network's inner solvers say of their work since the last call: of each figure the largest layer's."""
+    """Each statistic that the network's inner solvers recorded since the last call; of several layers the largest."""
     reports = [m.solver_report() for m in model.modules() if hasattr(m, "solver_report")]
     return {f"solver_{key}": max(report[key] for report in reports) for key in (reports or [{}])[0]}
 

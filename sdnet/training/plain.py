@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from sdnet.csc import csc_layers
-from sdnet.data.datasets import DatasetInfo, Images
+from sdnet.csc import dictionary_updates
+from sdnet.data.datasets import DatasetInfo
+from sdnet.data.images import Images
 from sdnet.training.schedule import learning_rate_factor
 
 
@@ -62,8 +63,7 @@ def fit_plainly(
     optimizer = torch.optim.SGD(
         model.parameters(), learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
     )
-    project = [m.project_ for m in model.modules() if hasattr(m, "project_")]
-    project += [layer.update_step_size for layer in csc_layers(model)]
+    updates = dictionary_updates(model)
     for epoch in range(epochs):
         model.train()
         for step, (x, y) in enumerate(train_loader):
@@ -72,7 +72,7 @@ def fit_plainly(
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
-            for update in project:
+            for update in updates:
                 update()
         model.eval()
         with torch.no_grad():

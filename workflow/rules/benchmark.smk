@@ -22,7 +22,7 @@ rule benchmark:
         runtime=60,
     params:
         options=lambda wildcards: plan.benchmark_options(
-            wildcards.dataset, PRESETS[FOLDERS[wildcards.root]]
+            wildcards.dataset, preset_of(wildcards)
         ),
     message:
         "{wildcards.dataset}: speed and memory of every network."

@@ -17,6 +17,11 @@ def targets(name):
     return tables_and_figures(name) + [f"{plan.results_folder(name)}/report.html"]
 
 
+def preset_of(wildcards):
+    """The preset whose results folder a path is in."""
+    return PRESETS[FOLDERS[wildcards.root]]
+
+
 def run_of(wildcards):
     """The planned run that a path belongs to."""
     path = RUN_FOLDER.format(**wildcards)
@@ -73,7 +78,7 @@ def noise_options(wildcards):
     """What the preset wants of noise, as options of a command."""
     run = run_of(wildcards)
     official = official_noise(run)
-    return plan.noise_options(run, PRESETS[run.spec["preset"]]) + (
+    return plan.noise_options(run, preset_of(wildcards)) + (
         f" --official {shlex.quote(official)}" if official else ""
     )
 
@@ -104,8 +109,8 @@ def noise_files(wildcards, target, kind):
         f"{wildcards.root}/runs/{run.name}/{kind}-{noise}.csv"
         for run in shown_runs(wildcards, target)
         if kind == "sweep" or settings.has_lambda(run.spec["model"]["name"])
-        for noise in plan.noises_of(target, PRESETS[FOLDERS[wildcards.root]])
-        if noise in plan.noises_on(run.dataset, PRESETS[FOLDERS[wildcards.root]])
+        for noise in plan.noises_of(target, preset_of(wildcards))
+        if noise in plan.noises_on(run.dataset, preset_of(wildcards))
     ]
 
 
@@ -118,7 +123,7 @@ def benchmark_files(wildcards, target):
 def fitted_line(wildcards):
     """The line of Algorithm 1 that a network under attack predicts by, if it has a lambda."""
     run = run_of(wildcards)
-    noise = plan.line_noise(PRESETS[run.spec["preset"]])
+    noise = plan.line_noise(preset_of(wildcards))
     return (
         [f"{RUN_FOLDER}/lines-{noise}.csv"]
         if settings.has_lambda(run.spec["model"]["name"])
@@ -140,7 +145,7 @@ def undefended_images(wildcards):
 
 def attack_options(wildcards, command):
     """What the preset wants of attacks, as options of a command."""
-    options = plan.attack_options(PRESETS[FOLDERS[wildcards.root]], command)
+    options = plan.attack_options(preset_of(wildcards), command)
     folder = undefended_folder(wildcards)
     return options + (
         f" --reference {folder}" if folder and command != "attack" else ""

@@ -3,6 +3,7 @@
 
 localrules:
     download,
+    download_noisy,
 
 
 rule download:
@@ -25,3 +26,29 @@ rule download:
         "{wildcards.dataset}: download and check."
     shell:
         "python -m sdnet data {wildcards.dataset} {params.urls:q} --checksum {params.checksum} --out {output:q} 2> {log}"
+
+
+rule download_noisy:
+    output:
+        directory(f"{SITE.data_dir}/cifar{{classes}}-c"),
+    log:
+        "logs/download-cifar{classes}-c.log",
+    wildcard_constraints:
+        classes="10|100",
+    retries: 2
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        checksum=lambda wildcards: SITE.downloads[
+            f"cifar{wildcards.classes}-c"
+        ].checksum,
+        # That it takes `output` keeps it out of what triggers: another address gives the same data.
+        urls=lambda wildcards, output: [
+            f"--url={url}"
+            for url in SITE.downloads[f"cifar{wildcards.classes}-c"].urls
+        ],
+    message:
+        "CIFAR-{wildcards.classes}-C: download, check and unpack."
+    shell:
+        "python -m sdnet data cifar{wildcards.classes}-c {params.urls:q} --checksum {params.checksum} --out {output:q}"
+        " 2> {log}"

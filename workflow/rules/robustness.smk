@@ -5,36 +5,6 @@ wildcard_constraints:
     noise="gaussian|shot|speckle|impulse",
 
 
-localrules:
-    download_noisy,
-
-
-rule download_noisy:
-    output:
-        directory(f"{SITE.data_dir}/cifar{{classes}}-c"),
-    log:
-        "logs/download-cifar{classes}-c.log",
-    wildcard_constraints:
-        classes="10|100",
-    retries: 2
-    conda:
-        "../../envs/environment.yaml"
-    params:
-        checksum=lambda wildcards: SITE.downloads[
-            f"cifar{wildcards.classes}-c"
-        ].checksum,
-        # That it takes `output` keeps it out of what triggers: another address gives the same data.
-        urls=lambda wildcards, output: [
-            f"--url={url}"
-            for url in SITE.downloads[f"cifar{wildcards.classes}-c"].urls
-        ],
-    message:
-        "CIFAR-{wildcards.classes}-C: download, check and unpack."
-    shell:
-        "python -m sdnet data cifar{wildcards.classes}-c {params.urls:q} --checksum {params.checksum} --out {output:q}"
-        " 2> {log}"
-
-
 rule sweep:
     input:
         model=f"{RUN_FOLDER}/model.pt",
@@ -84,7 +54,7 @@ rule calibrate:
     params:
         options=noise_options,
         calibration=lambda wildcards: plan.calibration_options(
-            run_of(wildcards), PRESETS[run_of(wildcards).spec["preset"]]
+            run_of(wildcards), preset_of(wildcards)
         ),
     message:
         "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: Algorithm 1, {wildcards.noise} noise."

@@ -1,6 +1,5 @@
 """Accuracy under attack (Table 4)."""
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +7,6 @@ import pandas as pd
 
 from sdnet.commands.evidence.runs import BOOTSTRAP_SEED, BOTH, Row, Runs, nearest, percent, point, wilson
 from sdnet.experiments import results
-from sdnet.experiments.attack_tables import TOGETHER
 from sdnet.experiments.tables import paper_values
 from sdnet.robustness.statistics import Interval, paired_difference
 
@@ -56,7 +54,7 @@ def _weaker(runs: Runs, seed: int, norm: str) -> str:
     printed = paper_values("table4")
     printed = printed[(printed.system == "resnet18") & printed.condition.str.startswith(norm)].value.iloc[0]
     rows = runs.read("resnet18", seed, "attack-adaptive")
-    rows = rows[(rows.norm == norm) & (rows.step == "a'") & (rows.attack != TOGETHER)]
+    rows = rows[(rows.norm == norm) & (rows.step == "a'") & (rows.attack != results.TOGETHER)]
     share = 100 * rows.correct / rows.total
     near = [
         f"{attack} ({left:.0f}%)" for attack, left in zip(rows.attack, share, strict=True) if abs(left - printed) < 5
@@ -93,5 +91,4 @@ def _robust(runs: Runs, system: str, seed: int, norm: str) -> np.ndarray:
 
 
 def _lambda0(runs: Runs, system: str, seed: int) -> float:
-    spec = json.loads(runs.path(system, seed, "spec.json").read_text())
-    return spec["model"]["options"].get("lmbd", 0.1)
+    return runs.read(system, seed, "attack-paper").lambda_attack.iloc[0]

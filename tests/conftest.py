@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from filelock import FileLock
-from test_workflow import TINY_PRESET, Snakemake, copy_project
+from small_project import TINY_PRESET, Snakemake, copy_project
 
 torch.set_num_threads(1)  # tiny tensors can be far slower on several threads
 

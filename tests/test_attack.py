@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,14 @@ from sdnet.commands.experiment import load_model, read_spec
 from sdnet.commands.parts import Parts
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
-from sdnet.csc import use_lambda
+from sdnet.csc import csc_layers, use_lambda
 from sdnet.experiments import attack_tables, plan, results
 from sdnet.experiments.results import TOGETHER
+from sdnet.models import build
+from sdnet.robustness.adaptive import AlgorithmOne
 from sdnet.robustness.autoattack import STANDARD
-from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, paper_attempt, weaker_attempts
+from sdnet.robustness.calibration import Calibration
+from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, craft, paper_attempt, weaker_attempts
 from sdnet.robustness.pgd import attack
 
 CPU = torch.device("cpu")
@@ -89,6 +93,42 @@ def ladder(lambda0=0.1, tuned=0.8, attacks=STANDARD, reference="images against r
         paper, tuned=tuned, lambdas=(0.4,), steps=50, restarts=5, attacks=attacks, reference=reference
     )
     return [paper, *weaker_attempts(paper, std=0.2), *adaptive]
+
+
+def test_the_strong_attacks_take_twice_the_steps_restarts_and_both_losses():
+    attempts = ladder()
+    strong = {(one.pgd.steps, one.pgd.restarts, one.pgd.loss) for one in attempts if one.step == "c"}
+    assert strong == {(100, 5, "cross-entropy"), (100, 5, "margin")}
+    assert {one.pgd.steps for one in attempts if one.step == "b"} == {50}
+    assert {one.pgd.steps for one in attempts if one.step in "ef"} == {100}
+    assert {one.softness for one in attempts if one.step == "e"} == {None, 0.25, 0}
+    for one in attempts:
+        if one.step in "bcef":
+            assert one.pgd.success == "any"
+            assert one.pgd.steps * one.pgd.step_size == pytest.approx(2.5 * one.pgd.eps), "it crosses the ball"
+
+
+def test_an_attempt_is_made_as_it_says(monkeypatch):
+    model, start = build("sdnet18", 10, width=4), np.zeros((2, 3, 8, 8))
+    line = Calibration(0.0, 0.6, 1.0, 0.1, 0.8, 0.0, 1.0, 0.1, "norm")
+    softened, made = [], []
+
+    @contextmanager
+    def soften(network, share):
+        softened.append(share)
+        yield
+
+    def record(target, batches, pgd, *, lambdas, starts, indices):
+        made.append((type(target) is AlgorithmOne, csc_layers(model)[0].lmbd, pgd, lambdas, starts is start))
+
+    monkeypatch.setattr("sdnet.robustness.ladder.softer_backward", soften)
+    monkeypatch.setattr("sdnet.robustness.ladder.attack", record)
+    attempts = ladder(attacks=())
+    for one in attempts:
+        given = start if one.start else None
+        craft(one, model, start, np.zeros(2, int), indices=np.arange(2), start=given, calibration=line)
+    assert softened == [0.25, 0]
+    assert made == [(one.algorithm1, one.lmbd, one.pgd, one.ascend or None, bool(one.start)) for one in attempts]
 
 
 @pytest.mark.parametrize("options", [{}, {"tuned": 0.1}, {"lambda0": None, "tuned": None}])

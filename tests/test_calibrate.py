@@ -3,15 +3,21 @@
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_commands import make_spec
 
 from sdnet.commands.calibrate import calibrate
-from sdnet.commands.noisy import Noise
-from sdnet.commands.sweep import sweep
+from sdnet.commands.experiment import load_model, read_spec
+from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.sweep import sweep, sweep_rows
 from sdnet.commands.train import train
+from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
+from sdnet.robustness.calibration import bootstrap_lambdas
+from sdnet.robustness.statistics import paired_difference
+from sdnet.robustness.sweep import Sweep, evaluate_at
 
 NOISE = Noise("gaussian", "cifar", seed=0, official=None)
 LAMBDAS = [0.1, 0.4]
@@ -51,3 +57,69 @@ def test_a_damaged_sweep_is_named(swept):
     (swept / "sweep-gaussian.npz").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"sweep-gaussian\.npz is damaged"):
         calibrated(swept)
+
+
+def files_of(run, images, variants, lambdas):
+    calibrate(run, None, NOISE, lambdas, levels="interleaved", images=images, limit=images, variants=variants, gpus=0)
+    spec = read_spec(run / "spec.json")
+    model = load_model(run, spec, 10, torch.device("cpu"))
+    return model, *(Split(spec, None, part, images) for part in ("train", "test"))
+
+
+def test_what_is_written_recounts(tmp_path, monkeypatch):
+    """The line is fitted on training images; test images are classified at its lambda and at that of training."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    path, lambda0 = make_spec(tmp_path / "run", epochs=5, learning_rate=0.1), 0.4
+    changed = path.read_text().replace('"train_images": 96', '"train_images": 480')
+    path.write_text(changed.replace('"options": {}', f'"options": {{"lmbd": {lambda0}}}'))
+    train(path, None, 0)
+    run, lambdas = path.parent, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
+    sweep(run, None, NOISE, lambdas, 60, gpus=0)
+    model, training, test = files_of(run, 60, ["paper", "squared"], lambdas)
+    levels = enumerate(CALIBRATION_LEVELS["interleaved"]["gaussian"])
+    points = [evaluate_at(model, training.at_level(NOISE, k, level), lambdas, lambda0) for k, level in levels]
+    correct = np.array([one.correct for one in points])
+    best = np.array([lambdas[one.sum(axis=1).argmax()] for one in correct])
+    assert len(set(best)) > 1, "or any line would do"
+    tables, lines = (results.read(run / f"{kind}-gaussian.csv", kind) for kind in ("adaptive", "lines"))
+    for variant, power in {"paper": 1, "squared": 2}.items():
+        residuals = np.array([(one.residuals**power).mean(axis=0) for one in points])
+        line = np.polyfit(residuals.mean(axis=1), best, 1)
+        assert lines.set_index("variant").loc[variant, ["slope", "intercept"]].tolist() == pytest.approx(list(line))
+        table, fates = tables[tables.variant == variant].set_index("severity"), []
+        for severity in range(6):
+            row = table.loc[str(severity)]
+            batches = [*(test.at_severity(NOISE, severity) if severity else test.clean())]
+            residuals_there = evaluate_at(model, batches, [lambda0], lambda0).residuals
+            assert row.residual == pytest.approx((residuals_there**power).mean())
+            assert row["lambda"] == pytest.approx(np.clip(np.polyval(line, row.residual), 0.1, 0.8))
+            draws = bootstrap_lambdas(correct, residuals, lambdas, [row.residual], seed=0)
+            assert [row.lambda_low, row.lambda_high] == pytest.approx(list(np.quantile(draws, [0.025, 0.975])))
+            chosen, fixed = (evaluate_at(model, batches, [lmbd]).correct[0] for lmbd in (row["lambda"], lambda0))
+            assert (row.correct, row.fixed_correct, row.total) == (chosen.sum(), fixed.sum(), 60)
+            gain = paired_difference(chosen, fixed, seed=0)
+            assert [row.gain, row.gain_low, row.gain_high] == pytest.approx([100 * end for end in vars(gain).values()])
+            fates.append((chosen, fixed))
+        mean, gain = table.loc["mean"], paired_difference(*np.array(fates[1:]).swapaxes(0, 1), seed=0)
+        assert (mean.gain, mean.total) == (pytest.approx(100 * gain.estimate), 300)
+        assert mean.gain_low <= 100 * gain.low + 1e-9, "it covers the choice of the calibration images, too"
+        assert 100 * gain.high - 1e-9 <= mean.gain_high
+
+
+def test_the_released_fit_is_on_test_images_and_the_running_mean_of_their_squared_residuals(swept):
+    model, _, test = files_of(swept, IMAGES, ["paper", "released"], LAMBDAS)
+    seen, expected = [], []
+    for position, level in enumerate(CALIBRATION_LEVELS["released"]["gaussian"]):
+        batches = [*test.at_level(NOISE, position, level)]
+        found = [evaluate_at(model, batches, [lmbd], lmbd) for lmbd in LAMBDAS]
+        best = np.argmax([one.correct.sum() for one in found])
+        squares = [(one.residuals**2).mean() for one in found]
+        expected.append(np.mean(seen + squares[: best + 1]))
+        seen += squares
+    peaks = results.read(swept / "peaks-gaussian.csv", "peaks")
+    assert peaks[peaks.variant == "released"].residual.tolist() == pytest.approx(expected)
+
+
+def test_residuals_are_squared_before_they_are_averaged():
+    (row,) = sweep_rows(Sweep(np.array([0.1]), np.array([[True, False]]), np.array([[1.0, 3.0]])))
+    assert (row["residual_norm"], row["residual_squared"], row["correct"], row["total"]) == (2, 5, 1, 2)

@@ -169,3 +169,24 @@ def test_the_released_residual_is_a_running_mean_read_at_the_best_lambda():
 def test_a_grid_that_is_not_ascending_is_refused(lambdas):
     with pytest.raises(ValueError, match="give at least one, none negative, ascending and each once"):
         find_peaks(np.ones((1, 2, 3), dtype=bool), lambdas, seed=0)
+
+
+def test_r_squared_is_the_square_of_the_correlation():
+    residuals, best = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.1, 0.4, 0.3, 0.9])
+    assert fit(residuals, best).r_squared == pytest.approx(np.corrcoef(residuals, best)[0, 1] ** 2)
+
+
+def test_the_bootstrap_draws_the_residuals_with_their_images():
+    """The best lambdas are certain, 0.2 and 1.0; the residuals, one apart, are known to 0.1 / sqrt(100)."""
+    correct = np.zeros((2, 15, 100), dtype=bool)
+    correct[0, 1] = correct[1, 9] = True
+    noise = 0.1 * np.random.default_rng(0).standard_normal(100)
+    draws = bootstrap_lambdas(correct, np.array([[1.0], [2.0]]) + noise, GRID, [1.5 + noise.mean()], seed=0)
+    assert draws.mean() == pytest.approx(0.6, abs=0.003)
+    assert draws.std() == pytest.approx(0.8 * noise.std() / 10, rel=0.2)
+
+
+def test_the_bootstrap_standard_deviation_of_the_argmax_is_that_of_new_images():
+    (peak,) = find_peaks(planted(0.65, n=500, rows=15)[None], GRID, seed=0, resamples=300)
+    drawn = [argmax(planted(0.65, n=500, seed=1 + s, rows=15).mean(axis=1), GRID) for s in range(300)]
+    assert peak.argmax_std == pytest.approx(np.std(drawn), rel=0.35)

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -584,6 +583,7 @@ def test_a_benchmark_without_its_reference_is_refused(tmp_path, error_of):
 @pytest.fixture
 def notebook(tmp_path):
     """Writes a notebook of a parameters cell and one more."""
+    import nbformat  # here, since it takes seconds
 
     def notebook(parameters, code):
         cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
@@ -733,3 +733,14 @@ def test_an_imagenet_with_all_its_images_and_classes_is_the_official_one():
     renamed = SimpleNamespace(classes=["cat", *synsets[1:]], samples=range(50_000))
     for other in (part, renamed, train_):
         assert experiment.folder_source("imagenet", other, "val") == "local folder of 1000 classes"
+
+
+def test_a_seed_is_that_of_the_weights_and_of_the_order_and_not_of_the_choice_of_images(tmp_path):
+    spec = read_spec(make_spec(tmp_path / "run"))
+    one, other = (build_model(spec | {"seed": seed}, 10).network.fc.weight for seed in (0, 1))
+    assert not torch.equal(one, other)
+    one, other = (open_data(spec | {"seed": seed}, None, CPU) for seed in (0, 1))
+    assert torch.equal(one.train.pixels, other.train.pixels)
+    assert torch.equal(one.test.pixels, other.test.pixels)
+    (_, first), (_, second) = (next(iter(data.train.epoch(0))) for data in (one, other))
+    assert not torch.equal(first, second)

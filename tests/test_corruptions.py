@@ -27,6 +27,33 @@ def random_images(n=6, size=(9, 7), channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, *size, channels), np.uint8)
 
 
+def test_the_severities_are_those_of_the_published_generators():
+    """make_cifar_c.py and make_imagenet_c.py of Hendrycks and Dietterich."""
+    assert SEVERITIES == {
+        "cifar": {
+            "gaussian": (0.04, 0.06, 0.08, 0.09, 0.10),
+            "shot": (500, 250, 100, 75, 50),
+            "speckle": (0.06, 0.10, 0.12, 0.16, 0.20),
+            "impulse": (0.01, 0.02, 0.03, 0.05, 0.07),
+        },
+        "imagenet": {
+            "gaussian": (0.08, 0.12, 0.18, 0.26, 0.38),
+            "shot": (60, 25, 12, 5, 3),
+            "speckle": (0.15, 0.20, 0.35, 0.45, 0.60),
+            "impulse": (0.03, 0.06, 0.09, 0.17, 0.27),
+        },
+    }
+
+
+def test_the_released_levels_are_those_of_the_authors_code():
+    assert CALIBRATION_LEVELS["released"] == {
+        "gaussian": pytest.approx([0.02 * k for k in range(1, 11)]),
+        "shot": tuple(range(60, 0, -6)),
+        "speckle": pytest.approx([0.1 * k for k in range(1, 7)]),
+        "impulse": pytest.approx([0.03 * k for k in range(1, 11)]),
+    }
+
+
 @pytest.mark.parametrize("severity", range(1, 6))
 @pytest.mark.parametrize("noise", GREY_STD)
 def test_noise_on_grey_has_the_published_moments(noise, severity):

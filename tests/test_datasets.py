@@ -374,3 +374,10 @@ def test_no_numbers_mean_all_images(images):
 def test_more_images_than_there_are_or_none_is_an_error(images, train, test, sentence):
     with pytest.raises(ValueError, match=sentence):
         subset(images, train, test, seed=0)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_normalised_as_in_the_authors_code_and_augmented_as_usual(name):
+    info = INFO[name]
+    assert (info.mean, info.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert (info.flip, info.crop_padding) == (True, 4)

@@ -60,3 +60,14 @@ def test_that_the_fit_matters_is_said(one_outlier):
     assert fits.in_words(table.assign(shift=0.05)).startswith("No other line")
     (row,) = fits.layout(table).to_dict("records")
     assert (row["Network"], row["Noise"], row["Theil-Sen"][:3]) == ("SDNet-18", "shot", "0.0")
+
+
+def test_a_line_that_leaves_the_lambdas_tried_gives_their_nearer_end(one_outlier, monkeypatch):
+    read = fits.read_runs
+
+    def far_noisier(folder, target, kind, noises):
+        frame = read(folder, target, kind, noises)
+        return frame.assign(residual=100.0) if kind == "adaptive" else frame
+
+    monkeypatch.setattr(fits, "read_runs", far_noisier)
+    assert (fits.other_fits(None)["shift"] == 0).all(), "all of them give 1.5"

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_project import EPOCHS, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project
 from test_datasets import Archive
-from test_workflow import EPOCHS, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project
 
 from sdnet.__main__ import main
 from sdnet.data import cifar

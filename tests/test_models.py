@@ -133,3 +133,11 @@ def test_normalize_standardises_each_channel():
 def test_an_unknown_model_is_named():
     with pytest.raises(ValueError, match="unknown model 'resnet19'; the models are resnet18, resnet34"):
         build("resnet19", 10)
+
+
+def test_the_stem_for_small_images_keeps_their_size():
+    model, sizes = build("sdnet18", 10, width=4), []
+    for part in (model.conv1, model.maxpool, model.layer1, model.layer2, model.layer3, model.layer4):
+        part.register_forward_hook(lambda module, args, out: sizes.append(out.shape[-1]))
+    model(torch.rand(1, 3, 32, 32))
+    assert sizes == [32, 32, 32, 16, 8, 4]

@@ -144,3 +144,29 @@ def test_the_readings_are_laid_out_above_the_paper_s_values(folder):
     assert rows["SDNet-18, released reading at adaptive λ"] == ["", "64.50 ± 0.71", "64.50 ± 0.71", ""]
     assert rows["SDNet-18 of the paper at the λ of training"] == ["95.20", "50.58", "67.11", "52.00"]
     assert rows["SDNet-18 of the paper at adaptive λ"] == ["", "64.92", "71.42", ""]
+
+
+def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder):
+    for system in CLEAN:
+        for seed in (0, 1):
+            path = folder / f"runs/cifar10/{system}/seed{seed}/adaptive-gaussian.csv"
+            rows = results.read(path, "adaptive").astype({"severity": str})
+            noisy = rows.severity != "mean"
+            severity = rows.severity.where(noisy).astype(float)
+            rows.loc[noisy, "lambda"] = 0.1 * (1 + severity) + 0.2 * seed
+            rows.loc[noisy, "lambda_low"], rows.loc[noisy, "lambda_high"] = rows["lambda"] - 0.05, rows["lambda"] + 0.1
+            rows.loc[noisy, ["correct", "fixed_correct", "total"]] = 700 + 10 * seed, 600 + 10 * seed, 1000
+            rows["gain"], rows["gain_low"], rows["gain_high"] = 10.0 + 2 * seed, 9.0 + seed, 12.0 + 3 * seed
+            results.write(path, "adaptive", rows.to_dict("records"))
+    table = noise_tables.table2(folder)
+    of = {"system": "sdnet18", "quantity": "accuracy"}
+    for severity in ("0", "3"):
+        adaptive = one(table, **of, setting="adaptive", severity=severity)
+        assert adaptive.ours == pytest.approx(70.5)
+        assert (adaptive.gain, adaptive.gain_low, adaptive.gain_high) == pytest.approx((11, 9.5, 13.5))
+    assert one(table, **of, setting="fixed", severity="0").ours == pytest.approx(60.5), "the same clean images"
+    assert one(table, **of, setting="fixed", severity="1").ours == pytest.approx((FIXED["sdnet18"] + 105) / 10)
+    chosen = one(table, system="sdnet18", quantity="lambda", setting="adaptive", severity="3")
+    assert (chosen.ours, chosen.ours_low, chosen.ours_high) == pytest.approx((0.5, 0.45, 0.6))
+    layout = noise_tables.table2_layout(table).set_index("Network")
+    assert layout.loc["SDNet-18 at the λ of training", ["Level-0", "Level-4"]].str[:5].tolist() == ["60.50", "40.50"]

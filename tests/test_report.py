@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_workflow import PROJECT, RESULTS
+from small_project import PROJECT, RESULTS
 
 from sdnet.commands.claims import judge
 from sdnet.experiments import plan, report, results

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_workflow import TINY_PRESET, copy_project
+from small_project import TINY_PRESET, copy_project
 
 from sdnet.experiments import plan
 

@@ -293,3 +293,11 @@ def test_algorithm_1_refuses_what_it_cannot_do(detector, calibration):
         predict(detector, iter([x]), calibration)
     with pytest.raises(ValueError, match="mode 'image' is unknown; choose 'dataset' or 'batch'"):
         predict(detector, x, calibration, mode="image")
+
+
+def test_a_line_remembers_the_lambda_at_which_its_residuals_were_measured(detector):
+    x, y = atom_images(detector, 60, seed=1)
+    fitted = calibrate(detector, [(x, y)], add_noise, levels=[0, 0.2], lambdas=[0.2, 0.4], lambda0=0.2)
+    residuals = [evaluate_at(detector, [(add_noise(x, std), y)], [0.2], 0.2).residuals.mean() for std in (0, 0.2)]
+    assert fitted.lambda0 == 0.2
+    assert [fitted.residual_min, fitted.residual_max] == pytest.approx(sorted(residuals))

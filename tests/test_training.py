@@ -329,3 +329,20 @@ def test_evaluate_leaves_the_batch_statistics_alone(digits):
     _, test = loaders(digits)
     assert evaluate(model, test, device=CPU) == evaluate(model, test, device=CPU)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_recipe_s_own_settings_are_what_is_built(digits, tmp_path, monkeypatch):
+    built = []
+    for name in ("SGD", "Adam"):
+        start = getattr(torch.optim, name).__init__
+
+        def spy(self, parameters, start=start, **options):
+            built.append(options)
+            start(self, parameters, **options)
+
+        monkeypatch.setattr(getattr(torch.optim, name), "__init__", spy)
+    options = {"epochs": 1, "learning_rate": 0.02, "weight_decay": 1e-3}
+    next(train(network(), digits, tmp_path / "sgd", **options, momentum=0.8, nesterov=False))
+    next(train(network(), digits, tmp_path / "adam", **options, optimizer="adam"))
+    common = {"lr": 0.02, "weight_decay": 1e-3}
+    assert built == [common | {"momentum": 0.8, "nesterov": False}, common]

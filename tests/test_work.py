@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_workflow import PROJECT, copy_project
+from small_project import PROJECT, copy_project
 
 from sdnet.__main__ import cli
 from sdnet.commands import calibrate

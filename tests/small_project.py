@@ -1,0 +1,115 @@
+"""A project small enough to be built in tests, and Snakemake as it is typed there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdnet.experiments import plan
+
+PROJECT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "workflow", "config", "profiles", "notebooks", "envs", "docs")
+
+# ResNet-18 is what speeds are compared with; SDNet-18 is in every figure but the fourth and alone in its recipe. Its
+# epochs are many enough to be interrupted among them. Figure 4 is of a network without shortcuts.
+TINY_PRESET = """
+description: digits, as small as it gets
+extends: paper
+width: 4
+seeds: [0]
+datasets:
+  digits: {train_images: 100, test_images: 60}
+systems:
+  resnet18: {model: resnet18}
+  sdnet18: {model: sdnet18, recipe: sparse}
+  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false, nonnegative: true}}
+recipes:
+  default: {epochs: 2, batch_size: 50, precision: float32}
+  sparse: {epochs: 24, batch_size: 50, learning_rate: 0.05}
+robustness: {noises: [gaussian], lambdas: [0.1, 0.5], test_images: 20, calibration_images: 20, variants: [paper]}
+adversarial:
+  {datasets: [digits], linf: 64, l2: 2, paper_images: 20, images: 10, lambdas: [0.1], steps: 3, restarts: 1,
+   autoattack: [], autoattack_images: 1, diagnostic_images: 5}
+"""
+RESULTS = Path("results/quick")
+SPARSE_RUN = RESULTS / "runs/digits/sdnet18/seed0"
+EPOCHS = {"resnet18": 2, "sdnet18": 24, "sdnet18-all-plain": 2}
+
+
+def copy_project(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    for part in PARTS:
+        copy = shutil.copytree if (PROJECT / part).is_dir() else shutil.copy2
+        copy(PROJECT / part, folder / part)
+    return folder
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a dry run says it would do."""
+
+    jobs: Counter  # by rule
+    trained: set[str]  # folders of runs
+
+    @property
+    def drawn(self) -> set[str]:
+        """Tables and figures."""
+        return self.jobs.keys() & {*plan.TABLES, *plan.FIGURES}
+
+    @property
+    def computed(self) -> set[str]:
+        """Rules behind them; not those that conclude a preset."""
+        return self.jobs.keys() - self.drawn - {"quick", "claims", "report", "track"}
+
+
+class Snakemake:
+    """The command, as typed in the environment of the tests; on the CPU, where results are the same each time."""
+
+    def __init__(self, tracking_uri: str):
+        unwanted = ("PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE")  # the first makes every job compile every import
+        kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        own = {"CUDA_VISIBLE_DEVICES": "", "MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+        self.environment = kept | own
+
+    def start(self, folder: Path, *arguments: str, output=subprocess.PIPE) -> subprocess.Popen:
+        """In a process group of its own, as from a shell."""
+        return subprocess.Popen(
+            ["snakemake", *arguments],
+            cwd=folder,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def __call__(self, folder: Path, *arguments: str) -> tuple[int, str]:
+        """Exit code and all that was printed."""
+        process = self.start(folder, *arguments)
+        printed, _ = process.communicate()
+        return process.returncode, printed
+
+    def succeed(self, folder: Path, *arguments: str) -> str:
+        code, printed = self(folder, *arguments)
+        assert code == 0, printed
+        return printed
+
+    def fail(self, folder: Path, *arguments: str) -> str:
+        code, printed = self(folder, *arguments)
+        assert code != 0, printed
+        return printed
+
+    def plan(self, folder: Path, *arguments: str) -> Planned:
+        """Of a dry run, which must succeed."""
+        printed = self.succeed(folder, *arguments, "--dry-run", "--printshellcmds")
+        table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total ", printed, re.MULTILINE | re.DOTALL)
+        assert (table is None) == ("Nothing to be done" in printed), printed
+        rows = [line.split() for line in table[1].splitlines()] if table else []
+        trained = re.findall(r"-m sdnet train (\S+)/spec\.json", printed)
+        return Planned(Counter({rule: int(count) for rule, count in rows}), set(trained))

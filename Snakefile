@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import get_args
 
 from snakemake.exceptions import WorkflowError
 
@@ -24,7 +25,10 @@ report: "workflow/report/workflow.rst"
 
 
 try:
-    SITE = settings.load_site(config)
+    SITE = settings.load_site(
+        config,
+        " or ".join(["config/config.yaml", *map(str, workflow.overwrite_configfiles)]),
+    )
     PRESETS = settings.load_presets(Path("config/presets"))
     RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
 except settings.SettingsError as error:
@@ -59,7 +63,7 @@ os.environ.update(
 
 wildcard_constraints:
     root="|".join(FOLDERS),
-    dataset="[a-z0-9]+",
+    dataset="|".join(get_args(settings.DatasetName)),
     system="[a-z0-9-]+",
     seed=r"\d+",
 
@@ -89,5 +93,5 @@ for name in set(PRESETS) - {"paper"}:
         name:
             name
         input:
-            targets(name),
+            lambda wildcards, name=name: targets(name),
             f"{plan.results_folder(name)}/logs/tracked",

@@ -12,6 +12,8 @@ ExistingFile = click.Path(path_type=Path, exists=True, dir_okay=False)
 AtLeast1 = click.IntRange(1)
 ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
 NoiseName = click.Choice(["gaussian", "shot", "speckle", "impulse"])
+GreyLevels = click.FloatRange(0, 255, min_open=True)
+Positive = click.FloatRange(0, min_open=True)
 ATTACKED_AT = "0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5"
 
 # What to do about a place that cannot be written to.
@@ -35,7 +37,9 @@ data_option = click.option(
     type=PathType,
     help="The .npz of CIFAR, or the folder of ImageNet or your own images.  [default: as config/config.yaml says]",
 )
-gpus_option = click.option("--gpus", default=1, show_default=True, help="GPUs to hold; 0 for the CPU.")
+gpus_option = click.option(
+    "--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs to hold; 0 for the CPU."
+)
 
 
 class Numbers(click.ParamType):
@@ -203,8 +207,8 @@ def attack_options(command):
     """The options that every attack has."""
     options = [
         click.option("--lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To predict at."),
-        click.option("--linf", default=8.0, show_default=True, help="Radius in the L-inf norm, in grey levels of 255."),
-        click.option("--l2", default=0.5, show_default=True, help="Radius in the L2 norm, in pixels of 0 to 1."),
+        click.option("--linf", default=8.0, show_default=True, type=GreyLevels, help="L-inf radius, in grey levels."),
+        click.option("--l2", default=0.5, show_default=True, type=Positive, help="L2 radius, in pixels of 0 to 1."),
         click.option(
             "--noise",
             default="gaussian",

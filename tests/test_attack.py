@@ -1,6 +1,7 @@
 """The ladder of attacks on a trained run: it counts right, keeps each image's fate, and goes on when killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from sdnet.robustness.autoattack import STANDARD
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, craft, paper_attempt, weaker_attempts
 from sdnet.robustness.pgd import attack
+from sdnet.robustness.sweep import evaluate_at
 
 CPU = torch.device("cpu")
 RADII = {"linf": 0.1, "l2": 0.8}
@@ -74,6 +76,20 @@ def attacked(tmp_path_factory):
         attack_as_the_paper(run, None, RADII, IMAGES, DEFENCE, gpus=0)
         attack_adaptively(run, None, RADII, IMAGES, DEFENCE, EFFORT, reference, gpus=0)
     return runs
+
+
+def test_algorithm_1_takes_the_mean_residual_of_the_batch_that_it_classifies(attacked, tmp_path):
+    run = shutil.copytree(attacked["sdnet18"], tmp_path / "run")
+    target = Target(run, None, IMAGES, DEFENCE, CPU)
+    batch = target.images[:5], target.labels[:5]
+    residuals = evaluate_at(target.model, [batch], [0.1], 0.1).residuals[0]
+    line = {"dataset": "digits", "system": "sdnet18", "seed": 0} | LINE | {"slope": 0.4 / residuals.mean()}
+    results.write(run / "lines-gaussian.csv", "lines", [line | {"intercept": 0.05}])
+    judged = Target(run, None, IMAGES, DEFENCE, CPU).judge(*batch)
+    assert judged["residual"] == pytest.approx(residuals)
+    assert judged["lambda_hat"] == pytest.approx([0.45] * 5)
+    at_that = evaluate_at(target.model, [batch], [judged["lambda_hat"][0]]).correct[0]
+    assert list(judged["correct"][-1]) == list(at_that)
 
 
 def rows_of(run, protocol, **wanted):
@@ -520,11 +536,9 @@ def test_the_values_of_the_paper_stand_beside_ours(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["attack", "--linf", "-8"], "eps is -0.03"),
-        (["attack", "--linf", "300"], "give a radius in pixels of [0, 1]"),
         (["attack", "--l2", "1000"], "is it in grey levels?"),
         (["attack", "--lambdas", "0.4,0.8"], "must contain 0.1, that of training"),
-        (["attack", "--noise", "shot"], "lines-shot.csv is not there; make it with: snakemake"),
+        (["attack", "--noise", "shot"], "lines-shot.csv is not there; make it with: python -m sdnet calibrate"),
         (["attack-adaptive", "--autoattack", "apgd"], "apgd is not among the attacks"),
         (["attack-adaptive", "--l2", "0.4"], "no attack of radius 0.4 in the l2 norm"),
         (["diagnose", "--images", "60"], "attack both with as many images"),

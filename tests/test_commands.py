@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from filelock import FileLock
 
 from sdnet import csc
@@ -415,9 +416,12 @@ def edited(path, **changes):
         ({"training__optimizer": "lbfgs"}, "optimizer 'lbfgs' is unknown; choose sgd or adam"),
         ({"training__schedule": "linear"}, "schedule 'linear' is unknown; choose cosine or multistep"),
         ({"training__precision": "float16"}, "precision 'float16' is unknown; choose float32 or bfloat16"),
-        ({"training__lr": 0.1}, r".*spec\.json describes no run: missing or unknown keys training\.lr; make it anew.*"),
-        ({"colour": "red"}, r".*spec\.json describes no run: missing or unknown keys colour; make it anew.*"),
-        ({"model": {}}, r".*missing or unknown keys model\.name, model\.options, model\.width; make it anew.*"),
+        (
+            {"training__lr": 0.1},
+            r".*spec\.json describes no run: missing or unknown keys training\.lr; give a run's.*",
+        ),
+        ({"colour": "red"}, r".*spec\.json describes no run: missing or unknown keys colour; give a run's spec.*"),
+        ({"model": {}}, r".*missing or unknown keys model\.name, model\.options, model\.width; give a run's spec.*"),
         ({"dataset__train_images": 5000}, r"subset: 5000 train images asked for; there are 1437.*"),
         ({"training__learning_rate": 1e30}, r"the loss or a weight is not finite at epoch 1, step \d of 3 .*try.*"),
     ],
@@ -433,7 +437,7 @@ def test_a_file_that_is_no_spec_is_refused_with_the_remedy(tmp_path, error_of, c
     spec.write_bytes(content)
     message = error_of("train", spec)
     assert message.startswith(f"{spec} ")
-    assert message.endswith(f"make it anew with: snakemake {spec}")
+    assert message.endswith(f"under results/ it is made anew with: snakemake {spec}")
 
 
 def test_a_folder_without_a_spec_is_named(tmp_path, error_of):
@@ -744,3 +748,34 @@ def test_a_seed_is_that_of_the_weights_and_of_the_order_and_not_of_the_choice_of
     assert torch.equal(one.test.pixels, other.test.pixels)
     (_, first), (_, second) = (next(iter(data.train.epoch(0))) for data in (one, other))
     assert not torch.equal(first, second)
+
+
+def test_only_a_preset_s_results_folder_is_judged_and_reported(tmp_path, error_of):
+    for command in ("claims", "report"):
+        assert error_of(command, tmp_path).startswith(
+            f"{tmp_path} is no preset's results folder; choose one of results"
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["attack-adaptive", "--attack-lambdas", "0.1;0.5"],
+            "'--attack-lambdas': given '0.1;0.5'; must be numbers",
+        ),
+        (["attack", "--linf", "-8"], "'--linf': -8.0 is not in the range 0<x<=255"),
+        (["attack", "--noise", "fog"], "'--noise': 'fog' is not one of 'gaussian', 'shot'"),
+        (["evaluate", "--gpus", "-1"], "'--gpus': -1 is not in the range x>=0"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_it_may_be(tmp_path, arguments, message):
+    command, *options = arguments
+    done = CliRunner().invoke(cli, [command, str(tmp_path), *options])
+    assert (done.exit_code, message in done.output) == (2, True), done.output
+
+
+def test_a_folder_without_runs_is_not_tracked(tmp_path, error_of):
+    assert (
+        error_of("track", tmp_path) == f"{tmp_path} holds no trained run; give a results folder, such as results/quick"
+    )

@@ -85,11 +85,21 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["codes.csv"]
 
 
-def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
-    path = tmp_path / "accuracy.csv"
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("results/quick/runs/digits/scn/seed0/accuracy.csv", "snakemake --cores all {path}"),
+        ("trial/accuracy.csv", "python -m sdnet evaluate {folder}/trial"),
+        ("trial/lines-shot.csv", "python -m sdnet calibrate {folder}/trial --noise shot ..."),
+        ("trial/attack-paper.csv", "python -m sdnet attack {folder}/trial"),
+        ("trial/claims.csv", "snakemake, in the project's folder"),
+    ],
+)
+def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path, path, command):
     with pytest.raises(FileNotFoundError) as error:
-        results.read(path, "accuracy")
-    assert str(error.value) == f"{path} is not there; make it with: snakemake --cores all {path}"
+        results.read(tmp_path / path, "accuracy")
+    remedy = command.format(path=path, folder=tmp_path)
+    assert str(error.value) == f"{tmp_path / path} is not there; make it with: {remedy}"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'dataset,system\n"digits,'])

@@ -301,3 +301,19 @@ def test_a_line_remembers_the_lambda_at_which_its_residuals_were_measured(detect
     residuals = [evaluate_at(detector, [(add_noise(x, std), y)], [0.2], 0.2).residuals.mean() for std in (0, 0.2)]
     assert fitted.lambda0 == 0.2
     assert [fitted.residual_min, fitted.residual_max] == pytest.approx(sorted(residuals))
+
+
+def test_robust_inference_without_images_or_levels_is_refused_in_a_sentence(detector):
+    x, y = atom_images(detector, 20, seed=1)
+    lambdas = [0.1, 0.2]
+    with pytest.raises(ValueError, match="given 1 noise levels; a line takes at least 2"):
+        calibrate(detector, [(x, y)], add_noise, levels=[0.1], lambdas=lambdas)
+    for empty in ([], [(x[:0], y[:0])]):
+        with pytest.raises(ValueError, match="there is no image; give batches of images and labels"):
+            calibrate(detector, empty, add_noise, levels=[0, 0.2], lambdas=lambdas)
+    with pytest.raises(ValueError, match="the residual of an image is not finite"):
+        calibrate(detector, [(x, y)], lambda images, level: images * float("nan"), levels=[0, 0.2], lambdas=lambdas)
+    line = calibrate(detector, [(x, y)], add_noise, levels=[0, 0.2], lambdas=lambdas)
+    for mode, batches in (("batch", []), ("dataset", []), ("dataset", x[:0]), ("batch", x[:0])):
+        with pytest.raises(ValueError, match="there is no batch of images"):
+            predict(detector, batches, line, mode=mode)

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,11 @@ def test_an_unknown_preset_is_refused(monkeypatch):
     monkeypatch.chdir(PROJECT)
     with pytest.raises(ValueError, match="--preset: given 'tiny'; allowed are paper"):
         cli.main(["plan", "--preset", "tiny"], standalone_mode=False)
+
+
+def test_what_is_not_in_its_tables_yet_is_named():
+    preset = PRESETS["quick"]
+    run = plan.runs("quick", preset, SITE)[0]
+    unknown = replace(run, spec=run.spec | {"model": run.spec["model"] | {"name": "mynet"}})
+    with pytest.raises(ValueError, match=r"mynet is not in PARAMETERS of sdnet/experiments/work\.py; add it there"):
+        work.result_bytes(unknown, [unknown], preset)

@@ -56,7 +56,7 @@ def read_spec(path: Path) -> dict:
     Raises:
         FileNotFoundError, ValueError: if there is no such file, or it is no such description.
     """
-    remedy = f"make it anew with: snakemake {path}"
+    remedy = f"give a run's spec.json or folder; under results/ it is made anew with: snakemake {path}"
     try:
         spec = json.loads(path.read_text())
     except FileNotFoundError:

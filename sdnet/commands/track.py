@@ -15,8 +15,10 @@ def track(folder: Path) -> None:
 
     Then what the folder shows of them: mean accuracies, tables and figures.
     """
-    accuracies = defaultdict(list)
-    for path in sorted(folder.glob("runs/*/*/*/environment.json")):
+    accuracies, trained = defaultdict(list), sorted(folder.glob("runs/*/*/*/environment.json"))
+    if not trained:
+        raise ValueError(f"{folder} holds no trained run; give a results folder, such as results/quick")
+    for path in trained:
         run, about = path.parent, json.loads(path.read_text())
         tracker = Tracker(run, environment.tags(about))
         history = results.read(run / "history.csv", "history")

@@ -107,11 +107,18 @@ def load(folder: Path, noise: str, severity: int, test_labels: np.ndarray) -> np
     """
     check_cell(noise, severity)
     n = len(test_labels)
-    path = Path(folder) / "labels.npy"
+    path = _existing(folder, "labels.npy")
     if not np.array_equal(np.load(path, allow_pickle=False), np.tile(test_labels, 5)):
         raise ValueError(f"{path} is not the {n} test labels five times over; is it the same data set?")
-    path = Path(folder) / f"{noise}_noise.npy"
+    path = _existing(folder, f"{noise}_noise.npy")
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     if images.dtype != np.uint8 or images.shape != (5 * n, 32, 32, 3):
         raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}, expected uint8 {(5 * n, 32, 32, 3)}")
     return images[(severity - 1) * n : severity * n]
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = Path(folder) / name
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no {name}, as CIFAR-10-C does; is it the folder of its .npy files?")
+    return path

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+# In this order: the place of a noise is part of the seed of what it draws.
 NOISES = ("gaussian", "shot", "speckle", "impulse")
 
 # The parameters c of severities 1 to 5, from the published generators of CIFAR-10-C and of ImageNet-C.

@@ -254,6 +254,23 @@ COLUMNS: dict[str, dict[str, str]] = {
 
 EXTRA = {"history": "solver_"}  # columns of this prefix are allowed too: what a network's inner solver reports
 
+# The command for each file of a run's folder, beside those that training writes.
+MADE_BY = {
+    "accuracy": "evaluate",
+    "codes": "evaluate",
+    "dictionary": "evaluate",
+    "sweep": "sweep",
+    "calibration": "calibrate",
+    "peaks": "calibrate",
+    "lines": "calibrate",
+    "adaptive": "calibrate",
+    "inversion": "invert",
+    "attack-paper": "attack",
+    "attack-adaptive": "attack-adaptive",
+    "adversarial": "attack-adaptive",
+    "diagnostics": "diagnose",
+}
+
 
 def write(path: Path, kind: str, rows: Iterable[dict]) -> None:
     """Write a result file, whole or not at all.
@@ -281,7 +298,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         raise _missing(path) from None
     except ValueError as error:
         raise ValueError(
-            f"{path} is no CSV file ({error}); remove it and make it anew with: snakemake {_target(path)}"
+            f"{path} is no CSV file ({error}); remove it and make it anew with: {_command(path)}"
         ) from None
     _check(path, kind, list(frame.columns))
     return frame
@@ -305,17 +322,23 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise _missing(path) from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        remedy = f"remove it and make it anew with: snakemake {_target(path)}"
+        remedy = f"remove it and make it anew with: {_command(path)}"
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def _missing(path: Path) -> FileNotFoundError:
-    return FileNotFoundError(f"{path} is not there; make it with: snakemake --cores all {_target(path)}")
+    return FileNotFoundError(f"{path} is not there; make it with: {_command(path)}")
 
 
-def _target(path: Path) -> Path:
-    """A result file as Snakemake knows it, from the project's folder."""
-    return Path(*path.parts[path.parts.index("results") :]) if "results" in path.parts else path
+def _command(path: Path) -> str:
+    """What makes a result file: Snakemake in the project's results, elsewhere the command itself."""
+    if "results" in path.parts:
+        return f"snakemake --cores all {Path(*path.parts[path.parts.index('results') :])}"
+    kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
+    if kind is None:
+        return "snakemake, in the project's folder"
+    noise = path.stem.removeprefix(kind).removeprefix("-")
+    return f"python -m sdnet {MADE_BY[kind]} {path.parent}" + (f" --noise {noise} ..." if noise else "")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -330,5 +353,6 @@ def _check(path: Path, kind: str, given: list[str]) -> None:
     if wrong:
         raise ValueError(
             f"{path} is no {kind} file: missing or unknown columns {', '.join(sorted(wrong))}; "
-            f"it must have {', '.join(COLUMNS[kind])}"
+            f"it must have {', '.join(COLUMNS[kind])}; if an older version wrote it, remove it and make it anew with: "
+            + _command(path)
         )

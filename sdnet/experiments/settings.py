@@ -302,13 +302,13 @@ class Preset(_Settings):
         return self
 
 
-def load_site(values: dict) -> Site:
-    """The site settings from what the YAML file (and `--configfile`) hold.
+def load_site(values: dict, source: str = "config/config.yaml") -> Site:
+    """The site settings from what the YAML file (and `--configfile`) hold; `source` names them in errors.
 
     Raises:
         SettingsError: naming each wrong key, what was given and what is allowed.
     """
-    return _validate(Site, values, "config/config.yaml")
+    return _validate(Site, values, source)
 
 
 def load_presets(folder: Path) -> dict[str, Preset]:

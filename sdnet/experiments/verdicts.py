@@ -197,7 +197,9 @@ def _missing(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: li
     """What a claim's direction is judged by and is not there, in words."""
     for test in claim.direction:
         found = _select(claim.which(test), effects, expected, anywhere=True)
-        if found.empty or set(claim.which(test).effects) & expected - set(found.name):
+        if absent := sorted(set(claim.which(test).effects) & expected - set(found.name)):
+            return f"results are missing: {', '.join(absent)}"
+        if found.empty:
             return "results are missing"
         tested = set(found.condition) & set(noises)
         if tested and claim.which(test).condition == "any" and tested < set(noises):

@@ -6,6 +6,7 @@ The work of attacks is a rough estimate: they go on with images that withstood t
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdnet.experiments import plan
 from sdnet.experiments.plan import Run
@@ -85,7 +86,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     for _ in swept | set(calibrated):
         yield Job("sweep", passed=plan.SEVERITIES * noisy_images * grid)
     for noise in calibrated:
-        passed = noisy_images + LEVELS[images.noise_levels][noise] * fitted_images * grid
+        passed = noisy_images + _entry("LEVELS", LEVELS[images.noise_levels], noise) * fitted_images * grid
         passed += len(robustness.variants) * (plan.SEVERITIES + 1) * noisy_images
         if "released" in robustness.variants:
             passed += LEVELS["released"][noise] * noisy_images * released
@@ -148,7 +149,7 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
         test = root / ("val" if (root / "val").is_dir() else "test")
         found = tuple(sum(1 for _ in part.glob("*/*")) for part in (root / "train", test))
     else:
-        found = IMAGES[dataset]
+        found = _entry("IMAGES", IMAGES, dataset)
     chosen = preset.datasets[dataset]
     train, test = (
         min(wanted or n, n) for wanted, n in zip((chosen.train_images, chosen.test_images), found, strict=True)
@@ -156,10 +157,16 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
     return train, test
 
 
+def _entry(name: str, table: dict, key: str) -> Any:
+    if key not in table:
+        raise ValueError(f"{key} is not in {name} of sdnet/experiments/work.py; add it there")
+    return table[key]
+
+
 def result_bytes(run: Run, planned: list[Run], preset: Preset) -> float:
     """About what a run leaves on the disk: weights, two checkpoints, adversarial images."""
     model, recipe = run.spec["model"], run.spec["training"]
-    parameters = 1e6 * PARAMETERS[model["name"]] * (model["width"] / 64) ** 2
+    parameters = 1e6 * _entry("PARAMETERS", PARAMETERS, model["name"]) * (model["width"] / 64) ** 2
     states = 2 if recipe["optimizer"] == "adam" else 1
     weights = 4 * parameters * (1 + (0 if preset.imported else 2 * (1 + states)))
     if not _targets(run, planned, preset) & set(plan.ATTACKED):

@@ -54,21 +54,25 @@ def calibrate(
         definition: of the residual, see `image_residuals`.
 
     Raises:
-        ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image, or the
-            residuals do not differ between the levels.
+        ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
+            the residuals are not finite or do not differ between the levels.
     """
     if not csc_layers(model):
         raise ValueError(
             f"calibrate: {type(model).__name__} has no CSC layer, so there is no lambda to choose; "
             "give it one with replace_conv2d and train it"
         )
+    if len(levels) < 2:
+        raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [[evaluate_at(model, [(corrupt(x, level), y)], lambdas, lambda0) for level in levels] for x, y in batches]
-    if not sweeps:
-        raise ValueError("calibrate: there is no batch of images")
+    if not sum(batch[0].correct.shape[-1] for batch in sweeps):
+        raise ValueError("calibrate: there is no image; give batches of images and labels")
     correct = np.concatenate([[sweep.correct for sweep in batch] for batch in sweeps], axis=-1)
     residuals = np.concatenate(
         [[image_residuals(sweep.residuals, definition) for sweep in batch] for batch in sweeps], axis=-1
     )
+    if not np.isfinite(residuals).all():
+        raise ValueError("calibrate: the residual of an image is not finite; does corrupt give images in [0, 1]?")
     return fit_calibration(
         residuals.mean(axis=-1),
         best_lambdas(correct.mean(axis=-1), lambdas, estimator),
@@ -106,13 +110,15 @@ def predict(
             or "batch", one lambda for each batch, from its own residual.
 
     Raises:
-        ValueError: for an unknown mode, or an iterator, which cannot be read twice, in mode "dataset".
+        ValueError: for an unknown mode, no image, or an iterator, which cannot be read twice, in mode "dataset".
     """
     if mode not in ("dataset", "batch"):
         raise ValueError(f"mode {mode!r} is unknown; choose 'dataset' or 'batch'")
     batches = [batches] if isinstance(batches, Tensor | np.ndarray) else batches
     if mode == "batch":
         parts = [predict(model, [batch], calibration) for batch in batches]
+        if not parts:
+            raise ValueError("predict: there is no batch of images")
         return Prediction(torch.cat([p.logits for p in parts]), sum((p.estimates for p in parts), ()))
     if iter(batches) is batches:
         raise ValueError("predict: an iterator can be read only once; give a list, a DataLoader or mode='batch'")
@@ -121,7 +127,7 @@ def predict(
         for batch in batches:
             _, norms = logits_and_residuals(model, _images(batch, model), calibration.lambda0)
             residuals.append(image_residuals(norms.cpu().numpy(), calibration.definition))
-        if not residuals:
+        if not sum(map(len, residuals)):
             raise ValueError("predict: there is no batch of images")
         estimate = calibration.lambda_for(np.concatenate(residuals).mean())
         with use_lambda(model, estimate.lmbd):

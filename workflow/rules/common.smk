@@ -7,6 +7,11 @@ def tables_and_figures(name):
     """Every one of a preset."""
     root = plan.results_folder(name)
     tables, figures = plan.targets(RUNS[name], PRESETS[name])
+    if not (tables or figures):
+        raise WorkflowError(
+            f"the preset {name} has nothing to show: no table or figure has enough of its networks "
+            f"({', '.join(PRESETS[name].systems)}) on its data sets; see TABLES and FIGURES of sdnet/experiments/plan.py"
+        )
     return [f"{root}/{table}.csv" for table in tables] + [
         f"{root}/{figure}.pdf" for figure in figures
     ]

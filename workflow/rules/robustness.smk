@@ -2,7 +2,7 @@
 
 
 wildcard_constraints:
-    noise="gaussian|shot|speckle|impulse",
+    noise="|".join(get_args(settings.Noise)),
 
 
 rule sweep:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from sdnet.commands import evidence
+from sdnet.commands.evidence.noise import Fates
 from sdnet.commands.evidence.runs import over_seeds, point
 from sdnet.experiments import claims, results, verdicts
 from sdnet.experiments.settings import SettingsError, load_presets
@@ -262,12 +263,18 @@ def write_attacks(folder, system, robust, clean):
     gain = 100 * (max(robust) - robust[0]) / IMAGES
     for seed in (0, 1):
         run = folder / "runs" / "cifar10" / system / f"seed{seed}"
-        (run / "spec.json").write_text('{"model": {"options": {}}}')
         fates = {f"{norm}_robust": np.stack([np.arange(IMAGES) < count for count in robust])[None] for norm in NORMS}
         correct = np.stack([np.arange(IMAGES) < count for count in clean])
         results.write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, **fates)
         common = {"dataset": "cifar10", "system": system, "seed": seed, "data_source": "official", "step": "a"}
-        common |= {"attack": "PGD-20", "total": IMAGES, "gain": gain, "gain_low": gain - 1, "gain_high": gain + 1}
+        common |= {
+            "attack": "PGD-20",
+            "lambda_attack": lambdas[0],
+            "total": IMAGES,
+            "gain": gain,
+            "gain_low": gain - 1,
+            "gain_high": gain + 1,
+        }
         rows = [
             dict.fromkeys(results.COLUMNS["attack-paper"])
             | common
@@ -322,6 +329,50 @@ def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algori
         "A7": "contradicted",
     }
     assert text.effect.drop("A5").to_dict() == pytest.approx({"A3": 0.5, "A4": 34.5, "A6": -40, "A7": 0.8})
+
+
+def test_fates_between_two_lambdas_are_interpolated():
+    correct = np.array([[[0, 0], [1, 0], [1, 1]], [[1, 1], [0, 1], [0, 0]]], dtype=bool)
+    fates = Fates(correct, LAMBDAS, correct[:, 0])
+    assert fates.at([0.3, 0.5]).tolist() == [[0.5, 0], [0, 1]]
+    assert fates.at([0.8, 0.9]) == pytest.approx(np.array([[1, 0.75], [0, 0]]))
+
+
+def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(folder):
+    """Own: 0.5, where 1,500 of 2,000 are correct; the other's, 0.1 + 5 times the residual, is clipped to 0.9: 1,200."""
+    line = dict.fromkeys(results.COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
+    line |= {"lambda_min": 0.1, "lambda_max": 0.9, "intercept": 0.1}
+    for seed in (0, 1):
+        for noise, slope, r_squared in (("gaussian", 0.4, 0.9), ("shot", 5, 0.7)):
+            path = folder / f"runs/cifar10/sdnet18/seed{seed}/lines-{noise}.csv"
+            values = {"seed": seed, "noise": noise, "slope": slope, "r_squared": r_squared + 0.1 * seed}
+            results.write(path, "lines", [line | values])
+    others = {"over": "the lines of other noises", "condition": "gaussian", "level": "mean"}
+    assert effect(folder, subject="sdnet18 adaptive", **others).estimate == pytest.approx(15)
+    straight = effect(folder, quantity="r_squared", subject="sdnet18 lambda", condition="shot")
+    assert (straight.estimate, straight.n_seeds) == (pytest.approx(0.75), 2)
+
+
+def test_what_is_left_of_an_image_in_the_first_third_of_the_layers_is_compared_with_the_last(folder):
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    chain = "  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false, nonnegative: true}}\n"
+    preset.write_text(preset.read_text().replace("recipes:", chain + "recipes:"))
+    row = dict.fromkeys(results.COLUMNS["inversion"]) | {"dataset": "cifar10", "system": "sdnet18-all-plain"}
+    for seed in (0, 1):
+        write_accuracy(folder, "cifar10", "sdnet18-all-plain", seed)
+        rows = [
+            row | {"seed": seed, "depth": depth, "image": image, "correlation": left + 0.02 * image}
+            for depth, left in zip((1, 2, 3, 5, 9, 17), (0.9, 0.8, 0.6, 0.5, 0.3, 0.2), strict=True)
+            for image in (0, 1)
+        ]
+        path = folder / f"runs/cifar10/sdnet18-all-plain/seed{seed}/inversion.csv"
+        results.write(path, "inversion", rows)
+    fall = effect(folder, quantity="correlation", over="sdnet18-all-plain deep")
+    assert fall.estimate == pytest.approx(0.85 - 0.25)
+    assert effect(folder, quantity="correlation", subject="sdnet18-all-plain", level="9").estimate == pytest.approx(
+        0.31
+    )
+    assert effect(folder, quantity="kendall", subject="sdnet18-all-plain").estimate == -1
 
 
 def test_attacks_of_another_radius_are_refused(folder):

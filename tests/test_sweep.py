@@ -285,7 +285,7 @@ def test_algorithm_1_refuses_what_it_cannot_do(detector, calibration):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(ValueError, match="Sequential has no CSC layer, so there is no lambda to choose"):
         calibrate(plain, [(x, y)], add_noise, [0, 0.1], LAMBDAS)
-    with pytest.raises(ValueError, match="there is no batch of images"):
+    with pytest.raises(ValueError, match="there is no image"):
         calibrate(detector, [], add_noise, [0, 0.1], LAMBDAS)
     with pytest.raises(ValueError, match="there is no batch of images"):
         predict(detector, [], calibration)

@@ -27,21 +27,13 @@ def random_images(n=6, size=(9, 7), channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, *size, channels), np.uint8)
 
 
-def test_the_severities_are_those_of_the_published_generators():
-    """make_cifar_c.py and make_imagenet_c.py of Hendrycks and Dietterich."""
-    assert SEVERITIES == {
-        "cifar": {
-            "gaussian": (0.04, 0.06, 0.08, 0.09, 0.10),
-            "shot": (500, 250, 100, 75, 50),
-            "speckle": (0.06, 0.10, 0.12, 0.16, 0.20),
-            "impulse": (0.01, 0.02, 0.03, 0.05, 0.07),
-        },
-        "imagenet": {
-            "gaussian": (0.08, 0.12, 0.18, 0.26, 0.38),
-            "shot": (60, 25, 12, 5, 3),
-            "speckle": (0.15, 0.20, 0.35, 0.45, 0.60),
-            "impulse": (0.03, 0.06, 0.09, 0.17, 0.27),
-        },
+def test_the_severities_of_imagenet_are_those_of_its_published_generator():
+    """make_imagenet_c.py of Hendrycks and Dietterich; those of CIFAR are seen by their moments, below."""
+    assert SEVERITIES["imagenet"] == {
+        "gaussian": (0.08, 0.12, 0.18, 0.26, 0.38),
+        "shot": (60, 25, 12, 5, 3),
+        "speckle": (0.15, 0.20, 0.35, 0.45, 0.60),
+        "impulse": (0.03, 0.06, 0.09, 0.17, 0.27),
     }
 
 

@@ -387,6 +387,20 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
     assert not (own_fresh / "results").exists()
 
 
+def test_a_preset_that_shows_nothing_says_so_instead_of_doing_nothing(own_fresh, snakemake):
+    preset = "description: one network\nextends: quick\nsystems:\n  mine: {model: resnet18}\n"
+    (own_fresh / "config/presets/mine.yaml").write_text(preset)
+    assert "the preset mine has nothing to show" in snakemake.fail(own_fresh, "--cores", "2", "--dry-run", "mine")
+    assert snakemake.plan(own_fresh, "quick").jobs["train"] > 0, "others go on"
+
+
+def test_a_wrong_setting_of_one_s_own_file_is_told_with_its_name(own_fresh, snakemake, tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("data_dri: elsewhere\n")
+    printed = snakemake.fail(own_fresh, "--cores", "2", "--configfile", str(own), "--", "quick")
+    assert f"config/config.yaml or {own}: unknown key 'data_dri'" in printed
+
+
 def test_an_archive_that_is_not_the_expected_one_is_refused_and_not_kept(own_fresh, snakemake):
     archive = own_fresh / "mirror" / "cifar-10-python.tar.gz"
     archive.parent.mkdir()

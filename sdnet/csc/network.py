@@ -21,7 +21,7 @@ def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
 
 
 def update_dictionaries(model: nn.Module) -> None:
-    """Project the atoms of every CSC layer and renew its step size: call it after each optimiser step."""
+    """Project the atoms of every layer and renew the step sizes: call it after each optimiser step."""
     for update in dictionary_updates(model):
         update()
 

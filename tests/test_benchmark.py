@@ -79,8 +79,12 @@ def test_what_noise_and_attacks_will_take_is_measured_in_float32(tmp_path, monke
 
     class Noted(Contender):
         def loss(self):
-            used.add(("train" if self.model.training else "test", self.precision))
+            used.add(("test", self.precision))
             return super().loss()
+
+        def train_step(self):
+            used.add(("train", self.step.precision))
+            super().train_step()
 
     monkeypatch.setattr("sdnet.commands.experiment.has_bfloat16", lambda device: True)
     monkeypatch.setattr("sdnet.commands.speed.Contender", Noted)

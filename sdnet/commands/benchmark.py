@@ -14,14 +14,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
 from sdnet.commands.experiment import build_model, choose_device, device_name, image_size, precision_on, read_spec
-from sdnet.csc import dictionary_updates
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.training.evaluate import autocast
+from sdnet.training.step import WARM_UP, TrainingStep
 
 REFERENCE = "resnet18"
 PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
+LEARNING_RATE = 0.01
 ROUNDS = 13  # of which the first warms up; the networks take turns, so that a busy machine slows all alike
 SECONDS_PER_TURN = 0.1
 SLOW, ROUNDS_OF_SLOW = 1.0, 5  # a network with steps of so many seconds sits out the other rounds
@@ -37,11 +38,11 @@ class Contender:
         size = image_size(spec)
         self.spec, self.device, num_classes = spec, device, info.num_classes or 1000
         self.model = build_model(spec, num_classes).to(device, memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.01, momentum=0.9, nesterov=True)
-        self.updates = dictionary_updates(self.model)
         pixels = torch.rand(batch_size, size, size, info.channels, device=device)
         self.x, self.y = pixels.permute(0, 3, 1, 2), torch.arange(batch_size, device=device) % num_classes
         self.precision = precision_on(device, spec["training"]["precision"])
+        optimiser = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, momentum=0.9, nesterov=True)
+        self.step = TrainingStep(self.model, self.model, optimiser, self.precision, device)
 
     def loss(self) -> Tensor:
         """One forward pass."""
@@ -49,13 +50,9 @@ class Contender:
             return F.cross_entropy(self.model(self.x).float(), self.y)
 
     def train_step(self) -> None:
-        """One whole training step."""
+        """One whole training step, as in a training."""
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss().backward()
-        self.optimizer.step()
-        for update in self.updates:
-            update()
+        self.step(self.x, self.y, LEARNING_RATE)
 
     @torch.inference_mode()
     def inference_step(self) -> None:
@@ -149,6 +146,12 @@ def against(measured: np.ndarray, reference: int) -> np.ndarray:
     return np.exp(np.nanmean(ratios, axis=0) + np.multiply.outer([-1, 0, 1], spread))
 
 
+def warm_up(step: Callable[[], None], contender: Contender) -> None:
+    """Call a step until it is as fast as it gets: on a GPU until it is recorded."""
+    for _ in range(WARM_UP + 1 if contender.device.type == "cuda" else 1):
+        step()
+
+
 def rates(step: Callable[[], None], contender: Contender, seconds: float = SECONDS_PER_TURN) -> tuple[float, float]:
     """Images per second of a step, over one turn: by the clock, and by the time that this process had a processor."""
     steps, started, busy, elapsed = 0, time.perf_counter(), time.process_time(), 0.0
@@ -166,7 +169,8 @@ def _memory(contender: Contender, others: int) -> tuple[int, int | None]:
     saved = contender.saved_bytes()
     if contender.device.type != "cuda":
         return saved, None
-    contender.train_step()  # from the second step on there is momentum
+    for _ in range(WARM_UP):
+        contender.train_step()
     torch.cuda.reset_peak_memory_stats(contender.device)
     contender.train_step()
     return saved, torch.cuda.max_memory_allocated(contender.device) - others

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from sdnet.commands.benchmark import Contender, rates
+from sdnet.commands.benchmark import Contender, rates, warm_up
 from sdnet.commands.experiment import choose_device, device_name, precision_on
 from sdnet.experiments.devices import lease
 from sdnet.files import whole
@@ -81,6 +81,6 @@ def _sweep(system: str, count: int, device: torch.device) -> float:
 
 
 def _milliseconds(step, contender: Contender) -> float:
-    step()  # warms up
+    warm_up(step, contender)
     by_clock, by_processor = rates(step, contender)
     return 1000 / (by_clock if contender.device.type == "cuda" else by_processor)

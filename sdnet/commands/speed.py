@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from sdnet.commands.benchmark import Contender, rates
+from sdnet.commands.benchmark import Contender, rates, warm_up
 from sdnet.commands.experiment import choose_device, device_name
 from sdnet.commands.plan import Speed
 from sdnet.experiments.devices import lease
@@ -64,7 +64,7 @@ class Machine:
         return Speed(trained, passed, differentiated)
 
     def _rate(self, step, contender: Contender) -> float:
-        step()  # warms up
+        warm_up(step, contender)
         by_clock, by_processor = rates(step, contender, SECONDS)
         return by_clock if self._device.type == "cuda" else by_processor * torch.get_num_threads()
 

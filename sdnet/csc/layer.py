@@ -107,7 +107,11 @@ class CSCConv2d(nn.Module):
             generator = torch.Generator().manual_seed(0)
             size = (1, self.weight.shape[1], *self.image_size)
             start = torch.randn(size, generator=generator).to(self.weight)
-        lipschitz, self.eigenvector = power_iteration(self.weight, start, **options)
+        lipschitz, eigenvector = power_iteration(self.weight, start, **options)
+        if eigenvector.shape == self.eigenvector.shape:
+            self.eigenvector.copy_(eigenvector)  # in place, as a recorded training step needs it
+        else:
+            self.eigenvector = eigenvector
         self.step_size.copy_(STEP_SIZE_FACTOR / lipschitz)
 
     def extra_repr(self) -> str:

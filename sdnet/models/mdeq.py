@@ -110,6 +110,8 @@ class MDEQ(nn.Module):
         ValueError: if a branch's channels are no multiple of the groups.
     """
 
+    waits_for_gpu = True  # for whether the solver has converged
+
     def __init__(
         self,
         num_classes: int,

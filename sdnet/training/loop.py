@@ -6,16 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.csc import dictionary_updates
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
 from sdnet.training.deterministic import deterministic_algorithms
-from sdnet.training.evaluate import autocast, evaluate
+from sdnet.training.evaluate import evaluate
 from sdnet.training.schedule import learning_rate_factor
+from sdnet.training.step import TrainingStep
 
 
 class TrainingDiverged(ArithmeticError):
@@ -90,18 +89,19 @@ def fit(
     history: list[dict] = []
     if state := latest_checkpoint(checkpoints, device):
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimizer"])
+        settings = optimiser.state_dict()["param_groups"]  # those of this device, and not of the one that wrote it
+        optimiser.load_state_dict({"state": state["optimizer"]["state"], "param_groups": settings})
         _set_random_state(state["random"], device)
         history = state["history"]
     distributed.agree(len(history), device)
     if history:
         yield history
-    network = distributed.shared(model, device)
+    train_step = TrainingStep(model, distributed.shared(model, device), optimiser, precision, device)
 
     for epoch in range(len(history), epochs):
         started = time.perf_counter()
         with deterministic_algorithms(deterministic):
-            counts = _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precision, device)
+            counts = _train_epoch(model, train_step, train, epoch, epochs, rate)
         seconds = time.perf_counter() - started
         if counts["diverged_at"] is not None:
             raise TrainingDiverged(
@@ -137,45 +137,26 @@ def fit(
         yield history
 
 
-def _train_epoch(model, network, train, epoch, epochs, optimiser, rate, precision, device) -> dict:
-    """One pass over the training images; all counting is on the device, so that no step waits for a number.
-
-    `network` computes what `model` does, and makes processes that share the training agree on its gradients.
-    """
+def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
+    """One pass over the training images; what is counted stays on the device, so that no step waits for a number."""
     set_progress = [m.set_progress for m in model.modules() if hasattr(m, "set_progress")]
-    updates = dictionary_updates(model)
     _solver_report(model)  # forgets what evaluation did
-    counts = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits and images
-    diverged_at = torch.full((), len(train), device=device)
+    counts = torch.empty(len(train), 3, dtype=torch.float64, device=train_step.device)  # loss, hits and images
     title = f"epoch {epoch + 1}/{epochs}"
     batches = tqdm(train.epoch(epoch), title, len(train), leave=False, disable=distributed.rank() > 0 or None)
     for step, (x, y) in enumerate(batches):
         progress = (epoch + step / len(train)) / epochs
-        for group in optimiser.param_groups:
-            group["lr"] = rate(progress)
         for tell in set_progress:
             tell(progress)
-        optimiser.zero_grad(set_to_none=True)
-        with autocast(precision, device):
-            logits = network(x).float()
-        losses = F.cross_entropy(logits, y, reduction="none")
-        hits = logits.argmax(1) == y
-        of_batch = distributed.total(torch.stack([losses.detach(), hits, torch.ones_like(hits)]).sum(1).double())
-        # The mean over the whole batch; the gradients are averaged over the processes.
-        (losses.sum() * distributed.size() / of_batch[2].float()).backward()
-        optimiser.step()
-        for update in updates:
-            update()
-        counts += of_batch
-        diverged_at = torch.where(of_batch[0].isfinite(), diverged_at, diverged_at.clamp_max(step))
+        counts[step] = train_step(x, y, rate(progress))
     finite = torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all()  # after the last step
-    diverged = int(torch.where(finite, diverged_at, diverged_at.clamp_max(step)))
-    loss, correct, total = counts.tolist()
+    diverged = (~counts[:, 0].isfinite()).nonzero().flatten().tolist() or ([] if finite else [step])
+    loss, correct, total = counts.sum(0).tolist()
     return {
         "correct": int(correct),
         "total": int(total),
         "loss": loss / total,
-        "diverged_at": diverged if diverged < len(train) else None,
+        "diverged_at": diverged[0] if diverged else None,
         "solver": _solver_report(model),
     }
 

@@ -115,7 +115,7 @@ def test_the_peak_memory_of_a_network_is_the_same_beside_others(tmp_path):
         for name in names
     ]
     peaks = []
-    for given in (specs, [specs[0], *specs[:0:-1]]):
+    for given in (specs, specs[::-1]):
         cli.main(["benchmark", *given, "--out", str(tmp_path / "benchmark.csv")], standalone_mode=False)
         peaks.append(results.read(tmp_path / "benchmark.csv", "benchmark").set_index("system").peak_memory_bytes)
     assert peaks[0][list(names)].tolist() == pytest.approx(peaks[1][list(names)].tolist(), rel=0.02)

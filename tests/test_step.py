@@ -143,22 +143,6 @@ def test_a_checkpoint_of_a_device_that_records_goes_on_where_nothing_is(tmp_path
     assert isinstance(rates[0], float)
 
 
-class Asking(nn.Module):
-    """A layer that asks the device for a number."""
-
-    def forward(self, x):
-        return x * x.abs().max().item()
-
-
-def test_a_network_that_waits_for_the_gpu_is_refused_unless_it_says_so(tmp_path, tapes, device):
-    model = nn.Sequential(Asking(), nn.Flatten(), nn.Linear(256, 10))
-    with pytest.raises(RuntimeError, match=r"cannot be recorded on the GPU \(.*capturing.*\); .* waits_for_gpu = True"):
-        trained(model, tmp_path / "refused", device)
-    model[0].waits_for_gpu = True
-    _, history = trained(model, tmp_path / "issued", device)
-    assert len(history) == 3
-
-
 @pytest.mark.parametrize(("name", "optimizer"), [("mdeq", "sgd"), ("sdnet18", "adam")])
 def test_what_cannot_be_replayed_is_issued_step_by_step(tmp_path, monkeypatch, device, name, optimizer):
     recorded = []
@@ -178,3 +162,20 @@ def test_a_csc_layer_goes_on_with_its_eigenvector_in_place():
     layer.update_step_size()
     assert layer.eigenvector is before
     assert not torch.equal(before, copy)
+
+
+class Asking(nn.Module):
+    """A layer that asks the device for a number."""
+
+    def forward(self, x):
+        return x * x.abs().max().item()
+
+
+def test_a_network_that_waits_for_the_gpu_is_refused_unless_it_says_so(tmp_path, tapes, device):
+    """The last one: a process in which a recording failed can draw no random numbers on the GPU any more."""
+    model = nn.Sequential(Asking(), nn.Flatten(), nn.Linear(256, 10))
+    with pytest.raises(RuntimeError, match=r"cannot be recorded on the GPU \(.*capturing.*\); .* waits_for_gpu = True"):
+        trained(model, tmp_path / "refused", device)
+    model[0].waits_for_gpu = True
+    _, history = trained(model, tmp_path / "issued", device)
+    assert len(history) == 3

@@ -100,9 +100,15 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
     with lease(gpus, alone=True) as devices:
         device = choose_device(devices)
         contenders, memory = [], []
+
+        def contender(spec: dict) -> Contender:
+            return Contender(spec, batch_size or spec["training"]["batch_size"], device)
+
+        if device.type == "cuda":
+            _memory(contender(specs[0]), 0)  # what libraries then keep is not counted as the first network's
         for spec in specs:
             others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            contenders.append(Contender(spec, batch_size or spec["training"]["batch_size"], device))
+            contenders.append(contender(spec))
             memory.append(_memory(contenders[-1], others))
         by_clock, by_processor = _in_turns(contenders)
     ratios = against(by_clock if device.type == "cuda" else by_processor, systems.index(REFERENCE))

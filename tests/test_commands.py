@@ -555,7 +555,7 @@ def test_a_gpu_out_of_memory_is_named_with_what_to_lower(tmp_path, error_of, mon
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has none of it free.")
 
-    monkeypatch.setattr("sdnet.training.loop.F.cross_entropy", full)
+    monkeypatch.setattr("sdnet.training.step.F.cross_entropy", full)
     assert error_of("train", make_spec(tmp_path / "run"), "--gpus", 0) == (
         "the GPU's memory is too small: lower the recipe's batch_size or the width "
         "(CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has none of it free.)"

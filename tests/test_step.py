@@ -48,15 +48,14 @@ def device(request):
 
 
 @pytest.fixture
-def tapes(monkeypatch, device):
-    """The CPU records, too; gives what it recorded. As on a GPU, that is not done yet when it is recorded."""
-    tapes, trainings = [], []
+def recording(monkeypatch, device):
+    """The CPU records, too. As on a GPU, what is recorded is not done yet."""
     if device == "cuda":
-        return tapes
+        return
+    trainings = []
 
     @contextlib.contextmanager
     def graph(tape):
-        tapes.append(tape)
         training = trainings[-1]
         state = [*training.network.parameters(), *training.network.buffers()]
         state += [value for held in training.optimiser.state.values() for value in held.values()]
@@ -74,11 +73,10 @@ def tapes(monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Tape)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(step, "RECORDING", ("cpu",))
-    return tapes
 
 
 def trained(model, folder, device, epochs=3, **options):
-    """Weights, optimiser and history, times left out, after training on 5 full batches of 16 and one of 8."""
+    """Weights and history, times and memory left out, after training on 5 full batches of 16 and one of 8."""
     digits = subset(load_digits_images(), 88, 40, seed=0)
     data = {"device": device, "augment": True, "crop_padding": 2}
     train = DeviceLoader(digits.train_images, digits.train_labels, batch_size=16, **data)
@@ -106,7 +104,7 @@ def network(name):
         ("scn18", {}),
     ],
 )
-def test_a_replayed_step_computes_what_an_issued_one_does(tmp_path, monkeypatch, tapes, device, name, options):
+def test_a_replayed_step_computes_what_an_issued_one_does(tmp_path, monkeypatch, recording, device, name, options):
     replays = []
     replay = torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
@@ -120,7 +118,7 @@ def test_a_replayed_step_computes_what_an_issued_one_does(tmp_path, monkeypatch,
     assert all(torch.equal(value, expected[key]) for key, value in weights.items())
 
 
-def test_a_resumed_training_records_anew_and_ends_in_the_same_weights(tmp_path, tapes, device):
+def test_a_resumed_training_records_anew_and_ends_in_the_same_weights(tmp_path, recording, device):
     expected, history = trained(network("sdnet18"), tmp_path / "straight", device)
     trained(network("sdnet18"), tmp_path / "killed", device)
     (tmp_path / "killed" / "epoch0003.pt").unlink()
@@ -130,7 +128,7 @@ def test_a_resumed_training_records_anew_and_ends_in_the_same_weights(tmp_path, 
     assert all(torch.equal(value, expected[key]) for key, value in weights.items())
 
 
-def test_a_checkpoint_of_a_device_that_records_goes_on_where_nothing_is(tmp_path, monkeypatch, tapes, device):
+def test_a_checkpoint_of_a_device_that_records_goes_on_where_nothing_is(tmp_path, monkeypatch, recording, device):
     trained(network("sdnet18"), tmp_path, device, epochs=2)
     (tmp_path / "epoch0002.pt").unlink()
     monkeypatch.setattr(step, "RECORDING", ())
@@ -171,7 +169,7 @@ class Asking(nn.Module):
         return x * x.abs().max().item()
 
 
-def test_a_network_that_waits_for_the_gpu_is_refused_unless_it_says_so(tmp_path, tapes, device):
+def test_a_network_that_waits_for_the_gpu_is_refused_unless_it_says_so(tmp_path, recording, device):
     """The last one: a process in which a recording failed can draw no random numbers on the GPU any more."""
     model = nn.Sequential(Asking(), nn.Flatten(), nn.Linear(256, 10))
     with pytest.raises(RuntimeError, match=r"cannot be recorded on the GPU \(.*capturing.*\); .* waits_for_gpu = True"):

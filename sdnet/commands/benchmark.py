@@ -101,14 +101,14 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         device = choose_device(devices)
         contenders, memory = [], []
 
-        def contender(spec: dict) -> Contender:
+        def entered(spec: dict) -> Contender:
             return Contender(spec, batch_size or spec["training"]["batch_size"], device)
 
         if device.type == "cuda":
-            _memory(contender(specs[0]), 0)  # what libraries then keep is not counted as the first network's
+            _memory(entered(specs[0]), 0)  # what libraries then keep is not counted as the first network's
         for spec in specs:
             others = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-            contenders.append(contender(spec))
+            contenders.append(entered(spec))
             memory.append(_memory(contenders[-1], others))
         by_clock, by_processor = _in_turns(contenders)
     ratios = against(by_clock if device.type == "cuda" else by_processor, systems.index(REFERENCE))

@@ -158,7 +158,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "fixed_correct": "the same at lambda_0",
         "total": "test images",
         "gain": "accuracy at lambda(r_test) minus that at lambda_0, in percentage points",
-        "gain_low": "lower end of its 95% interval: paired, over test images; of the mean, over calibration images too",
+        "gain_low": "lower end of its 95% interval, paired, over test and, from severity 1 on, calibration images",
         "gain_high": "upper end",
         "p_value": "exact two-sided p of McNemar's test",
     },

@@ -248,6 +248,8 @@ def _texts(values: int | str | list) -> list[str]:
 def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
     if rows.empty:
         return Outcome(False, False, f"{test.what}: nowhere")
+    if test.bound is None and (rows := rows[rows.paper.notna()]).empty:
+        return Outcome(False, False, f"{test.what}: the paper prints no number")
     ends = np.array([rows.low.fillna(rows.estimate), rows.estimate, rows.high.fillna(rows.estimate)], dtype=float)
     ends = _sizes(*ends) if test.pool == "size" else ends
     low, estimate, high = ends.mean(axis=1, keepdims=True) if test.pool else ends
@@ -272,10 +274,10 @@ def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
 
 
 def _near_paper(test: Test, estimate: np.ndarray, paper: np.ndarray) -> np.ndarray:
-    """Which estimates are as near the paper's numbers as a test wants; where it has none, none is."""
+    """Which estimates are as near the paper's numbers as a test wants; differences of its numbers are rounded ones."""
     if test.near_paper is not None:
-        return np.abs(estimate - paper) <= test.near_paper
-    return estimate >= test.share_of_paper * paper
+        return np.round(np.abs(estimate - paper), 9) <= test.near_paper
+    return np.round(estimate - test.share_of_paper * paper, 9) >= 0
 
 
 def _sizes(low: np.ndarray, estimate: np.ndarray, high: np.ndarray) -> np.ndarray:

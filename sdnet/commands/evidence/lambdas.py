@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.evidence.noise import Fates, chosen_by, fates
+from sdnet.commands.evidence.noise import Fates, chosen_by, fates, lambda_draws
 from sdnet.commands.evidence.runs import (
     BOOTSTRAP_SEED,
     BOTH,
@@ -88,15 +88,19 @@ def _line(runs: Runs, system: str, seed: int, noise: str) -> pd.Series:
 
 
 def _own_line_gain(runs: Runs, system: str, seed: int, noise: str, lines: dict[str, pd.Series]) -> Interval:
-    """Accuracy by the noise's own line minus that by another's, mean over severities and over the other noises."""
+    """Accuracy by the noise's own line minus that by another's, mean over severities and over the other noises.
+
+    The interval is over test images and those that the own line was fitted to; the other lines are taken as exact.
+    """
     swept, own = chosen_by(runs, f"{system} adaptive", seed, noise)
     others = [
         swept.at((line.slope * own.residual + line.intercept).clip(line.lambda_min, line.lambda_max))
         for name, line in lines.items()
         if name != noise
     ]
-    draws = np.tile(own["lambda"], (RESAMPLES, 1))
-    gain = adaptive_difference(
-        swept.correct, swept.lambdas, own["lambda"], draws, np.mean(others, axis=0), seed=BOOTSTRAP_SEED
+    baseline = np.mean(others, axis=0)
+    return percent(
+        adaptive_difference(
+            swept.correct, swept.lambdas, own["lambda"], lambda_draws(own), baseline, seed=BOOTSTRAP_SEED
+        )
     )
-    return percent(gain)

@@ -110,6 +110,8 @@ def _gains(runs: Runs, system: str, seeds: list[int], noise: str) -> Iterator[Ro
     by_severity = [one.loc[SEVERITY] for one in of_seeds]
     order = [point(spearman(one.gain)) for one in by_severity]
     yield runs.row(("spearman", f"{subject} gain", "severity", noise, ""), order, seeds, how)
+    order = [point(kendall(one.loc[["0", *SEVERITY]].residual, range(6))) for one in of_seeds]
+    yield runs.row(("kendall", f"{system} residual", "severity", noise, ""), order, seeds, how)
     order = [point(kendall(one["lambda"])) for one in by_severity]
     yield runs.row(("kendall", f"{subject} lambda", "severity", noise, ""), order, seeds, how)
     if noise == "gaussian":
@@ -128,23 +130,30 @@ def _adaptive_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: s
     """At the lambda of Algorithm 1 over another network, mean over severities.
 
     The estimate is of the counts. Its interval, over test and calibration images, is that of the swept fates
-    interpolated between lambdas, since each image's fate at the chosen lambda is not kept. The errors of the chosen
-    lambdas are taken as common to all severities, as one line gives them all; the reference's lambdas as exact.
+    interpolated between lambdas, since each image's fate at the chosen lambda is not kept. The reference's lambdas are
+    taken as exact.
     """
     found = []
     for seed in seeds:
         (subject, chosen), (over, reference) = (chosen_by(runs, name, seed, noise) for name in pair)
-        width = (chosen.lambda_high - chosen.lambda_low).fillna(0) / 3.92
-        errors = np.random.default_rng(BOOTSTRAP_SEED).normal(size=(RESAMPLES, 1))
-        draws = chosen["lambda"].to_numpy() + width.to_numpy() * errors
         baseline = over.fixed if reference is None else over.at(reference["lambda"])
         interpolated = adaptive_difference(
-            subject.correct, subject.lambdas, chosen["lambda"], draws, baseline, seed=BOOTSTRAP_SEED
+            subject.correct, subject.lambdas, chosen["lambda"], lambda_draws(chosen), baseline, seed=BOOTSTRAP_SEED
         )
         counted = over.fixed.mean() if reference is None else reference.correct.sum() / reference.total.sum()
         shift = chosen.correct.sum() / chosen.total.sum() - counted - interpolated.estimate
         found.append(percent(Interval(*(end + shift for end in vars(interpolated).values()))))
     yield runs.row(("accuracy", *pair, noise, "mean"), found, seeds, how)
+
+
+def lambda_draws(chosen: pd.DataFrame) -> np.ndarray:
+    """The lambdas of Algorithm 1 as other calibration images might have given them: (RESAMPLES, severities).
+
+    Their errors are taken as normal, and as common to all severities, as one line gives them all.
+    """
+    std = (chosen.lambda_high - chosen.lambda_low).fillna(0) / 3.92
+    errors = np.random.default_rng(BOOTSTRAP_SEED).normal(size=(RESAMPLES, 1))
+    return chosen["lambda"].to_numpy() + std.to_numpy() * errors
 
 
 def chosen_by(runs: Runs, name: str, seed: int, noise: str) -> tuple[Fates, pd.DataFrame | None]:

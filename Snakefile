@@ -7,7 +7,6 @@ snakemake short                                 of another: short, wide, small, 
 """
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import get_args

@@ -35,12 +35,16 @@ with devices.lease(count, available=available) as held:
     files = [open(f"{checks}/{device}", "w") for device in held]
     for file in files:
         claim(file)
-    if end == "forked" and os.fork() == 0:
-        for file in files:
-            file.close()
-        os.closerange(0, 3)
-        time.sleep(5)
-        os._exit(0)
+    if end == "forked":
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            for file in files:
+                file.close()
+            os.closerange(0, 3)
+            os.write(writer, b"1")  # it runs, and has let go of what it was born with
+            time.sleep(5)
+            os._exit(0)
+        os.read(reader, 1)
     print(*held, flush=True)
     if end in ("input", "forked"):
         sys.stdin.read()
@@ -162,6 +166,17 @@ def test_a_wide_job_is_not_passed_over_by_small_ones_and_all_who_wait_say_so(sta
     assert held(wide) == [0, 1, 2, 3], "though three small jobs asked while it waited"
     finish(wide)
     assert len({device for process in small for device in held(process)}) == 3
+
+
+def test_a_job_that_waits_for_one_device_does_not_keep_others_from_another(start):
+    """As two workflows of one machine do, each with devices of its own in CUDA_VISIBLE_DEVICES."""
+    first = start(1, "[0]")
+    assert held(first) == [0]
+    waiting = start(1, "[0]")
+    assert waiting.stderr.readline() == "waiting for 1 of 1 GPUs; 1 of 1 in use\n"
+    assert held(start(1, "[1]")) == [1]
+    finish(first)
+    assert held(waiting) == [0]
 
 
 def test_a_waiting_job_that_is_killed_blocks_nobody(start):

@@ -303,7 +303,7 @@ def test_logits_of_a_known_network_have_the_known_values():
 
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_four_branches_at_cifars_and_the_digits_size(size):
-    model = mdeq(5, width=16, in_channels=1, f_max_iter=2).eval()
+    model = mdeq(5, width=16, in_channels=1).eval()
     shapes = []
     model.f.register_forward_hook(lambda module, inputs, output: shapes.append([tuple(z.shape[1:]) for z in output]))
     with torch.no_grad():

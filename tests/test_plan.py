@@ -281,6 +281,32 @@ def test_a_preset_s_targets_are_those_it_has_networks_for():
     assert "figure4" not in figures
 
 
+def test_a_table_of_speeds_needs_the_reference_on_every_data_set_that_it_shows():
+    assert "table1" in targets_of(Preset.model_validate(PRESET))[0]
+    alone = of("datasets", ["cifar10"], ("systems", "resnet18"))
+    assert "table1" not in targets_of(Preset.model_validate(alone))[0], "on digits there is nothing to compare with"
+
+
+def test_a_lambda_reaches_its_command_as_it_was_given():
+    preset = Preset.model_validate(PRESET | {"robustness": {"lambdas": [0.12345678, 0.2]}})
+    (run, *_) = plan.runs("tiny", preset, SITE)
+    assert "--lambdas 0.12345678,0.2 " in plan.noise_options(run, preset)
+
+
+def test_whether_noise_is_official_is_decided_once(tmp_path):
+    """Or jobs of one workflow would differ, if the files came while it ran."""
+    site, preset = load_site(CONFIG | {"data_dir": str(tmp_path)}), Preset.model_validate(PRESET)
+
+    def options():
+        return {run.dataset: "--official" in plan.noise_options(run, preset) for run in planned}
+
+    planned = plan.runs("tiny", preset, site)
+    (tmp_path / "cifar10-c").mkdir()
+    assert options() == {"digits": False, "cifar10": False}
+    planned = plan.runs("tiny", preset, site)
+    assert options() == {"digits": False, "cifar10": True}
+
+
 def test_a_table_of_noise_shows_the_data_sets_that_have_such_noise_and_is_no_target_without_any():
     gaussian, shot = (Preset.model_validate(of("robustness", {"noises": [name]})) for name in ("gaussian", "shot"))
     assert set(targets_of(gaussian)[0]) - set(targets_of(shot)[0]) == {"table2"}

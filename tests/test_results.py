@@ -89,6 +89,7 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
     ("path", "command"),
     [
         ("results/quick/runs/digits/scn/seed0/accuracy.csv", "snakemake --cores all {path}"),
+        ("results/project/results/quick/table1.csv", "snakemake --cores all results/quick/table1.csv"),
         ("trial/accuracy.csv", "python -m sdnet evaluate {folder}/trial"),
         ("trial/lines-shot.csv", "python -m sdnet calibrate {folder}/trial --noise shot ..."),
         ("trial/attack-paper.csv", "python -m sdnet attack {folder}/trial"),

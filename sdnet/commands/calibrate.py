@@ -15,6 +15,7 @@ from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.calibration import (
     Calibration,
+    LambdaEstimate,
     Peak,
     best_lambdas,
     bootstrap_lambdas,
@@ -106,10 +107,12 @@ def calibrate(
             else _fit(sweeps, chosen_levels, lambdas, lambda0, test_residuals, **READINGS[variant])
             for variant in variants
         }
+        estimates = {variant: _estimates(fit.calibration, test_residuals) for variant, fit in fits.items()}
+        predicted = _predict(model, test, noise, estimates)
         adaptive = [
             {"variant": variant} | row
             for variant, fit in fits.items()
-            for row in _test(model, test, noise, fit, test_residuals, fixed, swept)
+            for row in _test_rows(fit, estimates[variant], predicted[variant], fixed, swept)
         ]
     run = run_columns(spec) | {"noise": noise.name}
     sources = {"data_source": test.data_source, "noise_source": test.noise_source(noise)}
@@ -153,10 +156,13 @@ def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[flo
     levels = CALIBRATION_LEVELS["released"][noise.name]
     correct, residuals = [], []
     for position, level in enumerate(tqdm(levels, f"{noise.name}: released code's fit", disable=None)):
-        batches = list(test.at_level(noise, position, level))
-        at = [evaluate_at(model, batches, [value], lambda0=value) for value in grid]
-        correct.append(np.concatenate([one.correct for one in at]))
-        residuals.append([image_residuals(one.residuals, "squared").mean() for one in at])
+        batches = [
+            [evaluate_at(model, [batch], [value], lambda0=value) for value in grid]
+            for batch in test.at_level(noise, position, level)
+        ]
+        correct.append(np.hstack([np.vstack([one.correct for one in at]) for at in batches]))
+        of_images = np.hstack([[image_residuals(one.residuals, "squared") for one in at] for at in batches])
+        residuals.append(of_images.mean(axis=1))
     correct, residuals = np.stack(correct), np.array(residuals)
     peaks = find_peaks(correct, grid, seed=BOOTSTRAP_SEED)
     levels_residuals = released_residuals(residuals, correct.mean(axis=2))
@@ -165,29 +171,30 @@ def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[flo
     return Fit(line, levels, levels_residuals, peaks, "argmax", None)
 
 
-def _test(
-    model: nn.Module,
-    test: Split,
-    noise: Noise,
-    fit: Fit,
-    test_residuals: list[np.ndarray],
-    fixed: np.ndarray,
-    swept,
+def _estimates(line: Calibration, test_residuals: list[np.ndarray]) -> list[LambdaEstimate]:
+    """Steps 13 and 14: lambda(r_test) of the clean test set, then of each severity."""
+    return [line.lambda_for(image_residuals(norms, line.definition).mean()) for norms in test_residuals]
+
+
+def _predict(
+    model: nn.Module, test: Split, noise: Noise, estimates: dict[str, list[LambdaEstimate]]
+) -> dict[str, np.ndarray]:
+    """Step 15: which test images are classified correctly at the lambda of each variant, (1 + severities, N)."""
+    correct = {variant: [] for variant in estimates}
+    for severity in (0, *SEVERITIES):
+        chosen = {variant: of[severity].lmbd for variant, of in estimates.items()}
+        lambdas = sorted(set(chosen.values()))
+        images = test.at_severity(noise, severity) if severity else test.clean()
+        found = evaluate_at(model, images, lambdas, lambda0=lambdas[0])  # whose residuals are known already
+        for variant, lmbd in chosen.items():
+            correct[variant].append(found.correct[lambdas.index(lmbd)])
+    return {variant: np.stack(rows) for variant, rows in correct.items()}
+
+
+def _test_rows(
+    fit: Fit, estimates: list[LambdaEstimate], adaptive: np.ndarray, fixed: np.ndarray, swept: dict[str, np.ndarray]
 ) -> list[dict]:
-    """Steps 13 to 15: predict the clean test set (severity 0) and each severity at lambda(r_test)."""
-    line = fit.calibration
-    estimates = [line.lambda_for(image_residuals(norms, line.definition).mean()) for norms in test_residuals]
-    adaptive = np.stack(
-        [
-            evaluate_at(
-                model,
-                test.at_severity(noise, severity) if severity else test.clean(),
-                [estimate.lmbd],
-                lambda0=estimate.lmbd,  # one pass: the residuals are known
-            ).correct[0]
-            for severity, estimate in zip((0, *SEVERITIES), estimates, strict=True)
-        ]
-    )
+    """What came of a line: rows of adaptive-<noise>.csv, for clean images (severity 0), each severity, and the mean."""
 
     def gain(first: int, last: int) -> dict[str, float]:
         """Over these severities. But for clean images, which were not swept, calibration images are drawn anew, too."""

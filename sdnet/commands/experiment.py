@@ -147,10 +147,15 @@ def open_folder(
     if not (root := path or image_folder(f"{name}_root")):
         raise ValueError(f"{name}: its folder is not known; set {name}_root in config/config.yaml, or give --data")
     _, processes = shard
-    workers = max(1, min(8, (os.cpu_count() or 1) // processes))
+    workers = max(1, min(8, cores() // processes))
     return FolderLoader(
         root, split, image_size=image_size(spec), batch_size=batch_size, workers=workers, shard=shard, **options
     )
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def folder_source(name: str, loader: "FolderLoader", split: str) -> str:

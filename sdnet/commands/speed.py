@@ -3,7 +3,6 @@
 On a CPU by processor time: what the machine would do if nothing else ran on it.
 """
 
-import os
 import resource
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from sdnet.commands.benchmark import Contender, rates, warm_up
-from sdnet.commands.experiment import choose_device, device_name
+from sdnet.commands.experiment import choose_device, cores, device_name
 from sdnet.commands.plan import Speed
 from sdnet.experiments.devices import lease
 
@@ -44,9 +43,8 @@ class Machine:
         if device.type == "cuda":
             self.unit, self.at_once = "GPU", gpus
         else:
-            cores = os.cpu_count() or 1
-            self.unit, self.at_once = "job", min(SMALL, cores)
-            torch.set_num_threads(max(1, cores // SMALL))
+            self.unit, self.at_once = "job", min(SMALL, cores())
+            torch.set_num_threads(max(1, cores() // SMALL))
         self.name = device_name(device)
         self.start = _processor_seconds([sys.executable, "-c", "import sdnet.commands.calibrate"])
 

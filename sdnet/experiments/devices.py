@@ -95,30 +95,36 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
         return ()
     folder, places = _lock_folder(), int(site_setting("jobs_per_gpu") or 1)
     wanted = places if alone else 1
-    with contextlib.ExitStack() as turn:
-        # Whoever holds the gate collects places as they come free; the others queue behind it.
-        gate = _lock(folder / "gate")
-        if not _try(gate, turn, timeout=POLL_SECONDS):
-            _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
-            turn.enter_context(gate)
-        mine: dict[Device, set[int]] = {device: set() for device in pool}
-        stacks = {device: turn.enter_context(contextlib.ExitStack()) for device in pool}
-        told = False
-        while True:
-            for place, device in itertools.product(range(places), pool):
-                if len(mine[device]) < wanted and place not in mine[device]:
-                    name = f"{device}.{place}" if place else str(device)
-                    if _try(_lock(folder / name), stacks[device]):
-                        mine[device].add(place)
-                held = tuple(device for device in pool if len(mine[device]) == wanted)
-                if len(held) == count:
-                    for device in held:
-                        locks.push(stacks[device].pop_all())
-                    return held
-            if not told:
-                _say(f"waiting for {count - len(held)} of {count} GPUs; {len(pool) - len(held)} of {len(pool)} in use")
-                told = True
-            time.sleep(POLL_SECONDS)
+    told = False
+    while True:
+        with contextlib.ExitStack() as turn:
+            # Whoever holds the gate collects places as they come free; the others queue behind it.
+            gate = _lock(folder / "gate")
+            if not _try(gate, turn, timeout=POLL_SECONDS):
+                if not told:
+                    _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
+                turn.enter_context(gate)
+            mine: dict[Device, set[int]] = {device: set() for device in pool}
+            stacks = {device: turn.enter_context(contextlib.ExitStack()) for device in pool}
+            while True:
+                for place, device in itertools.product(range(places), pool):
+                    if len(mine[device]) < wanted and place not in mine[device]:
+                        name = f"{device}.{place}" if place else str(device)
+                        if _try(_lock(folder / name), stacks[device]):
+                            mine[device].add(place)
+                    held = tuple(device for device in pool if len(mine[device]) == wanted)
+                    if len(held) == count:
+                        for device in held:
+                            locks.push(stacks[device].pop_all())
+                        return held
+                if not told:
+                    used = f"{len(pool) - len(held)} of {len(pool)} in use"
+                    _say(f"waiting for {count - len(held)} of {count} GPUs; {used}")
+                    told = True
+                if count * wanted == 1:  # it has nothing to keep, and others may want other devices
+                    break
+                time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _lock_folder() -> Path:

@@ -1,6 +1,7 @@
 """What a preset runs: the resolved experiment of each run, and which runs each table and figure needs."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +41,20 @@ UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other netwo
 
 @dataclass(frozen=True)
 class Run:
-    """One trained network: `spec` is all that is needed to repeat it, `gpus` how many share its training."""
+    """One trained network.
+
+    Attributes:
+        spec: all that is needed to repeat it.
+        gpus: how many share its training.
+        official_noise: the folder of official noisy images that it is tested on; None where noise is generated.
+    """
 
     dataset: str
     system: str
     seed: int
     spec: dict
     gpus: int
+    official_noise: str | None
 
     @property
     def name(self) -> str:
@@ -113,7 +121,7 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
         raise SettingsError(where + str(error)) from None
     planned = []
     for dataset in usable:
-        images = preset.datasets[dataset]
+        images, official_noise = preset.datasets[dataset], noise_source(dataset, preset, site)
         for system, network in preset.systems.items():
             if not trains_on(network, dataset):
                 continue
@@ -137,17 +145,18 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
                     },
                     "training": recipe.model_dump() | ({"epochs": 0} if preset.imported else {}),
                 }
-                planned.append(Run(dataset, system, seed, spec, images.gpus))
+                planned.append(Run(dataset, system, seed, spec, images.gpus, official_noise))
     return planned
 
 
 def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
-    """The tables and the figures that a preset has runs for; those of speeds, if the reference is among them."""
-    has_reference = any(run.system == REFERENCE for run in planned)
+    """The tables and figures that a preset has runs for; those of speeds, if the reference is on all their images."""
+    measured = {run.dataset for run in planned if run.system == REFERENCE}
     shown = {
         target
         for target in TABLES | FIGURES
-        if runs_of(target, planned, preset) and (has_reference or target not in BENCHMARKED)
+        if (of_target := runs_of(target, planned, preset))
+        and (target not in BENCHMARKED or {run.dataset for run in of_target} <= measured)
     }
     return [name for name in TABLES if name in shown], [name for name in FIGURES if name in shown]
 
@@ -198,9 +207,13 @@ def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
 def noise_options(run: Run, preset: Preset) -> str:
     """The options of `python -m sdnet sweep` that say which noise and lambdas the preset wants."""
     images, robustness = preset.datasets[run.dataset], preset.robustness
-    lambdas = ",".join(f"{value:g}" for value in robustness.lambdas)
-    options = f"--lambdas {lambdas} --scale {images.noise_scale} --noise-seed {robustness.seed}"
-    return options + (f" --images {robustness.test_images}" if robustness.test_images else "")
+    options = f"--lambdas {_listed(robustness.lambdas)} --scale {images.noise_scale} --noise-seed {robustness.seed}"
+    options += f" --images {robustness.test_images}" if robustness.test_images else ""
+    return options + (f" --official {shlex.quote(run.official_noise)}" if run.official_noise else "")
+
+
+def _listed(values: list[float]) -> str:
+    return ",".join(f"{value:.15g}" for value in values)
 
 
 def calibration_options(run: Run, preset: Preset) -> str:
@@ -244,7 +257,7 @@ def undefended(run: Run, planned: list[Run]) -> Run | None:
 def attack_options(preset: Preset, command: str) -> str:
     """The options of `python -m sdnet attack`, `attack-adaptive` and `diagnose` that say what the preset wants."""
     wanted = preset.adversarial
-    lambdas, crafted = (",".join(f"{x:g}" for x in grid) for grid in (preset.robustness.lambdas, wanted.lambdas))
+    lambdas, crafted = _listed(preset.robustness.lambdas), _listed(wanted.lambdas)
     options = f"--lambdas {lambdas} --linf {wanted.linf:g} --l2 {wanted.l2:g} --noise {line_noise(preset)}"
     if command == "attack":
         return options + (f" --images {wanted.paper_images}" if wanted.paper_images else "")

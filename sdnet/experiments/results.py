@@ -333,7 +333,8 @@ def _missing(path: Path) -> FileNotFoundError:
 def _command(path: Path) -> str:
     """What makes a result file: Snakemake in the project's results, elsewhere the command itself."""
     if "results" in path.parts:
-        return f"snakemake --cores all {Path(*path.parts[path.parts.index('results') :])}"
+        last = len(path.parts) - 1 - path.parts[::-1].index("results")
+        return f"snakemake --cores all {Path(*path.parts[last:])}"
     kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
     if kind is None:
         return "snakemake, in the project's folder"

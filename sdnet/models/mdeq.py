@@ -282,7 +282,6 @@ def mdeq(
     width: int = 64,
     small_input: bool = True,
     in_channels: int = 3,
-    f_max_iter: int = 18,
 ) -> MDEQ:
     """MDEQ of four branches, "large" at width 64 (11.1M parameters); all channel numbers scale with the width.
 
@@ -301,5 +300,4 @@ def mdeq(
         head_channels=[7 * c // 16 for c in channels],
         final_channels=105 * width // 4,
         in_channels=in_channels,
-        f_max_iter=f_max_iter,
     )

@@ -20,7 +20,7 @@ def dictionaries(entries: pd.DataFrame, note: str) -> Figure:
         entries: rows of dictionary.csv; of several seeds the first is drawn.
         note: printed below: the images and the scale.
     """
-    entries = entries[entries.seed == entries.seed.min()]
+    entries = entries[entries.seed == entries.seed.iloc[0]]
     panels = list(entries.groupby(["dataset", "system"], sort=False))
     figure, axes = panels_of(len(panels), note, aspect=1.08)
     for axis, ((dataset, system), rows) in zip(axes, panels, strict=True):

@@ -60,8 +60,8 @@ def reconstructions(runs: list[tuple[str, str, dict]], scores: pd.DataFrame, not
     note += ". What differs from the mean image is amplified; below: PSNR without that, correlation with the image."
     figure, blocks = blocks_of(runs, note, height=0.25 + 0.92 * shown)
     for block, (dataset, system, arrays) in zip(blocks, runs, strict=True):
-        of_run = scores[(scores.dataset == dataset) & (scores.system == system) & (scores.seed == scores.seed.min())]
-        of_run = of_run.set_index(["depth", "image"])
+        of_run = scores[(scores.dataset == dataset) & (scores.system == system)]
+        of_run = of_run[of_run.seed == of_run.seed.iloc[0]].set_index(["depth", "image"])  # the seed of the arrays
         depths = [depth for depth in DEPTHS if depth <= len(arrays["pictures"])]
         axes = block.subplots(len(arrays["images"]), 1 + len(depths), squeeze=False)
         for line, original, i in zip(axes, arrays["images"], range(shown), strict=True):

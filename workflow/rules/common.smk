@@ -67,25 +67,23 @@ def training_images(wildcards):
     return images
 
 
-def official_noise(run):
-    """The folder of official noisy images that a run is tested on, or None."""
-    preset = PRESETS[run.spec["preset"]]
-    return plan.noise_source(run.dataset, preset, SITE)
-
-
 def noisy_images_of(run):
     """The folder of official noisy images that a run is tested on, if Snakemake downloads it."""
-    folder = official_noise(run)
-    return [folder] if folder and run.dataset in plan.DOWNLOADED else []
+    return (
+        [run.official_noise]
+        if run.official_noise and run.dataset in plan.DOWNLOADED
+        else []
+    )
+
+
+def noise_minutes(wildcards):
+    """How long a job of one noise may take; on ImageNet generating the noise alone takes hours."""
+    return 1440 if wildcards.dataset in ("imagenet", "folder") else 240
 
 
 def noise_options(wildcards):
     """What the preset wants of noise, as options of a command."""
-    run = run_of(wildcards)
-    official = official_noise(run)
-    return plan.noise_options(run, preset_of(wildcards)) + (
-        f" --official {shlex.quote(official)}" if official else ""
-    )
+    return plan.noise_options(run_of(wildcards), preset_of(wildcards))
 
 
 def shown_runs(wildcards, target):

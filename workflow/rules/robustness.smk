@@ -21,7 +21,7 @@ rule sweep:
     resources:
         gpu=1,
         mem_mb=8000,
-        runtime=240,
+        runtime=noise_minutes,
     params:
         options=noise_options,
     message:
@@ -50,7 +50,7 @@ rule calibrate:
     resources:
         gpu=1,
         mem_mb=8000,
-        runtime=240,
+        runtime=noise_minutes,
     params:
         options=noise_options,
         calibration=lambda wildcards: plan.calibration_options(

@@ -7,7 +7,7 @@ import pandas as pd
 from sdnet.commands.evidence.attacks import ATTACK_PAIRS
 from sdnet.commands.evidence.clean import CLEAN_PAIRS
 from sdnet.commands.evidence.noise import NOISE_PAIRS, variance_fit
-from sdnet.commands.evidence.runs import KEYS, SEVERITY, Row, kendall, spearman
+from sdnet.commands.evidence.runs import COSTS, KEYS, SEVERITY, Row, kendall, spearman
 from sdnet.experiments.noise_tables import PAPER_ZEROS
 from sdnet.experiments.tables import paper_values
 
@@ -34,7 +34,7 @@ def paper_effects(values: pd.DataFrame | None = None) -> pd.DataFrame:
         *_paper_pairs(values[values.quantity == "robust"], ATTACK_PAIRS),
         *_paper_orders(values),
     ]
-    absolute = values[~values.quantity.isin(["parameters", "speed", "memory"])].assign(over="", paper=values.value)
+    absolute = values[~values.quantity.isin(COSTS)].assign(over="", paper=values.value)
     frame = pd.concat([absolute[[*KEYS, "paper"]], pd.DataFrame(rows)], ignore_index=True)
     zeros = ("cifar10", "zeros", "sdnet18", "", "clean", "", PAPER_ZEROS)
     frame.loc[len(frame)] = dict(zip([*KEYS, "paper"], zeros, strict=True))
@@ -51,7 +51,7 @@ def _paper_pairs(values: pd.DataFrame, pairs: list[tuple[str, str]]) -> Iterator
         both = pd.concat([by_subject[subject], by_subject[over]], axis=1, join="inner", keys=["first", "second"])
         for key, first, second in both.itertuples():
             dataset, quantity, condition, level = key
-            ratio = quantity in ("parameters", "speed", "memory")
+            ratio = quantity in COSTS
             if quantity == "lambda":
                 continue
             yield {

@@ -19,6 +19,7 @@ from sdnet.robustness.statistics import Interval
 KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
+COSTS = ("parameters", "speed", "memory")  # which no training changes
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
 BOOTSTRAP_SEED = 0
 RESAMPLES = 1000
@@ -70,7 +71,8 @@ class Runs:
     ) -> Row:
         """An effect, from one estimate per seed; `keys` are those of `KEYS` behind the data set."""
         run = self.last(keys[1].split()[0], seeds[0])
-        full = run.width >= SIZE_WIDTH and (run.epochs >= SIZE_EPOCHS or run.epochs == 0)
+        trained = run.epochs >= SIZE_EPOCHS or run.epochs == 0 or keys[0] in COSTS  # 0: imported, trained by others
+        full = run.width >= SIZE_WIDTH and trained
         return (
             dict(zip(KEYS, (self.dataset, *keys), strict=True))
             | over_seeds(intervals)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,19 @@ import pandas as pd
 import pytest
 import torch
 from test_commands import make_spec
+from tqdm import tqdm
 
 from sdnet.__main__ import main
-from sdnet.commands.attack import Effort, attack_adaptively, attack_as_the_paper, tuned_lambda
+from sdnet.commands.attack import (
+    Campaign,
+    Effort,
+    adversarial_images,
+    attack_adaptively,
+    attack_as_the_paper,
+    tuned_lambda,
+)
 from sdnet.commands.diagnose import diagnose
-from sdnet.commands.experiment import load_model, read_spec
+from sdnet.commands.experiment import load_model, read_spec, save_model
 from sdnet.commands.parts import Parts
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
@@ -29,8 +38,9 @@ from sdnet.models import build
 from sdnet.robustness.adaptive import AlgorithmOne
 from sdnet.robustness.autoattack import STANDARD
 from sdnet.robustness.calibration import Calibration
+from sdnet.robustness.diagnostics import Check
 from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, craft, paper_attempt, weaker_attempts
-from sdnet.robustness.pgd import attack
+from sdnet.robustness.pgd import PGD, STEP_SIZE, attack
 from sdnet.robustness.sweep import evaluate_at
 
 CPU = torch.device("cpu")
@@ -39,6 +49,7 @@ LAMBDAS = (0.1, 0.4, 0.8)
 DEFENCE = Defence(LAMBDAS, "gaussian")
 EFFORT = Effort((0.4,), steps=4, restarts=2, autoattack=("apgd-ce",), autoattack_images=8)
 IMAGES = 24
+RUN = {"dataset": "digits", "system": "sdnet18", "seed": 0}
 LINE = {
     "variant": "paper",
     "noise": "gaussian",
@@ -59,8 +70,7 @@ def make_run(folder, model, **training):
     spec.write_text(spec.read_text().replace('"sdnet18"', f'"{model}"'))
     train(spec, None, gpus=0)
     if model != "resnet18":
-        run = {"dataset": "digits", "system": model, "seed": 0}
-        results.write(folder / "lines-gaussian.csv", "lines", [run | LINE])
+        results.write(folder / "lines-gaussian.csv", "lines", [RUN | LINE])
     return folder
 
 
@@ -70,7 +80,7 @@ def attacked(tmp_path_factory):
     root = tmp_path_factory.mktemp("attacked")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "mlflow", None)
-        runs = {model: make_run(root / model, model) for model in ("resnet18", "sdnet18")}
+        runs = {model: make_run(root / model, model, epochs=20) for model in ("resnet18", "sdnet18")}
     for model, run in runs.items():
         reference = None if model == "resnet18" else runs["resnet18"]
         attack_as_the_paper(run, None, RADII, IMAGES, DEFENCE, gpus=0)
@@ -83,7 +93,7 @@ def test_algorithm_1_takes_the_mean_residual_of_the_batch_that_it_classifies(att
     target = Target(run, None, IMAGES, DEFENCE, CPU)
     batch = target.images[:5], target.labels[:5]
     residuals = evaluate_at(target.model, [batch], [0.1], 0.1).residuals[0]
-    line = {"dataset": "digits", "system": "sdnet18", "seed": 0} | LINE | {"slope": 0.4 / residuals.mean()}
+    line = RUN | LINE | {"slope": 0.4 / residuals.mean()}
     results.write(run / "lines-gaussian.csv", "lines", [line | {"intercept": 0.05}])
     judged = Target(run, None, IMAGES, DEFENCE, CPU).judge(*batch)
     assert judged["residual"] == pytest.approx(residuals)
@@ -296,6 +306,24 @@ def test_the_images_that_are_kept_are_adversarial_where_it_was_found_so(attacked
     assert row.correct == (left & target.clean["correct"][0]).sum()
 
 
+@pytest.mark.parametrize("start", ["", "the others"])
+def test_an_attack_in_small_batches_leaves_what_one_batch_leaves(attacked, tmp_path, monkeypatch, start):
+    run = shutil.copytree(attacked["sdnet18"], tmp_path / "run")
+    target = Target(run, None, IMAGES, DEFENCE, CPU)
+    attempt, left = replace(paper_attempt("l2", RADII["l2"], 0.1), start=start), []
+    for size in (IMAGES, IMAGES // 3):
+        monkeypatch.setattr("sdnet.commands.target.EVALUATION_BATCH", size)
+        campaign = Campaign(target, f"in batches of {size}")
+        campaign.starts["the others"] = adversarial_images(attacked["resnet18"], "l2", target.indices)
+        fate, images = campaign.run(attempt, target.batches(), tqdm(disable=True))
+        columns = {name: fate.columns[name] for name in ("residual", "l2", "loss_start", "loss_end")}
+        left.append(columns | {"rows": fate.rows, "images": images})
+    one_batch, small_batches = left
+    assert one_batch.keys() == small_batches.keys()
+    for name, values in one_batch.items():
+        np.testing.assert_allclose(small_batches[name], values, rtol=1e-2, atol=1e-3)  # 20 steps let rounding grow
+
+
 # Kills and damage
 
 
@@ -346,6 +374,45 @@ def test_a_killed_attack_goes_on_and_ends_in_the_same_results(attacked, tmp_path
     ]
 
 
+def stopped(*_, **__):
+    raise KeyboardInterrupt
+
+
+def change_lines(run):
+    results.write(run / "lines-gaussian.csv", "lines", [RUN | LINE | {"intercept": 0.3}])
+
+
+def change_weights(run):
+    model = load_model(run, read_spec(run / "spec.json"), 10, CPU)
+    list(model.parameters())[-1].data += torch.linspace(-1, 1, 10)
+    save_model(model, run / "model.pt")
+
+
+@pytest.mark.parametrize("change", [change_lines, change_weights])
+def test_a_stopped_attack_forgets_its_parts_where_what_they_depend_on_has_changed(
+    attacked, tmp_path, monkeypatch, change
+):
+    run = shutil.copytree(attacked["sdnet18"], tmp_path / "run")
+    monkeypatch.setattr("sdnet.commands.target.EVALUATION_BATCH", 4)
+
+    def attack_two_batches(folder):
+        attack_as_the_paper(folder, None, {"linf": 0.1}, 8, DEFENCE, gpus=0)
+
+    with monkeypatch.context() as patch:
+        todo = iter([craft, stopped])
+        patch.setattr("sdnet.commands.attack.craft", lambda *given, **options: next(todo)(*given, **options))
+        with pytest.raises(KeyboardInterrupt):
+            attack_two_batches(run)
+    assert len(list(run.glob("parts/*/*.npz"))) == 1
+    change(run)
+    fresh = shutil.copytree(run, tmp_path / "fresh", ignore=shutil.ignore_patterns("parts"))
+    for folder in (run, fresh):
+        attack_two_batches(folder)
+    with np.load(run / "attack-paper.npz") as one, np.load(fresh / "attack-paper.npz") as other:
+        for array in other:
+            np.testing.assert_array_equal(one[array], other[array])
+
+
 def test_a_part_is_computed_once_and_again_where_it_is_damaged_or_depends_on_other_things(tmp_path, capsys):
     computed = []
 
@@ -372,11 +439,18 @@ def test_a_part_is_computed_once_and_again_where_it_is_damaged_or_depends_on_oth
 # Checks of the attacks
 
 
+@pytest.fixture(scope="module")
+def diagnosed(attacked):
+    """The runs, of which 10 of the 24 attacked images were diagnosed: others than the first 10."""
+    for model, run in attacked.items():
+        reference = None if model == "resnet18" else attacked["resnet18"]
+        diagnose(run, None, RADII, 10, DEFENCE, steps=4, square=False, reference=reference, gpus=0)
+    return attacked
+
+
 @pytest.mark.parametrize("model", ["resnet18", "sdnet18"])
-def test_every_check_is_made_in_both_norms_at_both_lambdas(attacked, model):
-    run = attacked[model]
-    reference = None if model == "resnet18" else attacked["resnet18"]
-    diagnose(run, None, RADII, 10, DEFENCE, steps=4, square=False, reference=reference, gpus=0)
+def test_every_check_is_made_in_both_norms_at_both_lambdas(diagnosed, model):
+    run = diagnosed[model]
     checks = results.read(run / "diagnostics.csv", "diagnostics")
     expected = {f"D{k}" for k in (2, 3, 4, 5, 8, 9, 10, 11)} | {"D1" if model == "resnet18" else "D7"}
     for norm in RADII:
@@ -387,6 +461,73 @@ def test_every_check_is_made_in_both_norms_at_both_lambdas(attacked, model):
             assert set(of_lambda.check) == expected
     assert set(checks.images) == {10}
     assert not (run / "parts").exists()
+
+
+@pytest.mark.parametrize("norm", RADII)
+def test_images_crafted_against_another_network_are_compared_as_images_of_the_same_digits(diagnosed, norm):
+    """D7, counted again."""
+    run, eps = diagnosed["sdnet18"], RADII[norm]
+    target = Target(run, None, 10, DEFENCE, CPU)
+    with np.load(diagnosed["resnet18"] / "adversarial.npz") as kept:
+        crafted = dict(zip(kept["index"].tolist(), kept[f"{norm}_lambda0"], strict=True))
+    assert list(target.indices) != list(crafted)[:10]
+    foreign = np.stack([crafted[index] for index in target.indices.tolist()])
+    distance = (foreign - target.images.transpose(0, 3, 1, 2) / 255).reshape(10, -1)
+    assert np.linalg.norm(distance, {"linf": np.inf, "l2": 2}[norm], axis=1).max() <= eps + 1e-6
+    settings = PGD(norm, eps, 4, STEP_SIZE * eps / 4)
+    own = attack(target.model, [(target.images, target.labels)], settings, indices=target.indices)
+    with torch.no_grad():
+        right = target.model(torch.from_numpy(foreign)).argmax(dim=1).numpy() == target.labels
+    left = (right & target.clean["correct"][0]).mean() - own.robust_accuracy
+    checks = results.read(run / "diagnostics.csv", "diagnostics")
+    checks = checks[(checks.norm == norm) & (checks["lambda"] == 0.1) & (checks.check == "D7")]
+    assert list(checks.value) == pytest.approx([100 * left])
+
+
+def test_stopped_diagnostics_go_on_unless_what_they_depend_on_has_changed(attacked, tmp_path, monkeypatch):
+    run, other = (shutil.copytree(attacked[name], tmp_path / name) for name in ("sdnet18", "resnet18"))
+    attacks = []
+
+    def counted(*given, **options):
+        attacks.append(given)
+        return attack(*given, **options)
+
+    monkeypatch.setattr("sdnet.commands.diagnose.attack", counted)
+    monkeypatch.setattr("sdnet.robustness.diagnostics.more_steps", stopped)
+
+    def made_again(limit=10, square=False):
+        before = len(attacks)
+        with pytest.raises(KeyboardInterrupt):
+            diagnose(run, None, RADII, limit, DEFENCE, steps=4, square=square, reference=other, gpus=0)
+        return len(attacks) > before
+
+    assert made_again()
+    assert not made_again()
+    assert made_again(limit=8)
+    assert made_again(square=True)
+    for folder in (run, other):
+        crafted = results.read_arrays(folder / "adversarial.npz")
+        results.write_arrays(folder / "adversarial.npz", **crafted | {"l2_lambda0": 1 - crafted["l2_lambda0"]})
+        assert made_again()
+    change_weights(run)
+    assert made_again()
+    assert not made_again()
+
+
+def test_stopped_diagnostics_go_on_with_the_black_box_attack_that_was_left_out(attacked, tmp_path, monkeypatch):
+    run = shutil.copytree(attacked["resnet18"], tmp_path / "run")
+    black_box = [Check("D6", "share", 0.0, "below 0.2", True)]
+    monkeypatch.setattr("sdnet.robustness.diagnostics.black_box", lambda *_: black_box)
+
+    def checked(square):
+        diagnose(run, None, {"l2": 0.8}, 5, DEFENCE, steps=1, square=square, reference=None, gpus=0)
+        return set(results.read(run / "diagnostics.csv", "diagnostics").check)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdnet.robustness.diagnostics.zero_gradients", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            checked(square=False)
+    assert "D6" in checked(square=True)
 
 
 # The table

@@ -17,7 +17,7 @@ from sdnet.robustness.adaptive import AlgorithmOne, softer_backward
 from sdnet.robustness.autoattack import autoattack
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.outcome import judge, margin
-from sdnet.robustness.pgd import LOSSES, PGD, attack, project, random_start
+from sdnet.robustness.pgd import LOSSES, PGD, attack, direction, project, random_start
 
 LINF = PGD("linf", eps=0.1, steps=10, step_size=0.025)
 L2 = PGD("l2", eps=0.6, steps=10, step_size=0.15)
@@ -99,6 +99,16 @@ def test_one_step_on_a_linear_classifier_reaches_the_closed_form_optimum(norm, d
     expected = best if loss == "margin" else nn.functional.softplus(best)
     np.testing.assert_allclose(outcome.loss_end, expected.numpy(), rtol=1e-12)
     np.testing.assert_allclose(outcome.margin, best.numpy(), rtol=1e-12)
+
+
+@NORMS
+def test_a_direction_is_of_unit_length_however_small_or_large_the_gradient_and_zero_where_it_is(settings):
+    gradient = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    scale = torch.tensor([1, 1e-16, 1e-20, 1e-40, 1e30, 0]).view(-1, 1, 1, 1)
+    lengths = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    expected = (scale > 0) * (gradient.sign() if settings.norm == "linf" else gradient / lengths)
+    towards = direction(scale * gradient, settings.norm)
+    torch.testing.assert_close(towards, expected, rtol=0, atol=1e-5)  # denormals such as 1e-40 have five digits
 
 
 @NORMS

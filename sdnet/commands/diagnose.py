@@ -51,7 +51,8 @@ def diagnose(
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
         files = [folder / "model.pt", *(run / "adversarial.npz" for run in (folder, reference) if run)]
-        parts = Parts(folder / "parts", "diagnostics", *map(file_digest, files), target.images.tobytes())
+        depends = "diagnostics", *map(file_digest, files), target.images.tobytes(), repr(square)
+        parts = Parts(folder / "parts", *depends)
         todo = []
         for norm, eps in radii.items():
             settings = PGD(norm, eps, steps, STEP_SIZE * eps / steps)

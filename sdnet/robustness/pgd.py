@@ -149,7 +149,11 @@ def project(delta: Tensor, norm: str, eps: float) -> Tensor:
 
 def direction(gradient: Tensor, norm: str) -> Tensor:
     """The steepest ascent of unit length in the norm, image by image; zero where the gradient is."""
-    return gradient.sign() if norm == "linf" else gradient / _l2(gradient).clamp_min(1e-12)
+    if norm == "linf":
+        return gradient.sign()
+    tiny = torch.finfo(gradient.dtype).tiny
+    scaled = gradient / gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(tiny)  # its squares do not underflow
+    return scaled / _l2(scaled).clamp_min(tiny)
 
 
 def random_start(shape: Sequence[int], settings: PGD, restart: int, index: int) -> Tensor:

@@ -88,6 +88,13 @@ def attacked(tmp_path_factory):
     return runs
 
 
+def test_that_the_tuned_lambda_is_not_to_be_tried_is_said_before_the_first_attack(attacked, monkeypatch):
+    monkeypatch.setattr("sdnet.commands.attack.tuned_lambda", lambda *_: 0.55)
+    monkeypatch.setattr(Campaign, "run", stopped)
+    with pytest.raises(ValueError, match=r"^--lambdas lacks 0\.55, to which .*attack-paper\.csv is tuned; give it too"):
+        attack_adaptively(attacked["sdnet18"], None, RADII, IMAGES, DEFENCE, EFFORT, None, gpus=0)
+
+
 def test_algorithm_1_takes_the_mean_residual_of_the_batch_that_it_classifies(attacked, tmp_path):
     run = shutil.copytree(attacked["sdnet18"], tmp_path / "run")
     target = Target(run, None, IMAGES, DEFENCE, CPU)

@@ -134,8 +134,13 @@ def attack_adaptively(
         target = Target(folder, data_path, limit, defence, choose_device(devices))
         campaign = Campaign(target, "adaptive")
         fates, crafted = [], {}
+        tuned = {norm: tuned_lambda(folder, norm, eps) for norm, eps in radii.items()}
+        if missing := {lmbd for lmbd in tuned.values() if lmbd is not None} - set(target.lambdas):
+            raise ValueError(
+                f"--lambdas lacks {', '.join(f'{lmbd:g}' for lmbd in sorted(missing))}, to which "
+                f"{folder}/attack-paper.csv is tuned; give it too, or run `attack` with the same --lambdas first"
+            )
         for norm, eps in radii.items():
-            tuned = tuned_lambda(folder, norm, eps)
             name = reference_name(reference) if reference else ""
             if reference:
                 campaign.starts[name] = adversarial_images(reference, norm, target.indices)
@@ -145,7 +150,7 @@ def attack_adaptively(
                 *weaker_attempts(paper, float(np.mean(INFO[target.spec["dataset"]["name"]].std))),
                 *adaptive_attempts(
                     paper,
-                    tuned=tuned,
+                    tuned=tuned[norm],
                     lambdas=effort.lambdas,
                     steps=effort.steps,
                     restarts=effort.restarts,

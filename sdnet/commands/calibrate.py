@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
@@ -29,6 +30,8 @@ from sdnet.robustness.sweep import Sweep, evaluate_at
 
 BOOTSTRAP_SEED = 0
 RELEASED_LAMBDA_MAX = 1.4  # the released code's grid: 0.1 to 1.4
+LINE = ["variant", "slope", "intercept", "r_squared"]  # what is printed
+CHOSEN = ["variant", "severity", "residual", "lambda", "fixed_correct", "correct", "total", "gain"]
 
 # What of Algorithm 1 the paper leaves open: the residual's norm, and where the maximum of a plateau lies.
 READINGS = {
@@ -127,6 +130,9 @@ def calibrate(
     results.write(folder / f"peaks-{noise.name}.csv", "peaks", peaks)
     results.write(folder / f"lines-{noise.name}.csv", "lines", lines)
     results.write(folder / f"adaptive-{noise.name}.csv", "adaptive", [run | sources | row for row in adaptive])
+    print(f"{folder}/lines-{noise.name}.csv: lambda as a function of the residual\n{_page(lines, LINE)}\n")
+    print(f"{folder}/adaptive-{noise.name}.csv: its lambda for clean images (severity 0) and each severity")
+    print(_page(adaptive, CHOSEN))
 
 
 def _fit(
@@ -252,6 +258,10 @@ def _at_lambda(correct: np.ndarray, lambdas: np.ndarray, lambda0: float) -> np.n
     if not len(where):
         raise ValueError(f"robustness.lambdas: given {lambdas.tolist()}; must contain {lambda0:g}, that of training")
     return correct[:, where[0]]
+
+
+def _page(rows: list[dict], columns: list[str]) -> str:
+    return pd.DataFrame(rows)[columns].to_string(index=False, na_rep="", float_format="{:.3g}".format)
 
 
 def _peak_rows(fit: Fit) -> list[dict]:

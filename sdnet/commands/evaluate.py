@@ -69,14 +69,8 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
     accuracy = [{"checkpoint": "last", "epoch": len(history), "correct": score.correct, "total": score.total}]
     if len(history):  # imported weights have none
         best = history.loc[history.test_correct.idxmax()]
-        accuracy.append(
-            {
-                "checkpoint": "best_on_test",
-                "epoch": int(best.epoch),
-                "correct": int(best.test_correct),
-                "total": int(best.test_total),
-            }
-        )
+        counted = {"epoch": int(best.epoch), "correct": int(best.test_correct), "total": int(best.test_total)}
+        accuracy.append((accuracy[0] if best.epoch == len(history) else counted) | {"checkpoint": "best_on_test"})
     codes = [
         run | {"layer": names[layer], "lambda": layer.lmbd} | row
         for layer, histogram in histograms.items()

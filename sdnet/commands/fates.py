@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sdnet.commands.experiment import run_columns
 from sdnet.commands.parts import Arrays
@@ -76,7 +77,16 @@ def write_fates(folder: Path, name: str, target: Target, fates: list[Fate]) -> N
         folder / f"{name}.npz", index=target.indices, label=target.labels, lambdas=np.array(target.lambdas), **arrays
     )
     results.write(folder / f"{name}.csv", name, rows)
-    print(f"{folder}: {len(fates)} attacks on {len(target.indices)} images")
+    print(f"{folder / name}.csv: {len(fates)} attacks on {len(target.indices)} images\n{_page(rows, target)}")
+
+
+def _page(rows: list[dict], target: Target) -> str:
+    """What a person wants to know first: the last attack of each norm, or all together, but not at every lambda."""
+    table = pd.DataFrame(rows)
+    table = table[table.attack == table.groupby("norm").attack.transform("last")]
+    table = table[(table.choice != "given") | table["lambda"].isna() | (table["lambda"] == target.lambda0)]
+    shown = ["norm", "attack", "choice", "lambda", "clean_correct", "correct", "total"]
+    return table.fillna({"lambda": np.nan})[shown].to_string(index=False, na_rep="", float_format="{:.3g}".format)
 
 
 def _together(target: Target, fates: list[Fate], robust: np.ndarray) -> Iterator[dict]:

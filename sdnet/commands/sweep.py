@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
 from sdnet.commands.noisy import Noise, Split
@@ -52,7 +53,14 @@ def sweep(
     )
     results.write(folder / f"sweep-{noise.name}.csv", "sweep", rows)
     passes = len(images) * len(sweeps) * len(sweeps[0].lambdas)
+    print(f"{folder}/sweep-{noise.name}.csv: accuracy (%) by lambda and severity, {noise.name} noise\n{_page(sweeps)}")
     print(f"{passes:,} forward passes in {seconds:,.0f} s: {passes / seconds:,.0f} images/s")
+
+
+def _page(sweeps: list[Sweep]) -> str:
+    lambdas = ["" if np.isnan(lmbd) else f"{lmbd:g}" for lmbd in sweeps[0].lambdas]
+    percent = {severity: 100 * one.correct.mean(axis=1) for severity, one in zip(SEVERITIES, sweeps, strict=True)}
+    return pd.DataFrame(percent, lambdas).to_string(float_format="{:.1f}".format)
 
 
 def made_of(folder: Path, images: Split, noise: Noise) -> str:

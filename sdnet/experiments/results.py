@@ -70,7 +70,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "epochs": "passes over the training images; 0 for imported weights",
         "parameters": "trainable parameters",
         "checkpoint": "last: after the last epoch, in float32; best_on_test: the epoch that the test set itself "
-        "picked, as counted while training, in its precision",
+        "picked; of another epoch as counted while training, in its precision",
         "epoch": "epoch of the checkpoint",
         "correct": "test images classified correctly",
         "total": "test images",

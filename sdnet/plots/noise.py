@@ -62,7 +62,7 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
             axis.plot(ends, line.slope * ends + line.intercept, color=color, linewidth=1)
             bars = {"fmt": "x", "markersize": 5, "linewidth": 0.6, "capsize": 0}
             axis.errorbar(points.residual, points["lambda"], points.lambda_std, color=color, **bars)
-            qualities.append("flat" if np.isnan(line.r_squared) else f"{line.r_squared:.2f}")
+            qualities.append("none (flat)" if np.isnan(line.r_squared) else f"{line.r_squared:.2f}")
         words = "R² = " + ", ".join(qualities)
         axis.text(0.04, 0.98, words, transform=axis.transAxes, verticalalignment="top", fontsize="xx-small")
 

@@ -1,11 +1,23 @@
 """The noisy images that robustness is measured on: pixel for pixel what their label says, each with its clean one."""
 
+import os
+import shutil
+import subprocess
+import sys
+from hashlib import md5
+
 import numpy as np
 import pytest
 from PIL import Image
+from test_commands import edited, make_spec
 
+from sdnet.commands import noisy
+from sdnet.commands.experiment import build_model, read_spec, save_model
 from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.sweep import SEVERITIES
+from sdnet.data import cifar_c
 from sdnet.data.corruptions import corrupt, corrupt_level, jpeg
+from sdnet.data.images import Images
 
 CLASSES = {"n01": 3, "n02": 2}
 
@@ -81,3 +93,39 @@ def test_an_imagenet_c_of_other_images_is_refused(tree, imagenet_c):
     (folder / "n02" / "n02_0.JPEG").rename(folder / "n02" / "n02_7.JPEG")
     with pytest.raises(ValueError, match=r"2 has 5 images, the clean split 5; .*first differences: n02_0, n02_7\)$"):
         all_of(split(tree).at_severity(Noise("shot", "imagenet", 0, imagenet_c), 2))
+
+
+def test_a_damaged_file_of_imagenet_c_is_named_in_one_sentence(tree, imagenet_c, tmp_path):
+    """By the command, whose worker processes read the files; the whole ones before it cost no word."""
+    noise = imagenet_c / "shot_noise"
+    for severity in {*SEVERITIES} - {2}:
+        shutil.copytree(noise / "2", noise / str(severity))
+    file = noise / "2" / "n02" / "n02_1.JPEG"
+    file.write_bytes(file.read_bytes()[:700])
+    dataset = {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 224}
+    spec = edited(make_spec(tmp_path / "run"), dataset=dataset)
+    save_model(build_model(read_spec(spec), len(CLASSES)), spec.parent / "model.pt")
+    options = f"--noise shot --official {imagenet_c} --data {tree} --lambdas 0.1 --gpus 0"
+    command = [sys.executable, "-m", "sdnet", "sweep", str(spec.parent), *options.split()]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (message,) = done.stderr.splitlines()
+    assert message.startswith(f"error: {file} cannot be read as an image (")
+
+
+@pytest.mark.parametrize("source", ["official", "local CIFAR-10-C"])
+def test_files_of_cifar_10_c_are_called_official_by_their_checksums_alone(tmp_path, monkeypatch, source):
+    images, labels = np.zeros((3, 32, 32, 3), np.uint8), np.arange(3)
+    clean = Images(images, labels, images, labels, classes=("a", "b", "c"), source="official")
+    monkeypatch.setattr(noisy, "open_images", lambda spec, path: clean)
+    files = {"shot_noise.npy": np.arange(5).repeat(3 * 32 * 32 * 3).astype(np.uint8).reshape(15, 32, 32, 3)}
+    for name, array in (files | {"labels.npy": np.tile(labels, 5)}).items():
+        np.save(tmp_path / name, array)
+    if source == "official":
+        known = {name: md5((tmp_path / name).read_bytes()).hexdigest() for name in ("shot_noise.npy", "labels.npy")}
+        monkeypatch.setitem(cifar_c.ARCHIVES, "cifar10", cifar_c.Archive("CIFAR-10-C", known))
+    dataset = {"name": "cifar10", "train_images": None, "test_images": None, "image_size": None}
+    test, noise = Split({"dataset": dataset}, None, "test", None), Noise("shot", "cifar", 0, tmp_path)
+    assert set(all_of(test.at_severity(noise, 4))[0].ravel()) == {3}
+    assert test.noise_source(noise) == source

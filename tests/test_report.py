@@ -13,7 +13,7 @@ import pytest
 from small_project import PROJECT, RESULTS
 
 from sdnet.commands.claims import judge
-from sdnet.experiments import plan, report, results
+from sdnet.experiments import environment, plan, report, results
 from sdnet.experiments.claims import load_claims
 from sdnet.experiments.verdicts import VERDICTS
 
@@ -44,7 +44,7 @@ def test_the_report_has_the_verdict_first_then_all_tables_and_figures(page):
 
 def test_every_claim_is_judged_that_the_networks_and_noises_of_the_project_allow(built):
     judged = pd.read_csv(built / RESULTS / "claims.csv")
-    lacking = {"P2", "C13"}  # CIFAR-100 and ImageNet, for which nothing stands in
+    lacking = {"P2", "C13", "A2"}  # of CIFAR-100, ImageNet, and a radius on CIFAR-10: nothing stands in
     lacking |= {"P6", "P7", "P8", "P9", "C9", "P10", "P11", "C14"}  # MDEQ, SCN, SDNet-18-All, more iterations
     lacking |= {"C11"}  # another noise
     assert set(judged.claim[judged.verdict == "not run"]) == lacking
@@ -129,6 +129,42 @@ def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_
     for row in rows:
         assert len(re.findall(rf">{row['verdict']}</b>.*?<summary>{row['data']}</summary>", page)) == 1, row
     assert page.count("colspan=2") == 1, "an attack on ResNet-18 is of no reading"
+
+
+@pytest.fixture
+def trained_on_two_machines(folder):
+    """Two runs of 4 epochs of an hour each, on a GPU; the first two epochs of one were trained by 3 CPU processes."""
+    gpu, cpu = (
+        environment.UNKNOWN | {"device": device, "packages": {"torch": version}}
+        for device, version in (("GPU", "2.1"), ("3 x CPU, 1 thread", "2.0"))
+    )
+    epoch = dict.fromkeys(results.COLUMNS["history"], 1) | {"train_seconds": 3600}
+    spec = {"system": "sdnet18", "training": {"epochs": 4}, "dataset": {"name": "cifar10", "checksum": None}}
+    for seed, about in enumerate([gpu, gpu | {"earlier": [cpu | {"epochs": [1, 2]}]}]):
+        run = folder / f"runs/cifar10/sdnet18/seed{seed}"
+        results.write(run / "history.csv", "history", [epoch | {"epoch": k} for k in (1, 2, 3, 4)])
+        results.write_text(run / "spec.json", json.dumps(spec))
+        results.write_text(run / "environment.json", json.dumps(about))
+    return folder
+
+
+def test_each_epoch_s_hours_count_where_it_was_trained(trained_on_two_machines):
+    rows = report.cost(trained_on_two_machines)[["Device", "Runs", "Device hours"]].to_numpy().tolist()
+    assert rows == [["GPU", 2, 6], ["3 x CPU, 1 thread", 1, 6], ["", 2, 12]]
+
+
+def test_the_provenance_has_the_environments_of_earlier_epochs(trained_on_two_machines):
+    found = report.provenance(trained_on_two_machines).set_index(["What", "Value"]).Runs
+    assert found["device"].to_dict() == {"GPU": 2, "3 x CPU, 1 thread": 1}
+    assert found["torch"].to_dict() == {"2.0": 1, "2.1": 2}
+    assert found["trained"].to_dict() == {"unknown": 2}
+
+
+@pytest.mark.parametrize("noise", ["local CIFAR-10-C", "generated, cifar severities", "official"])
+def test_noise_that_is_not_the_official_one_is_named_at_the_top(folder, noise):
+    columns = results.COLUMNS["effects"]
+    results.write(folder / "effects.csv", "effects", [dict.fromkeys(columns, 0) | {"measure": noise}])
+    assert (f"noise that is not the official one: {noise}" in report.opening(folder)) == (noise != "official")
 
 
 def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snakemake):

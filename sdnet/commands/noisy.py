@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch.utils.data import DataLoader, Subset
 
 from sdnet.commands.experiment import (
     EVALUATION_BATCH,
@@ -18,8 +18,10 @@ from sdnet.commands.experiment import (
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
 from sdnet.data.datasets import CLASS_FOLDERS
-from sdnet.data.imagenet_c import ImageNetC
 from sdnet.data.images import balanced_indices, subset_indices
+
+if TYPE_CHECKING:
+    from sdnet.data.imagenet_c import ImageNetC
 
 Batch = tuple[np.ndarray, np.ndarray]  # uint8 (N, H, W, channels), and labels (N,)
 
@@ -92,11 +94,11 @@ class Split:
                 noisy = corrupt(images, noise.name, severity, seed=noise.seed, scale=noise.scale, indices=part)
                 yield jpeg(noisy) if self._compressed(noise) else noisy, labels
         elif self._loader:
+            from sdnet.data.imagenet_c import ImageNetC  # here, since torchvision takes seconds to import
+
             files = ImageNetC(noise.official, noise.name, severity, self.classes)
             self._check_same_images(files)
-            batches = DataLoader(Subset(files, self.indices), EVALUATION_BATCH, num_workers=self._loader.workers)
-            for images, labels in batches:
-                yield images.numpy(), labels.numpy()
+            yield from files.batches(self.indices, EVALUATION_BATCH, self._loader.workers)
         else:
             images = cifar_c.load(noise.official, noise.name, severity, self._labels)
             for part in self._parts():
@@ -110,16 +112,18 @@ class Split:
 
     def noise_source(self, noise: Noise) -> str:
         """What the result files call where the noisy images come from."""
-        if noise.official:
-            return f"local ImageNet-C, {len(self._loader.samples):,} images" if self._loader else "official"
-        return f"generated, {noise.scale} severities" + (", JPEG" if self._compressed(noise) else "")
+        if noise.official is None:
+            return f"generated, {noise.scale} severities" + (", JPEG" if self._compressed(noise) else "")
+        if self._loader:
+            return f"local ImageNet-C, {len(self._loader.samples):,} images"
+        return cifar_c.source(noise.official, self.dataset, noise.name)
 
     def _compressed(self, noise: Noise) -> bool:
         """Whether generated images go through JPEG, as those of ImageNet-C did; smaller ones would lose too much."""
         return noise.scale == "imagenet" and self._large
 
-    def _check_same_images(self, files: ImageNetC) -> None:
-        noisy, clean = ([Path(path).stem for path, _ in tree] for tree in (files.files, self._loader.samples))
+    def _check_same_images(self, files: "ImageNetC") -> None:
+        noisy, clean = ([Path(path).stem for path, _ in tree] for tree in (files.samples, self._loader.samples))
         if noisy != clean:
             differing = sorted(set(noisy) ^ set(clean))
             raise ValueError(

@@ -22,6 +22,7 @@ from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
 from sdnet.training import distributed
+from sdnet.training.checkpoint import latest_checkpoint, trained_by
 from sdnet.training.loop import fit
 
 
@@ -46,7 +47,15 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
     if distributed.launched():
         _train_share(spec, folder, data_path, gpus > 0 and torch.cuda.is_available())
         return
-    with _only_process(folder / ".lock"), lease(gpus) as devices:
+    with _only_process(folder / ".lock"):
+        if _is_trained(folder, spec):
+            print(f"{folder} is trained already; to train anew, remove its checkpoints/ and model.pt", file=sys.stderr)
+            return
+        _train_here(spec, folder, data_path, gpus, processes)
+
+
+def _train_here(spec: dict, folder: Path, data_path: Path | None, gpus: int, processes: int | None) -> None:
+    with lease(gpus) as devices:
         if devices and processes is not None:
             raise ValueError(f"--processes: given {processes}; it goes with --gpus 0, since GPUs have a process each")
         device = choose_device(devices)
@@ -68,15 +77,18 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
     data = open_data(spec, data_path, device, shard=(distributed.rank(), distributed.size()))
     model = build_model(spec, len(data.classes))
     recipe = recipe_on(device, spec)
-    checkpoints = folder / "checkpoints" / _digest(spec)
-    histories = fit(model, data.train, data.test, checkpoints=checkpoints, device=device, **recipe)
+    checkpoints = _checkpoints(folder, spec)
+    name = device_name(device) if distributed.size() == 1 else f"{distributed.size()} x {device_name(device)}"
+    about = environment.describe(name) | {"precision": recipe["precision"], "data_source": data.source}
+    provenance = {"spec": spec, "environment": about}
+    histories = fit(
+        model, data.train, data.test, checkpoints=checkpoints, provenance=provenance, device=device, **recipe
+    )
     if distributed.rank() > 0:  # the first process writes and reports
         deque(histories, maxlen=0)
         return
-    name = device_name(device) if distributed.size() == 1 else f"{distributed.size()} x {device_name(device)}"
     if (precision := recipe["precision"]) != (wanted := spec["training"]["precision"]):
         print(f"{name} has no {wanted} instructions; training in {precision}", file=sys.stderr)
-    about = environment.describe(name) | {"precision": precision, "data_source": data.source}
     tracker = Tracker(folder, environment.tags(about), from_start=not checkpoints.exists())
     try:
         for history in histories:
@@ -86,7 +98,7 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
     except BaseException:
         tracker.close("FAILED")
         raise
-    results.write_text(folder / "environment.json", json.dumps(about, indent=2))
+    _write_environment(folder / "environment.json", trained_by(latest_checkpoint(checkpoints)))
     save_model(model, folder / "model.pt")
     last = history[-1]
     tracker.log_results(
@@ -94,6 +106,13 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
         [folder / name for name in ("spec.json", "history.csv", "environment.json")],
     )
     tracker.close()
+
+
+def _write_environment(path: Path, processes: list[tuple[int, dict]]) -> None:
+    """Say with what the weights were trained, which need not be the present process."""
+    trained = [(epoch, provenance.get("environment", {})) for epoch, provenance in processes]
+    if trained[-1][1] or not path.exists():  # of an older version's last epoch the file may know more
+        results.write_text(path, json.dumps(environment.of_training(trained), indent=2))
 
 
 def _only_process(path: Path) -> FileLock:
@@ -107,9 +126,24 @@ def _only_process(path: Path) -> FileLock:
     return lock
 
 
-def _digest(spec: dict) -> str:
-    """A short name of a resolved experiment: changed settings never go on from the checkpoints of the old ones."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+def _checkpoints(folder: Path, spec: dict) -> Path:
+    """Where those of a resolved experiment are: changed settings never go on from the checkpoints of the old ones."""
+    return folder / "checkpoints" / hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _is_trained(folder: Path, spec: dict) -> bool:
+    """Whether the weights are those of this experiment's last epoch, and what belongs to them is there, too."""
+    if not all((folder / name).exists() for name in ("model.pt", "history.csv", "environment.json")):
+        return False
+    state = latest_checkpoint(_checkpoints(folder, spec))
+    if state is None or len(state["history"]) < spec["training"]["epochs"]:
+        return False
+    try:
+        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    except Exception:  # torch.load raises many kinds for a damaged file, which is to be written again
+        return False
+    saved = state["model"]
+    return weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
 
 
 def _report(history: list[dict], epochs: int) -> None:

@@ -5,15 +5,19 @@ Rows 0 to 9999 are the 10,000 test images, in the order of the test batch, at se
 severity 5. Four of the arrays are needed: 0.6 of 2.9 GB.
 """
 
+import functools
 import hashlib
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from filelock import FileLock
 
 from sdnet.data.corruptions import check_cell
+from sdnet.data.download import file_checksum
 from sdnet.files import whole
 
 
@@ -53,8 +57,10 @@ ARCHIVES = {
 def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None:
     """Take the members named in `members_md5` out of `archive` and write them to `folder`.
 
-    The archive is read once, front to back, and only as far as the last member that is needed. Each file
-    is there whole and with its checksum, or not at all.
+    The archive is read once, front to back, and only as far as the last member that is needed. The folder is
+    there once all files are, with their checksums; until then they are in a hidden one beside it, which
+    the next call removes if this one is killed. A folder that is there already gets the files, once all
+    are there, and keeps what else it holds. Of two processes the second waits for the first (`<folder>.lock`).
 
     Args:
         archive: the .tar file, as downloaded.
@@ -64,7 +70,23 @@ def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None
     Raises:
         ValueError: if a member is missing or its checksum does not hold, or the archive is damaged.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
+    hidden = folder.with_name(f".{folder.name}.part")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        shutil.rmtree(hidden, ignore_errors=True)
+        try:
+            _take(archive, hidden, members_md5)
+            if folder.exists():
+                for path in hidden.iterdir():
+                    shutil.move(path, folder / path.name)
+            else:
+                hidden.rename(folder)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _take(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None:
     missing = dict(members_md5)
     try:
         with tarfile.open(archive, mode="r|") as tar:
@@ -89,11 +111,30 @@ def _write_checked(source, path: Path, md5: str) -> None:
             raise ValueError(f"{path.name} has MD5 {digest.hexdigest()}, expected {md5}; download the archive again")
 
 
+@functools.cache
+def source(folder: Path, dataset: str, noise: str) -> str:
+    """What the files of a noise are: "official" if they have the known checksums, else "local CIFAR-10-C", say.
+
+    A process reads them for it once, 0.15 GB.
+
+    Raises:
+        ValueError: if there are no such files of the data set.
+        FileNotFoundError: if they are not in the folder.
+    """
+    if dataset not in ARCHIVES:
+        raise ValueError(f"{dataset} has no official noisy images: leave out --official, to generate the noise")
+    archive = ARCHIVES[dataset]
+    for name in ("labels.npy", f"{noise}_noise.npy"):
+        if file_checksum(_existing(folder, name), "md5") != f"md5:{archive.members_md5[name]}":
+            return f"local {archive.name}"
+    return "official"
+
+
 def load(folder: Path, noise: str, severity: int, test_labels: np.ndarray) -> np.ndarray:
-    """The test images under one noise at one severity, from the official files.
+    """The test images under one noise at one severity.
 
     Args:
-        folder: where `extract` wrote the files.
+        folder: where `extract` wrote the files, or the like of them; `source` says which.
         noise: "gaussian", "shot", "speckle" or "impulse".
         severity: 1 to 5.
         test_labels: labels of the clean test set, (N,), which the files must repeat five times.

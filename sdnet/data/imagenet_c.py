@@ -3,21 +3,26 @@
 Gaussian, shot and impulse noise are in the archive "noise"; speckle noise is in the archive "extra".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from sdnet.data.corruptions import check_cell
+from sdnet.data.folders import _collate, _Epoch
+
+SIZE = 224
 
 
-class ImageNetC:
-    """One noise at one severity, as a data set for `torch.utils.data.DataLoader`.
+class ImageNetC(_Epoch):
+    """One noise at one severity.
 
-    An item is (image, label): uint8 (224, 224, 3), RGB, and the position of its class among the sorted
-    synsets. As in the test script of the data set's authors, images are cropped to their centre and never
-    resized, which would smooth the noise under test.
+    Item i is (image, label): uint8 (224, 224, 3), RGB, and the position of its class among the sorted
+    synsets; or the ValueError that says why there is none. As in the test script of the data set's authors,
+    images are cropped to their centre and never resized, which would smooth the noise under test.
 
     Args:
         root: the folder with `gaussian_noise` and the others in it.
@@ -45,26 +50,39 @@ class ImageNetC:
                 f"in sorted order (first differences: {', '.join(differing[:3]) or 'the order'})"
             )
         self.folder = folder
-        self.files = [
+        samples = [
             (path, label)
             for label, synset in enumerate(found)
             for path in sorted((folder / synset).iterdir())
             if path.suffix.lower() in (".jpeg", ".jpg")
         ]
+        super().__init__(samples, _centre, seed=0, k=0)  # nothing is random
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def __getitem__(self, i: int) -> tuple[Tensor, int] | ValueError:
+        try:
+            return super().__getitem__(i)
+        except ValueError as error:
+            return ValueError(f"{self.samples[i][0]}: {error}")
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        path, label = self.files[index]
-        with Image.open(path) as image:
-            return center_crop(np.asarray(image.convert("RGB")), 224), label
+    def batches(self, indices: Sequence[int], size: int, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The items at these positions, `size` at a time, read by as many worker processes.
+
+        Yields:
+            uint8, (B, 224, 224, 3); int64 labels, (B,).
+
+        Raises:
+            ValueError: naming the file, if an image cannot be read or is too small.
+        """
+        for batch in DataLoader(Subset(self, indices), size, num_workers=workers, collate_fn=_collate):
+            if isinstance(batch, ValueError):
+                raise batch
+            images, labels = batch
+            yield images.numpy(), labels.numpy()
 
 
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central `size` x `size` part of an image (H, W, channels); ValueError if the image is smaller."""
-    height, width = image.shape[:2]
-    if min(height, width) < size:
-        raise ValueError(f"an image of {height} x {width} pixels is too small for a crop of {size} x {size}")
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
+def _centre(image: Image) -> Image:
+    """The central part of an image; a crop beyond its edges would be padded in silence."""
+    if min(image.size) < SIZE:
+        raise ValueError(f"{image.height} x {image.width} pixels are too few for a crop of {SIZE} x {SIZE}")
+    left, top = (image.width - SIZE) // 2, (image.height - SIZE) // 2
+    return image.crop((left, top, left + SIZE, top + SIZE))

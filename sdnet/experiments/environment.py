@@ -5,9 +5,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby, pairwise
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torchdeq", "mlflow", "snakemake")
+
+# What stands for an environment that was not recorded.
+UNKNOWN = dict.fromkeys(
+    ("time", "commit", "device", "host", "platform", "python", "precision", "data_source"), "unknown"
+) | {"packages": {}, "command": []}
 
 
 def describe(device: str) -> dict:
@@ -22,6 +28,25 @@ def describe(device: str) -> dict:
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "command": sys.argv,
     }
+
+
+def of_training(processes: list[tuple[int, dict]]) -> dict:
+    """A run's environment.json, if each of several processes went on from the last epoch of the one before it.
+
+    Args:
+        processes: the first epoch of each, and its environment; {} for one that was not recorded.
+
+    Returns:
+        the environment of the last one; `earlier` lists those before it that differ in more than the time, each with
+        the first and last of its `epochs`.
+    """
+    _, last = processes[-1]
+    different = [next(alike) for _, alike in groupby(processes, lambda process: process[1] | {"time": None})]
+    earlier = [
+        {"epochs": [first, following - 1]} | (about or UNKNOWN)
+        for (first, about), (following, _) in pairwise(different)
+    ]
+    return (last or UNKNOWN) | ({"earlier": earlier} if earlier else {})
 
 
 def tags(about: dict) -> dict[str, str]:

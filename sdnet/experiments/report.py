@@ -1,7 +1,6 @@
 """The parts of the report, from the files of a results folder: the verdict, what stands behind it, and what it cost."""
 
 import json
-import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -94,7 +93,7 @@ def _substitutes(folder: Path) -> list[str]:
     used = {(spec["dataset"]["name"], about.get("data_source", "official")) for _, spec, about in _runs(folder)}
     others = sorted(dataset_label(*one) for one in used if one[1] != "official" and one[0] != "digits")
     effects = results.read(folder / "effects.csv", "effects").fillna({"measure": ""})
-    noise = sorted({measure for measure in effects.measure if measure.startswith("generated")})
+    noise = sorted({measure for measure in effects.measure if measure.startswith(("generated", "local CIFAR"))})
     absent = [DATASETS[name] for name in preset_of(folder).datasets if not has_runs(folder, name)]
     return [
         *(f"images that are not the official ones: {label}" for label in others),
@@ -110,6 +109,8 @@ def counts(folder: Path) -> str:
     lines = [f"As the paper's text has it: {tally(text)}."]
     if (released := judged[judged.reading == "released"]).size:
         lines.append(f"The CSC layer as the authors' released code has it: {tally(released)}.")
+    if judged[judged.verdict != "not run"].stand_in.any():
+        lines.append("**Outlined: judged on images that the paper does not claim it of.**")
     return "\n\n".join(lines)
 
 
@@ -146,13 +147,15 @@ def _cell(found: pd.DataFrame, reading: str) -> str:
 
 
 def _outcome(row, title: str) -> str:
-    stand_in = ", as a stand-in" if row.stand_in and row.verdict != "not run" else ""
+    stand_in = row.stand_in and row.verdict != "not run"
+    badge = row.verdict.replace(" ", "-") + (" stand-in" if stand_in else "")
+    data = row.data + (", as a stand-in" if stand_in else "")
     paper = f"<small>paper: {escape(str(row.paper))}</small>" if row.paper else ""
     effect = f"<p>{escape(effect_in_words(row))} {paper}</p>" if row.verdict != "not run" else ""
     why = f"<p>{escape(_sentence(row.reason))}.</p><p>{escape(row.scale)}</p>"
     return (
-        f'<div class="outcome">{title}<b class="{row.verdict.replace(" ", "-")}">{row.verdict}</b>{effect}'
-        f"<details><summary>{escape(row.data + stand_in)}</summary>{why}</details></div>"
+        f'<div class="outcome">{title}<b class="{badge}">{row.verdict}</b>{effect}'
+        f"<details><summary>{escape(data)}</summary>{why}</details></div>"
     )
 
 
@@ -184,46 +187,51 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict, dict]]:
 
 
 def cost(folder: Path) -> pd.DataFrame:
-    """Device hours of training, by network and device."""
-    rows = []
-    for run, spec, environment in _runs(folder):
+    """Device hours of training, by network and device; a run that went on elsewhere counts at each of its devices."""
+    runs = []
+    for run, spec, about in _runs(folder):
         if spec["training"]["epochs"] == 0:  # imported weights
             continue
-        history = results.read(run / "history.csv", "history")
-        devices = int(found[1]) if (found := re.match(r"(\d+) x ", environment["device"])) else 1
-        rows.append(
-            {
-                "Data set": dataset_label(spec["dataset"]["name"]),
-                "Network": system_label(spec["system"]),
-                "Device": environment["device"],
-                "Runs": 1,
-                "Device hours": history.train_seconds.sum() * devices / 3600,
-            }
-        )
-    if not rows:
+        epochs = results.read(run / "history.csv", "history").assign(Device=about["device"])
+        for earlier in about.get("earlier", []):
+            epochs.loc[epochs.epoch.between(*earlier["epochs"]), "Device"] = earlier["device"]
+        devices = epochs.Device.str.extract(r"^(\d+) x ", expand=False).astype(float).fillna(1)
+        columns = {
+            "Data set": dataset_label(spec["dataset"]["name"]),
+            "Network": system_label(spec["system"]),
+            "Device": epochs.Device,
+            "Runs": str(run),
+            "Device hours": epochs.train_seconds * devices / 3600,
+        }
+        runs.append(pd.DataFrame(columns))
+    if not runs:
         return pd.DataFrame()
-    keys = ["Data set", "Network", "Device"]
-    by_network = pd.DataFrame(rows).groupby(keys, sort=False).sum().reset_index()
-    total = {"Data set": "all", "Network": "", "Device": "", **by_network[["Runs", "Device hours"]].sum()}
+    keys, totals = ["Data set", "Network", "Device"], {"Runs": "nunique", "Device hours": "sum"}
+    found = pd.concat(runs)
+    by_network = found.groupby(keys, sort=False).agg(totals).reset_index()
+    total = {"Data set": "all", "Network": "", "Device": "", **found.agg(totals)}
     return pd.concat([by_network, pd.DataFrame([total])], ignore_index=True).astype({"Runs": int}).round(3)
 
 
 def provenance(folder: Path) -> pd.DataFrame:
-    """With what the runs were made, each value with the number of runs that had it."""
+    """With what the runs were made, each value with the number of runs that had it, be it for some epochs."""
     rows = []
-    for _, spec, environment in _runs(folder):
-        rows += [
-            ("commit", environment["commit"] or "unknown"),
-            ("device", environment["device"]),
-            ("precision", environment.get("precision", "not recorded")),
-            ("platform", environment["platform"]),
-            ("Python", environment["python"]),
-            *environment["packages"].items(),
-            ("trained", environment["time"][:10]),
-            (f"images of {DATASETS[spec['dataset']['name']]}", environment.get("data_source", "none: imported")),
-            (f"archive of {DATASETS[spec['dataset']['name']]}", spec["dataset"]["checksum"] or "none: not downloaded"),
-        ]
-    found = pd.DataFrame(rows, columns=["What", "Value"])
+    for run, spec, about in _runs(folder):
+        dataset = DATASETS[spec["dataset"]["name"]]
+        for environment in (about, *about.get("earlier", [])):
+            of_run = [
+                ("commit", environment["commit"] or "unknown"),
+                ("device", environment["device"]),
+                ("precision", environment.get("precision", "not recorded")),
+                ("platform", environment["platform"]),
+                ("Python", environment["python"]),
+                *environment["packages"].items(),
+                ("trained", environment["time"][:10]),
+                (f"images of {dataset}", environment.get("data_source", "none: imported")),
+                (f"archive of {dataset}", spec["dataset"]["checksum"] or "none: not downloaded"),
+            ]
+            rows += [(run, *row) for row in of_run]
+    found = pd.DataFrame(rows, columns=["Run", "What", "Value"]).drop_duplicates()
     found["What"] = pd.Categorical(found.What, found.What.unique())  # each thing's values together
     return found.groupby(["What", "Value"], observed=True).size().rename("Runs").reset_index()
 

@@ -21,7 +21,7 @@ _RUN = {
 _NOISY = _RUN | {
     "data_source": "official, or what the clean images are instead",
     "noise": "gaussian, shot, speckle or impulse",
-    "noise_source": "official (CIFAR-10-C), the local ImageNet-C, or how it was generated",
+    "noise_source": "official, or a local CIFAR-10-C or ImageNet-C, or how it was generated",
 }
 _RESIDUALS = {
     "residual_norm": "||x - A(z)||_2 at the lambda of training, mean over images and CSC layers",

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sdnet.training import distributed
-from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
+from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint, trained_by
 from sdnet.training.deterministic import deterministic_algorithms
 from sdnet.training.evaluate import evaluate
 from sdnet.training.schedule import learning_rate_factor
@@ -37,6 +37,7 @@ def fit(
     milestones: Sequence[float] = (),
     precision: str = "bfloat16",
     deterministic: bool = False,
+    provenance: dict | None = None,
     device: torch.device,
 ) -> Iterator[list[dict]]:
     """Train a network, epoch by epoch, from its last checkpoint if there is one.
@@ -61,6 +62,7 @@ def fit(
         milestones: as shares of the training, 0 to 1.
         precision: "bfloat16" (autocast) or "float32".
         deterministic: the same bits each time on a GPU, too, see `deterministic_algorithms`.
+        provenance: what the checkpoints shall say of this process, in plain values; see `checkpoint.trained_by`.
         device: where to train, in this process.
 
     Yields:
@@ -87,15 +89,17 @@ def fit(
         return learning_rate * learning_rate_factor(schedule, progress, milestones)
 
     history: list[dict] = []
+    processes: list[tuple[int, dict]] = []
     if state := latest_checkpoint(checkpoints, device):
         model.load_state_dict(state["model"])
         settings = optimiser.state_dict()["param_groups"]  # those of this device, and not of the one that wrote it
         optimiser.load_state_dict({"state": state["optimizer"]["state"], "param_groups": settings})
         _set_random_state(state["random"], device)
-        history = state["history"]
+        history, processes = state["history"], trained_by(state)
     distributed.agree(len(history), device)
     if history:
         yield history
+    processes = [*processes, (len(history) + 1, provenance or {})]
     train_step = TrainingStep(model, distributed.shared(model, device), optimiser, precision, device)
 
     for epoch in range(len(history), epochs):
@@ -131,6 +135,7 @@ def fit(
             "optimizer": optimiser.state_dict(),
             "random": _random_state(device),
             "history": history,
+            "trained_by": processes,
         }
         if distributed.rank() == 0:
             save_checkpoint(checkpoints, epoch + 1, state)

@@ -121,12 +121,12 @@ def server(tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_URI", database)
         patch.chdir(place)
         for seed in (0, 1):
-            folder = new_folder(place / f"seed{seed}", SPEC | {"preset": "seen", "seed": seed})
+            folder = new_folder(place, SPEC | {"preset": "seen", "seed": seed})
             tracker = Tracker(folder, {})
             tracker.log_epochs(history(EPOCHS))
             tracker.close()
         (place / "table1.md").write_text("| Network | Top-1 (%) |")
-        log_summary("seen", {"digits/sdnet18": [0.5, 0.75]}, [place / "table1.md"])
+        log_summary("seen", {"digits/sdnet18": {"noise/shot_as_trained": [0.5, 0.75]}}, [place / "table1.md"])
         run = json.loads((folder / "mlflow.json").read_text())["run_id"]
         with mlflow_ui(database) as address:
             yield f"{address}/#/experiments", run
@@ -139,6 +139,13 @@ def test_the_networks_of_a_preset_are_listed_with_their_seeds_folded(server, bro
     )
     (tmp_path / "runs.png").write_bytes(browser.picture())
     assert "digits/sdnet18/seed" not in page
+
+
+def test_means_over_seeds_are_charts_of_the_networks(server, browser, tmp_path):
+    experiments, _ = server
+    charts = f"{experiments}/1/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    browser.open(charts, "digits/sdnet18", "noise/shot_as_trained", "0.63")
+    (tmp_path / "means.png").write_bytes(browser.picture())
 
 
 def test_a_training_is_shown_with_its_curves(server, browser, tmp_path):

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from sdnet.commands.evaluate import evaluate
 from sdnet.commands.track import track
 from sdnet.commands.train import train
 from sdnet.experiments import results
+from sdnet.experiments.plan import results_folder
 from sdnet.experiments.tracking import Tracker
 
 PROJECT = Path(__file__).parents[1]
@@ -76,7 +78,7 @@ def cold_start(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     processes = []
     for seed in range(4):
-        folder = new_folder(place / f"seed{seed}", SPEC | {"preset": "cold", "seed": seed})
+        folder = new_folder(place, SPEC | {"preset": "cold", "seed": seed})
         command = [sys.executable, "-c", START, str(folder)]
         processes.append(subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate()[1] for process in processes]
@@ -100,23 +102,26 @@ def client(database, tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    return new_folder(tmp_path / "run", SPEC)
+    return new_folder(tmp_path, SPEC)
 
 
-def new_folder(path, spec):
-    path.mkdir(parents=True)
-    (path / "spec.json").write_text(json.dumps(spec))
-    return path
+def new_folder(project, spec):
+    """A run's folder, where the workflow puts it."""
+    name = f"{spec['dataset']['name']}/{spec['system']}/seed{spec['seed']}"
+    folder = project / results_folder(spec["preset"]) / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(json.dumps(spec))
+    return folder
 
 
 def test_a_command_by_hand_records_where_the_settings_say(client, database, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text(f"mlflow_uri: {database}\n")
-    tracker = Tracker(new_folder(tmp_path / "run", SPEC | {"preset": "by hand"}), {})
+    tracker = Tracker(new_folder(tmp_path, SPEC | {"preset": "configured"}), {})
     tracker.log_results({"accuracy": 0.5}, [])
     tracker.close()
-    assert client.get_experiment_by_name("sdnet by hand")
+    assert client.get_experiment_by_name("sdnet configured")
     assert not list(tmp_path.glob("*.db"))
 
 
@@ -234,6 +239,38 @@ def test_other_settings_are_another_run(client, folder):
     assert client.get_run(run_id(folder)).data.params["training.learning_rate"] == "0.1"
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["trial/sdnet18/seed3", "results/tiny/runs/digits/mine/seed3", "other/results/tiny/runs/digits/sdnet18/seed3"],
+)
+def test_a_copy_of_a_run_is_tracked_apart_and_not_in_the_run_that_was_copied(client, folder, tmp_path, place):
+    Tracker(folder, {}).log_epochs(history(2))
+    copy, again = tmp_path / place, tmp_path / "again/sdnet18/seed3"
+    for original, made in ((folder, copy), (copy, again)):
+        shutil.copytree(original, made)
+        for epochs in (3, 4):  # its training goes on
+            Tracker(made, {}).log_epochs(history(epochs))
+    assert len({run_id(folder), run_id(copy), run_id(again)}) == 3
+    recorded = [[step for step, _ in steps(client, run)] for run in (folder, copy, again)]
+    assert recorded == [[1, 2], [1, 2, 3, 4], [1, 2, 3, 4]]
+    run = client.get_run(run_id(copy))
+    assert client.get_experiment(run.info.experiment_id).name == "sdnet by hand"
+    assert run.info.run_name == "/".join(copy.parts[-3:])
+    assert run.data.tags["folder"] == str(copy)
+
+
+def test_a_run_in_the_results_is_known_by_its_place_however_it_is_called(client, folder, tmp_path, monkeypatch):
+    Tracker(folder, {}).close()
+    first = run_id(folder)
+    (tmp_path / "link").symlink_to(folder)
+    for name in (folder.relative_to(tmp_path), tmp_path / "link"):
+        Tracker(name, {}).close()
+        assert run_id(folder) == first
+    monkeypatch.chdir(folder)
+    Tracker(Path(), {}).close()
+    assert run_id(folder) == first
+
+
 def test_a_run_that_the_database_does_not_know_is_made_anew(client, folder, capsys):
     (folder / "mlflow.json").write_text(json.dumps({"run_id": "0" * 32, "spec": SPEC}))
     tracker = Tracker(folder, {})
@@ -262,8 +299,7 @@ def test_training_is_tracked_to_its_end(client, folder, capsys):
 
 
 def test_a_training_that_fails_is_marked_so(client, tmp_path):
-    diverging = SPEC | {"training": SPEC["training"] | {"learning_rate": 1e30}}
-    folder = new_folder(tmp_path / "diverging", diverging)
+    folder = new_folder(tmp_path, SPEC | {"training": SPEC["training"] | {"learning_rate": 1e30}})
     with pytest.raises(ArithmeticError):
         train(folder / "spec.json", None, 0)
     assert client.get_run(run_id(folder)).info.status == "FAILED"
@@ -330,13 +366,13 @@ def test_training_does_without_a_server_that_is_down(folder, monkeypatch, capsys
 
 
 def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path, monkeypatch, closed_port):
-    folder = new_folder(tmp_path / "results" / "runs" / "digits" / "sdnet18" / "seed3", SPEC)
+    folder = new_folder(tmp_path, SPEC)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     train(folder / "spec.json", None, 0)
     evaluate(folder, None, 0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     for _ in range(2):  # twice is once
-        track(tmp_path / "results")
+        track(tmp_path / "results/tiny")
     run = client.get_run(run_id(folder))
     accuracy = results.read(folder / "accuracy.csv", "accuracy").set_index("checkpoint").loc["last"]
     assert run.data.metrics["accuracy"] == accuracy.correct / accuracy.total
@@ -350,15 +386,14 @@ def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path,
 
 def test_tables_and_figures_and_mean_accuracies_are_put_to_runs_of_their_own(client, tmp_path):
     """With the real commands, and as the workflow does it: after all that it shows is there."""
-    preset = SPEC | {"preset": "shown"}
     for seed in (3, 4):
-        folder = new_folder(tmp_path / "results/runs/digits/sdnet18" / f"seed{seed}", preset | {"seed": seed})
+        folder = new_folder(tmp_path, SPEC | {"preset": "shown", "seed": seed})
         train(folder / "spec.json", None, 0)
         evaluate(folder, None, 0)
     for name in ("table1.csv", "table1.md", "table1.tex", "figure5.pdf", "figure5.png", ".figure5.png.4711"):
-        (tmp_path / "results" / name).write_bytes(b"content")
+        (tmp_path / "results/shown" / name).write_bytes(b"content")
     for _ in range(2):  # twice is once
-        track(tmp_path / "results")
+        track(tmp_path / "results/shown")
     shown, seeds = tree(client, "sdnet shown")
     parents = {run.info.run_name: run for run in shown}
     assert parents.keys() == {"digits/sdnet18", "tables and figures"}
@@ -372,11 +407,84 @@ def test_tables_and_figures_and_mean_accuracies_are_put_to_runs_of_their_own(cli
     assert files == {"table1.csv", "table1.md", "table1.tex", "figure5.pdf", "figure5.png"}
 
 
+def measured(folder, kind, noise, rows):
+    """Write a result file whose other columns are empty."""
+    suffix = f"-{noise}" if noise else ""
+    results.write(folder / f"{kind}{suffix}.csv", kind, [dict.fromkeys(results.COLUMNS[kind]) | row for row in rows])
+
+
+def trained(project, spec, lmbd, correct):
+    """The folder of a run that was tested clean, under a noise and under attack: so many of a hundred images."""
+    folder = new_folder(project, spec)
+    (folder / "environment.json").write_text("{}")
+    results.write(folder / "history.csv", "history", history(1))
+    counts, other = {"lambda0": lmbd, "total": 100}, {"lambda": 0.9, "correct": 99}
+    measured(folder, "accuracy", "", [{"checkpoint": "last", "dataset": "digits", "correct": correct, "total": 100}])
+    as_trained = [{"severity": severity, "lambda": lmbd, "correct": correct - severity} for severity in range(1, 6)]
+    measured(folder, "sweep", "shot", [counts | row for row in (*as_trained, *([other] if lmbd else []))])
+    attacked = {"norm": "l2", "choice": "given", "total": 50}
+    for kind, step, left in (("attack-paper", "a", 10), ("attack-adaptive", "worst", 5)):
+        rows = [{"step": step, "lambda": lmbd, "correct": left}, {"step": "b", "lambda": lmbd, "correct": 50}]
+        if lmbd:
+            rows += [
+                {"step": step, "gain": 2} | other,
+                {"step": step, "choice": "held-out", "gain": 1, "correct": 2 * left},
+            ]
+        measured(folder, kind, "", [attacked | row for row in rows])
+    return folder
+
+
+def test_accuracies_under_noise_and_attack_are_numbers_to_sort_runs_by(client, tmp_path):
+    with_lambda = trained(tmp_path, SPEC | {"preset": "sorted"}, 0.1, 90)
+    adaptive = {"variant": "paper", "severity": "mean", "correct": 450, "total": 500}
+    measured(with_lambda, "adaptive", "shot", [adaptive, adaptive | {"variant": "squared", "correct": 0}])
+    without = trained(tmp_path, SPEC | {"preset": "sorted", "system": "resnet18"}, None, 95)
+    for _ in range(2):  # twice is once
+        track(tmp_path / "results/sorted")
+    as_trained = {"attack/l2_paper_as_trained": 0.2, "attack/l2_worst_as_trained": 0.1}
+    tuned = {"attack/l2_paper_tuned": 0.4, "attack/l2_worst_tuned": 0.2, "noise/shot_algorithm1": 0.9}
+    expected = {
+        "sdnet18": {"accuracy": 0.9, "noise/shot_as_trained": 0.87} | as_trained | tuned,
+        "resnet18": {"accuracy": 0.95, "noise/shot_as_trained": 0.92} | as_trained,
+    }
+    experiment = client.get_experiment_by_name("sdnet sorted").experiment_id
+    runs = client.search_runs([experiment], order_by=["metrics.`noise/shot_as_trained` DESC"])
+    order = ["resnet18", "resnet18", "sdnet18", "sdnet18"]
+    assert [run.info.run_name.split("/")[1] for run in runs[:4]] == order, "each seed, and the network it is nested in"
+    for run, system in zip(runs, order, strict=False):
+        final = {name: value for name, value in run.data.metrics.items() if "/" in name or name == "accuracy"}
+        assert final == pytest.approx(expected[system])
+        assert {len(client.get_metric_history(run.info.run_id, name)) for name in final} == {1}
+
+    (with_lambda / "attack-paper.csv").unlink()
+    measured(without, "sweep", "shot", [{"severity": 1, "correct": 1, "total": 2}])
+    track(tmp_path / "results/sorted")
+    assert steps(client, without, "noise/shot_as_trained")[-1] == (0, 0.5)
+    assert client.get_run(run_id(without)).data.metrics["noise/shot_as_trained"] == 0.5
+
+
+def test_a_copied_results_folder_leaves_the_means_and_tables_of_its_preset_alone(client, tmp_path):
+    trained(tmp_path, SPEC | {"preset": "copied"}, 0.1, 90)
+    (tmp_path / "results/copied/table1.md").write_text("content")
+    track(tmp_path / "results/copied")
+    shutil.copytree(tmp_path / "results/copied", tmp_path / "copy")
+    copy = tmp_path / "copy/runs/digits/sdnet18/seed3"
+    measured(copy, "accuracy", "", [{"checkpoint": "last", "correct": 1, "total": 100}])
+    (tmp_path / "copy/table2.md").write_text("content")
+    track(tmp_path / "copy")
+    shown, seeds = tree(client, "sdnet copied")
+    parents = {run.info.run_name: run for run in shown}
+    assert [run.data.metrics["accuracy"] for run in (parents["digits/sdnet18"], *seeds)] == [0.9, 0.9]
+    files = client.list_artifacts(parents["tables and figures"].info.run_id)
+    assert [file.path for file in files] == ["table1.md"]
+    assert client.get_run(run_id(copy)).data.metrics["accuracy"] == 0.01
+
+
 def test_of_parents_made_at_once_on_a_server_one_prevails(client, tmp_path):
-    Tracker(new_folder(tmp_path / "seed0", SPEC | {"preset": "at once", "seed": 0}), {}).close()
+    Tracker(new_folder(tmp_path, SPEC | {"preset": "at once", "seed": 0}), {}).close()
     (first,), _ = tree(client, "sdnet at once")
     client.create_run(first.info.experiment_id, run_name="digits/sdnet18", start_time=first.info.start_time + 1)
-    Tracker(new_folder(tmp_path / "seed1", SPEC | {"preset": "at once", "seed": 1}), {}).close()
+    Tracker(new_folder(tmp_path, SPEC | {"preset": "at once", "seed": 1}), {}).close()
     (parent,), seeds = tree(client, "sdnet at once")
     assert parent.info.run_id == first.info.run_id
     assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {first.info.run_id}
@@ -388,8 +496,9 @@ import mlflow  # once for all eight, which takes seconds
 sys.path.insert(0, "tests")
 from sdnet.experiments.tracking import Tracker
 from test_tracking import SPEC, history, new_folder
+os.chdir(sys.argv[1])
 seed = next((seed for seed in range(7) if os.fork() == 0), 7)
-folder = new_folder(pathlib.Path(sys.argv[1], f"seed{seed}"), SPEC | {"preset": "eight", "seed": seed})
+folder = new_folder(pathlib.Path(), SPEC | {"preset": "eight", "seed": seed})
 tracker = Tracker(folder, {})
 for epochs in range(1, 11):
     tracker.log_epochs(history(epochs))
@@ -405,7 +514,8 @@ def test_eight_processes_that_write_at_once_are_all_recorded(client, database, t
     done = subprocess.run(command, cwd=PROJECT, env=os.environ, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     for seed in range(8):
-        assert [step for step, _ in steps(client, tmp_path / f"seed{seed}")] == list(range(1, 11))
+        folder = tmp_path / f"results/eight/runs/digits/sdnet18/seed{seed}"
+        assert [step for step, _ in steps(client, folder)] == list(range(1, 11))
 
 
 def test_training_does_without_a_database_that_stays_locked(client, database, folder, monkeypatch, capsys):

@@ -4,18 +4,20 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+
 from sdnet.experiments import environment, results
-from sdnet.experiments.tracking import Tracker, log_summary
+from sdnet.experiments.tracking import Tracker, in_results, log_summary
 
 SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures
 
 
 def track(folder: Path) -> None:
-    """Log every trained run of a results folder: the epochs that MLflow lacks, final accuracy, and all result files.
+    """Log every trained run of a results folder: the epochs that MLflow lacks, final numbers, and all result files.
 
-    Then what the folder shows of them: mean accuracies, tables and figures.
+    Then what the folder shows of them: means over seeds, tables and figures.
     """
-    accuracies, trained = defaultdict(list), sorted(folder.glob("runs/*/*/*/environment.json"))
+    networks, trained = defaultdict(lambda: defaultdict(list)), sorted(folder.glob("runs/*/*/*/environment.json"))
     if not trained:
         raise ValueError(f"{folder} holds no trained run; give a results folder, such as results/quick")
     for path in trained:
@@ -23,16 +25,42 @@ def track(folder: Path) -> None:
         tracker = Tracker(run, environment.tags(about))
         history = results.read(run / "history.csv", "history")
         tracker.log_epochs(history.astype(object).where(history.notna(), None).to_dict("records"))
-        metrics = {}
-        if (run / "accuracy.csv").exists():
-            last = results.read(run / "accuracy.csv", "accuracy").iloc[0]
-            metrics["accuracy"] = last.correct / last.total
-            accuracies[f"{last.dataset}/{last.system}"].append(metrics["accuracy"])
-        tracker.log_results(metrics, sorted([*run.glob("*.csv"), *run.glob("[!m]*.json")]))
+        numbers = final_numbers(run)
+        tracker.log_results(numbers, sorted([*run.glob("*.csv"), *run.glob("[!m]*.json")]))
         tracker.close()
         if not tracker.active:
             return
         print(f"tracked {run}")
-    if accuracies:
-        preset = json.loads((run / "spec.json").read_text())["preset"]
-        log_summary(preset, accuracies, sorted(file for file in folder.iterdir() if file.suffix in SHOWN))
+        spec = json.loads((run / "spec.json").read_text())
+        if in_results(run, spec):
+            for name, value in numbers.items():
+                networks[f"{spec['dataset']['name']}/{spec['system']}"][name].append(value)
+    if networks:
+        log_summary(spec["preset"], networks, sorted(file for file in folder.iterdir() if file.suffix in SHOWN))
+
+
+def final_numbers(run: Path) -> dict[str, float]:
+    """Accuracies of a trained run, clean, under noise and under attack, of the result files that are there.
+
+    As trained is at the lambda of training, or of a network without one; tuned, at a lambda tuned on other images.
+    """
+    counted = {}
+    if (path := run / "accuracy.csv").exists():
+        accuracy = results.read(path, "accuracy")
+        counted["accuracy"] = accuracy[accuracy.checkpoint == "last"]
+    for path in run.glob("sweep-*.csv"):
+        sweep = results.read(path, "sweep")
+        as_trained = sweep["lambda"].isna() | np.isclose(sweep["lambda"], sweep.lambda0)
+        counted[f"noise/{path.stem.removeprefix('sweep-')}_as_trained"] = sweep[as_trained]
+    for path in run.glob("adaptive-*.csv"):
+        adaptive = results.read(path, "adaptive")
+        mean = (adaptive.variant == "paper") & (adaptive.severity == "mean")
+        counted[f"noise/{path.stem.removeprefix('adaptive-')}_algorithm1"] = adaptive[mean]
+    for kind, step, name in (("attack-paper", "a", "paper"), ("attack-adaptive", "worst", "worst")):
+        if (path := run / f"{kind}.csv").exists():
+            attacks = results.read(path, kind)
+            for norm, rows in attacks[attacks.step == step].groupby("norm"):
+                as_trained = (rows.choice == "given") & rows.gain.isna()  # at other lambdas there is a gain
+                counted[f"attack/{norm}_{name}_as_trained"] = rows[as_trained]
+                counted[f"attack/{norm}_{name}_tuned"] = rows[rows.choice == "held-out"]
+    return {name: float(rows.correct.sum() / rows.total.sum()) for name, rows in counted.items() if len(rows)}

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is
 NOTE = (
-    "Networks, each with its seeds nested in it and their mean accuracy; tables and figures are in a run of their own."
+    "Curves are those of seeds, at the end of the chart view: click a network's `+` and, as that view shows but ten "
+    "runs, the eye of others. "
+    "Networks have their seeds nested in them, and their means; tables and figures are in a run of their own. "
+    "`noise/` is accuracy under a noise, mean over its severities, and `attack/` robust accuracy by the paper's "
+    "protocol and at the worst of all attacks: as trained, or at the λ of Algorithm 1 or tuned on other images."
 )
+BY_HAND, BY_HAND_NOTE = "sdnet by hand", "Runs outside of the results folders, each named by the end of its path."
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow nests a run in another
 
 # A server that is down would hold a call for 247 s by MLflow's own defaults.
@@ -60,6 +65,8 @@ def _warn(error: Exception) -> None:
 class Tracker:
     """One MLflow run for one run folder, found again when the run goes on or its results come later.
 
+    A folder outside of the results folders, such as a copy, has a run of its own in an experiment apart.
+
     Args:
         folder: the run's folder; its spec.json gives parameters and tags.
         tags: more tags, e.g. commit and device.
@@ -91,8 +98,7 @@ class Tracker:
     @_best_effort
     def log_results(self, metrics: dict[str, float], files: list[Path]) -> None:
         """Log final numbers and attach files."""
-        for name, value in metrics.items():
-            self._client.log_metric(self._id, name, value)
+        _log_numbers(self._client, self._id, metrics)
         for file in files:
             self._client.log_artifact(self._id, str(file))
 
@@ -109,55 +115,69 @@ class Tracker:
     @_best_effort
     def _open(self, tags: dict[str, str], from_start: bool) -> None:
         spec = json.loads((self._folder / "spec.json").read_text())
-        with _connection(spec["preset"]) as (client, experiment):
-            group = {"dataset": spec["dataset"]["name"], "system": spec["system"], "preset": spec["preset"]}
-            parent = _named_run(client, experiment, f"{group['dataset']}/{group['system']}", group)
-        tags = tags | group | {"model": spec["model"]["name"], "seed": str(spec["seed"]), PARENT: parent}
-        self._id, self._last_epoch = self._find(client, experiment, spec), 0
+        group = {"dataset": spec["dataset"]["name"], "system": spec["system"], "preset": spec["preset"]}
+        regular, folder = in_results(self._folder, spec), self._folder.resolve()
+        with _connection(spec["preset"] if regular else None) as (client, experiment):
+            if regular:
+                place = {PARENT: _named_run(client, experiment, f"{group['dataset']}/{group['system']}", group)}
+            else:
+                place = {"folder": str(folder)}
+        tags = tags | group | {"model": spec["model"]["name"], "seed": str(spec["seed"])} | place
+        marker = {"spec": spec} | ({} if regular else place)  # elsewhere a copy of the folder is another run
+        self._id, self._last_epoch = self._find(client, experiment, marker), 0
         if self._id:
             known = client.get_metric_history(self._id, "test_accuracy")
             self._last_epoch = max((metric.step for metric in known), default=0)
         if not self._id or (from_start and self._last_epoch):
-            self._id, self._last_epoch = self._create(client, experiment, spec, tags), 0
+            name = "/".join(folder.parts[-3:])
+            self._id, self._last_epoch = self._create(client, experiment, name, marker, tags), 0
         client.update_run(self._id, status="RUNNING")
         self._client = client
 
-    def _find(self, client, experiment: str, spec: dict) -> str | None:
-        marker = self._folder / MARKER
-        if not marker.exists():
+    def _find(self, client, experiment: str, marker: dict) -> str | None:
+        path = self._folder / MARKER
+        if not path.exists():
             return None
-        known = json.loads(marker.read_text())
-        if known["spec"] != spec:
+        known = json.loads(path.read_text())
+        run_id = known.pop("run_id")
+        if known != marker:
             return None
-        found = client.search_runs([experiment], f"attributes.run_id = '{known['run_id']}'")
-        return known["run_id"] if found else None
+        return run_id if client.search_runs([experiment], f"attributes.run_id = '{run_id}'") else None
 
-    def _create(self, client, experiment: str, spec: dict, tags: dict[str, str]) -> str:
+    def _create(self, client, experiment: str, name: str, marker: dict, tags: dict[str, str]) -> str:
         from mlflow.entities import Param
 
-        name = f"{spec['dataset']['name']}/{spec['system']}/seed{spec['seed']}"
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in _flat(spec).items()])
-        results.write_text(self._folder / MARKER, json.dumps({"run_id": run_id, "spec": spec}))
+        parameters = [Param(key, str(value)) for key, value in _flat(marker["spec"]).items()]
+        client.log_batch(run_id, params=parameters)
+        results.write_text(self._folder / MARKER, json.dumps({"run_id": run_id} | marker))
         return run_id
 
 
-def log_summary(preset: str, accuracies: dict[str, list[float]], files: list[Path]) -> None:
+def in_results(folder: Path, spec: dict) -> bool:
+    """Whether a run's folder is where the workflow puts it, in the project of the working directory or one above."""
+    root = Path("results", "" if spec["preset"] == "paper" else spec["preset"])  # as in plan.py, which needs pydantic
+    place = root / "runs" / spec["dataset"]["name"] / spec["system"] / f"seed{spec['seed']}"
+    places = (project / place for project in (Path.cwd(), *Path.cwd().parents))
+    return any(path.exists() and path.samefile(folder) for path in places)
+
+
+def log_summary(preset: str, numbers: dict[str, dict[str, list[float]]], files: list[Path]) -> None:
     """Log what is known of a preset as a whole.
 
     Args:
         preset: its name.
-        accuracies: test accuracy of each seed, by <data set>/<network>; the run that the seeds are nested in gets
-            their mean and standard deviation.
+        numbers: those of each seed, by <data set>/<network> and metric; the run that the seeds are nested in gets
+            their means, and the standard deviation of the accuracy.
         files: tables and figures, attached to a run of their own.
     """
     try:
         with _connection(preset) as (client, experiment):
-            for name, values in accuracies.items():
-                run_id = _named_run(client, experiment, name, {"preset": preset})
-                client.log_metric(run_id, "accuracy", statistics.mean(values))
-                if len(values) > 1:
-                    client.log_metric(run_id, "accuracy_std", statistics.stdev(values))
+            for name, metrics in numbers.items():
+                means = {metric: statistics.mean(values) for metric, values in metrics.items()}
+                if len(accuracies := metrics.get("accuracy", [])) > 1:
+                    means["accuracy_std"] = statistics.stdev(accuracies)
+                _log_numbers(client, _named_run(client, experiment, name, {"preset": preset}), means)
             run_id = _named_run(client, experiment, "tables and figures", {"preset": preset})
             for file in files:
                 client.log_artifact(run_id, str(file))
@@ -165,11 +185,19 @@ def log_summary(preset: str, accuracies: dict[str, list[float]], files: list[Pat
         _warn(error)
 
 
-@contextlib.contextmanager
-def _connection(preset: str) -> Iterator[tuple["MlflowClient", str]]:
-    """A client, and the experiment of a preset; one process at a time if the record is a SQLite file.
+def _log_numbers(client: "MlflowClient", run_id: str, numbers: dict[str, float]) -> None:
+    """Log those that MLflow does not have, since it keeps what is logged again as another point."""
+    known = client.get_run(run_id).data.metrics
+    for name, value in numbers.items():
+        if known.get(name) != value:
+            client.log_metric(run_id, name, value)
 
-    Two clients that find no database both create it, and one of them fails.
+
+@contextlib.contextmanager
+def _connection(preset: str | None) -> Iterator[tuple["MlflowClient", str]]:
+    """A client, and the experiment of a preset or, for None, of runs by hand.
+
+    One process at a time if the record is a SQLite file: two clients that find none both create it, and one fails.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -177,10 +205,10 @@ def _connection(preset: str) -> Iterator[tuple["MlflowClient", str]]:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri") or DEFAULT_URI
     database = Path(uri.removeprefix("sqlite:///"))
     with FileLock(f"{database}.lock", timeout=120) if uri.startswith("sqlite:") else contextlib.nullcontext():
-        client, name = MlflowClient(uri), f"sdnet {preset}"
+        client, (name, note) = MlflowClient(uri), (f"sdnet {preset}", NOTE) if preset else (BY_HAND, BY_HAND_NOTE)
         if not (experiment := client.get_experiment_by_name(name)):
             with contextlib.suppress(MlflowException):  # another job was faster, on a server
-                client.create_experiment(name, tags={"mlflow.note.content": NOTE})
+                client.create_experiment(name, tags={"mlflow.note.content": note})
             experiment = client.get_experiment_by_name(name)
         yield client, experiment.experiment_id
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(workflow.basedir))
@@ -94,3 +95,16 @@ for name in set(PRESETS) - {"paper"}:
         input:
             lambda wildcards, name=name: targets(name),
             f"{plan.results_folder(name)}/logs/tracked",
+
+
+if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it likes
+    refuse_unknown_targets()
+    refuse_unknown_resources()
+
+
+onsuccess:
+    say_what_was_made()
+
+
+onerror:
+    say_what_failed()

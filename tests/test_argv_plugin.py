@@ -6,13 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snakemake.cli import get_argument_parser
-from snakemake_logger_plugin_sdnet import GREEDY, targets_last
+from snakemake_logger_plugin_sdnet import GREEDY, missing_file, targets_last
 
 TARGETS = ("all", "quick", "results/table1.csv", "results/small/figure6.pdf")
 # Options that take no word, or a fixed number of words.
 PLAIN_OPTIONS = (["-n"], ["--dry-run"], ["-p"], ["--cores", "8"], ["-j4"], ["--lint"], ["--retries", "2"])
 # What the greedy options are given, by what the parser makes of it.
-GREEDY_VALUES = {"--resources": "gpu=4", "--res": "mem_mb=100", "--config": "data_dir=elsewhere", "-C": "flag=true"}
+GREEDY_VALUES = {
+    "--resources": "gpu=4",
+    "--res": "mem_mb=100",
+    "--config": "data_dir=elsewhere",
+    "-C": "flag=true",
+    "--configfile": "mine.yaml",
+    "--configfiles": "mine.json",
+}
 
 untimed = settings(deadline=None)  # other work on the machine is no failure
 
@@ -28,6 +35,7 @@ def parsed():
             "targets": list(options.targets),
             "resources": {name: resource.value for name, resource in options.resources.items()},
             "config": options.config,
+            "config files": options.configfile,
             "dry run": options.dryrun,
             "cores": options.cores,
         }
@@ -48,6 +56,8 @@ def parsed():
         ("--config a=b quick -n", "--config a=b -n -- quick"),
         ("-C a=b quick --resources gpu=2 all", "-C a=b --resources gpu=2 -- quick all"),
         ("--resources gpu=1 all -- quick", "--resources gpu=1 -- quick all"),
+        ("-n --configfile mine.yaml quick", "-n --configfile mine.yaml -- quick"),
+        ("--configfiles a.yml b.json results/table1.csv -n", "--configfiles a.yml b.json -n -- results/table1.csv"),
     ],
 )
 def test_targets_behind_a_greedy_option_are_moved_to_the_end(typed, passed_on):
@@ -100,7 +110,7 @@ def test_no_word_is_lost_and_once_is_enough(words, behind):
 @untimed
 def test_the_parser_reads_what_was_meant(parsed, data):
     """Targets right behind a greedy option give what the same targets give when they stand first."""
-    option = data.draw(st.sampled_from(GREEDY))
+    option = data.draw(st.sampled_from([*GREEDY]))
     values = [GREEDY_VALUES[option]]
     targets = data.draw(st.lists(st.sampled_from(TARGETS), min_size=1, max_size=3, unique=True))
     before, behind = (
@@ -109,6 +119,13 @@ def test_the_parser_reads_what_was_meant(parsed, data):
     )
     typed = [*before, option, *values, *targets, *behind]
     assert parsed(targets_last(typed)) == parsed([*targets, *before, option, *values, *behind])
+
+
+def test_a_configuration_file_that_is_not_there_is_found(tmp_path):
+    (tmp_path / "mine.yaml").touch()
+    there, gone = str(tmp_path / "mine.yaml"), str(tmp_path / "myne.yaml")
+    assert missing_file(["-n", "--configfile", there, gone, "--", "quick"]) == gone
+    assert missing_file(["--configfile", there, "-n", gone, "--", gone]) is None
 
 
 def test_the_parser_still_needs_the_plugin(parsed, capsys):

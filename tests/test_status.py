@@ -1,9 +1,11 @@
 """`python -m sdnet status`: what it says of real runs, in the states that they go through."""
 
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from filelock import FileLock
 from test_commands import bare, make_spec, read_until, start, untracked  # noqa: F401
 
 from sdnet.__main__ import cli
+from sdnet.commands.status import show
 from sdnet.commands.train import train
 from sdnet.experiments.status import duration, status, table
 
@@ -109,9 +112,30 @@ def test_in_a_log_each_change_is_one_line_and_the_end_comes_by_itself(tmp_path, 
     assert [line.split()[3] for line in (lines[0], lines[-1])] == ["training", "trained"]
 
 
-def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path):
-    _, messages = shown(tmp_path)
-    assert messages.startswith(f"error: {tmp_path} holds no runs; give a results folder, such as results")
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """The results folder of the preset `quick` of a project where one of its runs was asked for, and is trained."""
+    shutil.copytree(Path(__file__).parents[1] / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    make_spec(tmp_path / "results/quick/runs" / RUN).with_name("model.pt").touch()
+    return Path("results/quick")
+
+
+def test_runs_that_nobody_asked_for_are_counted_and_not_waited_for(quick, monkeypatch, capsys):
+    show((quick,), None)
+    title, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"results/quick: \d+ runs: 1 trained, \d+ not asked for", title)
+    assert [row.split()[0] for row in rows] == [RUN]
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits for a run that nobody asked for"))
+    show((quick,), 1)
+
+
+def test_a_folder_without_runs_is_refused_in_a_sentence(quick):
+    with pytest.raises(ValueError, match=r"^config holds no runs: give a results folder, such as results/quick$"):
+        show((Path("config"),), None)
+    shutil.rmtree(quick)
+    with pytest.raises(ValueError, match=r"^config holds no runs: no run has begun; `make quick` starts"):
+        show((Path("config"),), None)
 
 
 def test_status_and_plan_load_neither_torch_nor_pandas():

@@ -119,6 +119,12 @@ def test_nothing_half_written_is_left(built):
     assert not [path for path in (built / "results").rglob(".*") if path.suffix.removeprefix(".").isdigit()]
 
 
+def test_every_run_is_described_before_the_first_is_trained(built):
+    specs, models = ((built / RESULTS).glob(f"runs/*/*/*/{name}") for name in ("spec.json", "model.pt"))
+    last, first = max(path.stat().st_mtime for path in specs), min(path.stat().st_mtime for path in models)
+    assert last < first, "what has no description counts as not asked for"
+
+
 def test_mlflow_has_every_run_with_its_tags_and_curves(built, tracking_uri):
     from mlflow import MlflowClient
 
@@ -148,6 +154,12 @@ def test_mlflow_has_every_run_with_its_tags_and_curves(built, tracking_uri):
 
 def test_a_second_build_has_nothing_to_do(built, snakemake):
     assert "Nothing to be done" in snakemake.succeed(built, "--cores", "2", "quick")
+
+
+def test_the_end_names_the_report_where_there_is_one(project, snakemake):
+    sentence = f"Read {RESULTS}/report.html; `make ui` shows the runs."
+    assert sentence in snakemake.succeed(project, "--touch", "--force", f"{RESULTS}/report.html")
+    assert "Read " not in snakemake.succeed(project, "--touch", "--force", f"{RESULTS}/table1.csv")
 
 
 def test_edits_that_change_no_setting_run_nothing(project, snakemake):
@@ -214,14 +226,16 @@ def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):
 
 
 def test_imported_weights_wait_for_no_images(own_fresh, snakemake):
-    """They would be removed, to be trained, which they cannot be."""
+    """They would be removed, to be trained, which they cannot be; and what was measured of them may outlive them."""
     run = "results/released/runs/cifar10/sdnet18-nonnegative/seed0"
-    assert snakemake.plan(own_fresh, f"{run}/sweep-gaussian.csv").jobs.keys() >= {"train", "download"}
     snakemake.succeed(own_fresh, f"{run}/spec.json")
     for name in ("model.pt", "history.csv", "environment.json"):
         (own_fresh / run / name).write_text("imported")
     planned = snakemake.plan(own_fresh, f"{run}/accuracy.csv")
     assert planned.jobs == {"download": 1, "evaluate": 1}
+    (own_fresh / run / "accuracy.csv").write_text("measured")
+    (own_fresh / run / "model.pt").unlink()
+    assert not snakemake.plan(own_fresh, f"{run}/accuracy.csv").jobs
 
 
 def test_another_address_changes_nothing_and_another_checksum_is_another_data_set(made, snakemake):
@@ -265,9 +279,9 @@ def test_what_a_preset_cannot_show_is_refused_before_any_job(fresh, snakemake):
 
 
 def readme_commands() -> list[str]:
-    """The snakemake commands that stand on a line of their own."""
+    """The snakemake commands that stand on a line of their own, and need no imported weights."""
     lines = [line.split("#")[0].strip() for line in (PROJECT / "README.md").read_text().splitlines()]
-    return [line for line in lines if line.startswith("snakemake ")]
+    return [line for line in lines if line.startswith("snakemake ") and "results/released/" not in line]
 
 
 COMMANDS = [
@@ -320,7 +334,9 @@ def test_imported_weights_are_tested_and_never_trained(own_fresh, snakemake):
     preset = own_fresh / "config/presets/released.yaml"
     preset.write_text(TINY_PRESET[: TINY_PRESET.index("systems:")] + "imported: true\n" + RELEASED_SYSTEMS)
     refused = snakemake.fail(own_fresh, "--cores", "2", "results/released/figure2.pdf")
-    assert "its weights are imported with python -m sdnet import-released CHECKPOINT" in refused
+    run = "results/released/runs/digits/sdnet18-nonnegative/seed0"
+    assert f"{run} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT" in refused
+    assert not (own_fresh / "results").exists(), "before any job, or CIFAR-10's noise would be downloaded first"
 
     network = build("sdnet18", 10, width=4, in_channels=1, nonnegative=True)
     names = {"conv1": "layer0.0.dn", "bn1": "layer0.1", "fc": "linear"}
@@ -339,7 +355,7 @@ def test_imported_weights_are_tested_and_never_trained(own_fresh, snakemake):
         "no speeds without ResNet-18, no network that is not there"
     )
     snakemake.succeed(own_fresh, "--cores", "2", "results/released/figure2.pdf")
-    accuracy = pd.read_csv(own_fresh / "results/released/runs/digits/sdnet18-nonnegative/seed0/accuracy.csv")
+    accuracy = pd.read_csv(own_fresh / run / "accuracy.csv")
     assert accuracy[["checkpoint", "epochs", "total"]].to_numpy().tolist() == [["last", 0, 60]]
 
 
@@ -387,6 +403,22 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
     assert not (own_fresh / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("-n qiuck", "nothing makes qiuck; what does is a preset (all, long, quick, "),
+        ("-n results/table7.csv", "nothing makes results/table7.csv; what does is a preset"),
+        ("-n table2", "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"),
+        ("-n --resources gpus=4 gpu=1 quick", "--resources: given gpus, which no rule asks for; allowed are disk_mb,"),
+        ("-n --configfile myne.yaml quick", "--configfile: there is no file myne.yaml"),
+    ],
+)
+def test_what_is_mistyped_is_answered_in_one_sentence(fresh, snakemake, typed, sentence):
+    printed = snakemake.fail(fresh, *typed.split())
+    assert printed.count(sentence) == 1, printed
+    assert "Traceback" not in printed
+
+
 def test_a_preset_that_shows_nothing_says_so_instead_of_doing_nothing(own_fresh, snakemake):
     preset = "description: one network\nextends: quick\nsystems:\n  mine: {model: resnet18}\n"
     (own_fresh / "config/presets/mine.yaml").write_text(preset)
@@ -411,6 +443,10 @@ def test_an_archive_that_is_not_the_expected_one_is_refused_and_not_kept(own_fre
     assert log.count("could not be downloaded") == 1, log
     assert "another file (expected md5:c58f30108f718f92721af3b95e74349a, got md5:" in log
     assert "set the address and checksum of a mirror you trust in config/config.yaml" in printed
+    assert printed.count("Error in rule download:") == 3
+    (end,) = printed.split("download failed: logs/download-cifar10.log\n")[1:]
+    assert end.startswith("    error: data/"), "once, not for each attempt"
+    assert "Logfile" not in end, "at the very end"
     assert not [path for path in (own_fresh / "data").iterdir() if path.suffix != ".lock"]
 
 

@@ -12,12 +12,14 @@ from sdnet.experiments import plan
 from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets, load_site, read_yaml
 from sdnet.experiments.status import Status, status, summary, table
 
+NOTHING = "no run has begun; `make quick` starts the smallest preset"
+
 
 def show(folders: tuple[Path, ...], every: float | None) -> None:
-    """Print the state of every run of some results folders.
+    """Print the state of the runs of some results folders, of those that were asked for.
 
     On a terminal a repeated table takes the former one's place; elsewhere only lines that changed are printed, with the
-    time. Ends by itself once all runs are trained.
+    time. Ends by itself once all runs that were asked for are trained.
 
     Args:
         folders: results folders; none for those of all presets that have begun.
@@ -28,15 +30,16 @@ def show(folders: tuple[Path, ...], every: float | None) -> None:
     while True:
         found = {folder: _rows(folder, planned) for folder in folders or _begun(planned)}
         if not found:
-            print("no run has begun; `make quick` starts the smallest preset")
+            print(NOTHING)
             return
         if every is not None and live:
             click.clear()
         if every is None or live:
-            print("\n\n".join(_page(folder, rows) for folder, rows in found.items()))
+            print("\n\n".join(_page(folder, rows, planned) for folder, rows in found.items()))
         else:
             shown = _log(found, shown)
-        if every is None or all(row.state == "trained" for rows in found.values() for row in rows):
+        states = {row.state for rows in found.values() for row in rows}
+        if every is None or states == {"trained"}:
             return
         try:
             time.sleep(every)
@@ -63,18 +66,25 @@ def _begun(planned: dict[Path, dict[str, int]]) -> list[Path]:
     return [folder for folder in planned if (folder / "runs").is_dir()]
 
 
+def _known(folder: Path, planned: dict[Path, dict[str, int]]) -> dict[str, int]:
+    return planned.get(Path(os.path.relpath(folder)), {})
+
+
 def _rows(folder: Path, planned: dict[Path, dict[str, int]]) -> list[Status]:
-    """The planned runs, in the plan's order, then others that have a description."""
-    known = planned.get(Path(os.path.relpath(folder)), {})
-    others = sorted(str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/*/*/*/spec.json"))
-    if not known and not others:
-        raise ValueError(f"{folder} holds no runs; give a results folder, such as {next(iter(planned))}")
-    return [status(folder, run, known.get(run)) for run in dict.fromkeys([*known, *others])]
+    """The runs that were asked for, which have a description: those of the plan in its order, then others."""
+    known = _known(folder, planned)
+    asked = sorted(str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/*/*/*/spec.json"))
+    if not known and not asked:
+        begun = _begun(planned)
+        remedy = f"give a results folder, such as {begun[0]}" if begun else NOTHING
+        raise ValueError(f"{folder} holds no runs: {remedy}")
+    return [status(folder, run, known.get(run)) for run in dict.fromkeys([*filter(asked.__contains__, known), *asked])]
 
 
-def _page(folder: Path, rows: list[Status]) -> str:
+def _page(folder: Path, rows: list[Status], planned: dict[Path, dict[str, int]]) -> str:
+    unasked = len(_known(folder, planned).keys() - {row.run for row in rows})
     ended = [f"{row.run} failed: {row.reason}" for row in rows if row.reason]
-    return "\n".join([f"{folder}: {summary(rows)}", "", *table(rows), *([""] if ended else []), *ended])
+    return "\n".join([f"{folder}: {summary(rows, unasked)}", "", *table(rows), *([""] if ended else []), *ended])
 
 
 def _log(found: dict[Path, list[Status]], shown: dict[tuple[Path, str], Status]) -> dict[tuple[Path, str], Status]:

@@ -26,8 +26,8 @@ class Status:
 
     Attributes:
         run: <dataset>/<system>/seed<k>.
-        state: waiting (not begun); training (a process holds its lock); failed (the log says why); stopped (no process
-            trains it, and nothing says why); trained.
+        state: waiting (asked for, not begun); training (a process holds its lock); failed (the log says why); stopped
+            (no process trains it, and nothing says why); trained.
         epoch, epochs: done, and to do in all; epochs is 0 for imported weights.
         accuracy: share of the test images classified correctly after the last epoch.
         rate: training images per second in the last epoch.
@@ -87,11 +87,12 @@ def table(rows: Iterable[Status]) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
-def summary(rows: list[Status]) -> str:
-    """How many runs are in each state."""
+def summary(rows: list[Status], unasked: int) -> str:
+    """How many runs are in each state, and how many more the preset has that nobody asked for."""
     states = [row.state for row in rows]
     counts = [f"{states.count(state)} {state}" for state in ("trained", "training", "stopped", "failed", "waiting")]
-    return f"{len(rows)} runs: " + ", ".join(text for text in counts if not text.startswith("0 "))
+    counts.append(f"{unasked} not asked for")
+    return f"{len(rows) + unasked} runs: " + ", ".join(text for text in counts if not text.startswith("0 "))
 
 
 def _cells(row: Status) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the rules look up: runs by their paths, and the files that they need."""
+"""What the rules look up: runs by their paths, and the files that they need; and what a person is told."""
 
 RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
 
@@ -55,9 +55,15 @@ def training_images(wildcards):
 
     To download a file anew, Snakemake would remove all networks that were trained on it, and train them again.
     """
-    run = run_of(wildcards)
-    images = images_of(run) if run.spec["training"]["epochs"] else []
-    trained = Path(RUN_FOLDER.format(**wildcards), "model.pt")
+    run, folder = run_of(wildcards), Path(RUN_FOLDER.format(**wildcards))
+    if not run.spec["training"]["epochs"]:
+        # Not model.pt, which may be removed once all is measured.
+        if not (folder / "history.csv").exists():
+            raise WorkflowError(
+                f"{folder} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT"
+            )
+        return []
+    images, trained = images_of(run), folder / "model.pt"
     for path in images:
         if trained.exists() and not Path(path).exists():
             raise WorkflowError(
@@ -163,3 +169,43 @@ def in_report(path, category, label):
         category=category,
         labels={"shown": label, "results": "{root}"},
     )
+
+
+def refuse_unknown_targets():
+    """Say what there is where something is asked for that no rule makes."""
+    presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
+        path = target if os.path.isabs(target) else os.path.relpath(target)
+        made = any(rule.is_producer(path) for rule in workflow.rules)
+        if target not in presets and not made and not Path(path).is_file():
+            raise WorkflowError(
+                f"nothing makes {target}; what does is a preset ({', '.join(sorted(presets))}), "
+                "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"
+            )
+
+
+def refuse_unknown_resources():
+    """A limit of what no rule asks for would limit nothing."""
+    known = {"disk_mb"}.union(*(rule.resources for rule in workflow.rules))
+    if unknown := workflow.global_resources.keys() - known:
+        allowed = [name for name in sorted(known) if not name.startswith("_")]
+        raise WorkflowError(
+            f"--resources: given {', '.join(sorted(unknown))}, which no rule asks for; allowed are {', '.join(allowed)}"
+        )
+
+
+def say_what_was_made():
+    """Where there is something to read, once all is done."""
+    files = {file for job in workflow.dag.jobs for file in job.output}
+    reports = sorted(file for file in files if Path(file).name == "report.html")
+    if reports:
+        logger.info(f"Read {' and '.join(reports)}; `make ui` shows the runs.")
+
+
+def say_what_failed():
+    """Each job that failed, after all its retries, with its log and the error that this ends in."""
+    for job in sorted(workflow.scheduler.failed, key=lambda job: job.log[-1]):
+        path = Path(job.log[-1])
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        error = [line for line in lines if line.startswith("error:")][-1:]
+        logger.error("\n    ".join([f"{job.rule.name} failed: {path}", *error]))

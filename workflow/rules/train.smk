@@ -11,7 +11,8 @@ rule spec:
         f"{RUN_FOLDER}/spec.json",
     log:
         "{root}/logs/spec/{dataset}-{system}-seed{seed}.log",
-    priority: 1
+    # Before any training: `python -m sdnet status` takes the runs that have one for those that were asked for.
+    priority: 2
     conda:
         "../../envs/environment.yaml"
     params:

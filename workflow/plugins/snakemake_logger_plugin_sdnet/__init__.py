@@ -1,32 +1,56 @@
 """Lets `snakemake --cores 8 --resources gpu=4 all` mean what it says.
 
-Snakemake's options --resources and --config take every word behind them, so that a target there is read as a resource
-and refused. Snakemake imports every package of this name before it parses its arguments; this one moves such targets
-behind a "--". As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
+Snakemake's options --resources, --config and --configfile take every word behind them, so that a target there is read
+as one more resource, setting or file, and refused. Snakemake imports every package of this name before it parses its
+arguments; this one moves such targets behind a "--", and names a configuration file that is not there, which Snakemake
+answers with a traceback. As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
 """
 
 import os
+import re
 import sys
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-GREEDY = ("--resources", "--res", "--config", "-C")
+SETTING, FILE = re.compile("="), re.compile(r"\.(yaml|yml|json)$")
+# The greedy options, each with what tells its own words from targets.
+GREEDY = {
+    "--resources": SETTING,
+    "--res": SETTING,
+    "--config": SETTING,
+    "-C": SETTING,
+    "--configfile": FILE,
+    "--configfiles": FILE,
+}
 
 
 def targets_last(arguments: list[str]) -> list[str]:
-    """The arguments, with the words that a greedy option would swallow moved to the end; NAME=VALUE stays with it."""
+    """The arguments, with the words that a greedy option would swallow moved to the end; its own stay with it."""
     cut = arguments.index("--") if "--" in arguments else len(arguments)
-    options, targets, greedy = [], arguments[cut + 1 :], False
+    options, targets, own = [], arguments[cut + 1 :], None
     for argument in arguments[:cut]:
         if argument.startswith("-"):
-            greedy = argument in GREEDY
-        swallowed = greedy and "=" not in argument and not argument.startswith("-")
+            own = GREEDY.get(argument)
+        swallowed = own and not own.search(argument) and not argument.startswith("-")
         (targets if swallowed else options).append(argument)
     return [*options, "--", *targets] if targets else options
 
 
+def missing_file(arguments: list[str]) -> str | None:
+    """The first configuration file that is not there."""
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument
+        elif GREEDY.get(option) is FILE and not os.path.exists(argument):
+            return argument
+    return None
+
+
 if os.path.basename(sys.argv[0]) == "snakemake":
     sys.argv[1:] = targets_last(sys.argv[1:])
+    if missing := missing_file(sys.argv[1:]):
+        sys.exit(f"--configfile: there is no file {missing}")
 
 
 class LogHandler(LogHandlerBase):

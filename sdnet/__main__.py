@@ -14,6 +14,10 @@ ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
 NoiseName = click.Choice(["gaussian", "shot", "speckle", "impulse"])
 GreyLevels = click.FloatRange(0, 255, min_open=True)
 Positive = click.FloatRange(0, min_open=True)
+ScaleName = click.Choice(["cifar", "imagenet"])
+LevelsName = click.Choice(["interleaved", "released"])
+READINGS = ("paper", "squared", "parabola", "released")
+AUTOATTACK = "apgd-ce,apgd-t,fab-t,square"
 ATTACKED_AT = "0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5"
 
 # What to do about a place that cannot be written to.
@@ -53,6 +57,18 @@ class Numbers(click.ParamType):
             return [float(part) for part in value.split(",")]
         except ValueError:
             self.fail(f"given {value!r}; must be numbers with commas between, such as 0.1,0.5,1", param, ctx)
+
+
+class SpecFile(click.Path):
+    """A run's spec.json, or its folder."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The spec.json, which need not be there in a folder."""
+        path = super().convert(value, param, ctx)
+        return path / "spec.json" if path.is_dir() else path
+
+
+ExistingSpec = SpecFile(path_type=Path, exists=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,12 +119,12 @@ def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | Non
 
 
 @cli.command()
-@click.argument("spec", type=ExistingFile)
+@click.argument("spec", type=ExistingSpec)
 @data_option
 @gpus_option
 @click.option("--processes", type=click.IntRange(1), help="With --gpus 0: how many share the training.  [default: 1]")
 def train(spec: Path, data_path: Path | None, gpus: int, processes: int | None) -> None:
-    """Train the run that SPEC, a spec.json, describes, into its folder; goes on from its last checkpoint."""
+    """Train the run of SPEC, its spec.json or folder, into that folder; goes on from its last checkpoint."""
     from sdnet.commands.train import train
 
     train(spec, data_path, gpus, processes)
@@ -137,11 +153,13 @@ def evaluate(run: Path, data_path: Path | None, gpus: int) -> None:
 def noise_options(command):
     """The options that say which noise is meant, and at which lambdas."""
     options = [
-        click.option("--noise", required=True, type=NoiseName),
+        click.option("--noise", required=True, type=NoiseName, help="Which type of noise."),
         click.option(
             "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
         ),
-        click.option("--scale", type=click.Choice(["cifar", "imagenet"]), default="cifar", show_default=True),
+        click.option(
+            "--scale", type=ScaleName, default="cifar", show_default=True, help="Whose severities generated noise has."
+        ),
         click.option("--noise-seed", default=0, show_default=True, help="Of generated noise."),
         click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
         click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]"),
@@ -151,12 +169,12 @@ def noise_options(command):
     return command
 
 
-def readings(text: str, allowed: tuple[str, ...]) -> list[str]:
+def readings(text: str) -> list[str]:
     """The readings of Algorithm 1 in a list with commas between."""
     given = [part.strip() for part in text.split(",")]
-    if "paper" not in given or not set(given) <= set(allowed):
+    if "paper" not in given or not set(given) <= set(READINGS):
         raise ValueError(
-            f"--variants: given {text!r}; must be paper, which the attacks take, and any of {', '.join(allowed[1:])}, "
+            f"--variants: given {text!r}; must be paper, which the attacks take, and any of {', '.join(READINGS[1:])}, "
             "with commas between"
         )
     return given
@@ -179,15 +197,26 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
 @click.argument("run", type=ExistingFolder)
 @data_option
 @noise_options
-@click.option("--levels", type=click.Choice(["interleaved", "released"]), default="interleaved", show_default=True)
-@click.option("--calibration-images", type=AtLeast1, default=2000, show_default=True)
-@click.option("--variants", default="paper", show_default=True, help="Readings of Algorithm 1, with commas between.")
+@click.option(
+    "--levels",
+    type=LevelsName,
+    default="interleaved",
+    show_default=True,
+    help="The set C of Algorithm 1: ours for CIFAR-10-C, or the released code's.",
+)
+@click.option("--calibration-images", type=AtLeast1, default=2000, show_default=True, help="Training images to fit on.")
+@click.option(
+    "--variants",
+    default="paper",
+    show_default=True,
+    help=f"Readings of Algorithm 1, with commas between: paper, and any of {', '.join(READINGS[1:])}.",
+)
 @gpus_option
 def calibrate(
     run, data_path, noise, lambdas, scale, noise_seed, official, images, levels, calibration_images, variants, gpus
 ) -> None:
     """Algorithm 1 for the network in the folder RUN, which has been swept: fit lambda(r), and test with it."""
-    from sdnet.commands.calibrate import READINGS, calibrate
+    from sdnet.commands.calibrate import calibrate
     from sdnet.commands.noisy import Noise
 
     calibrate(
@@ -198,7 +227,7 @@ def calibrate(
         levels=levels,
         images=calibration_images,
         limit=images,
-        variants=readings(variants, (*READINGS, "released")),
+        variants=readings(variants),
         gpus=gpus,
     )
 
@@ -261,7 +290,10 @@ def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
 @click.option("--attack-lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To craft at.")
 @click.option("--restarts", type=AtLeast1, default=5, show_default=True, help="Of the strongest descent.")
 @click.option(
-    "--autoattack", default="apgd-ce,apgd-t,fab-t,square", show_default=True, help="Its attacks; empty for none."
+    "--autoattack",
+    default=AUTOATTACK,
+    show_default=True,
+    help="Its attacks, any of the default's with commas between; '' for none.",
 )
 @click.option(
     "--autoattack-images", type=AtLeast1, default=1000, show_default=True, help="How many of the images it gets."
@@ -322,23 +354,23 @@ def invert(run: Path, data_path: Path | None, images: int, gpus: int) -> None:
 
 
 @cli.command()
-@click.argument("specs", type=ExistingFile, nargs=-1, required=True)
+@click.argument("specs", type=ExistingSpec, nargs=-1, required=True)
 @click.option("--out", type=PathType, required=True, help="The CSV file to write.")
 @click.option("--batch-size", type=AtLeast1, help="Images a step.  [default: that of each run]")
 @gpus_option
 def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
-    """Measure speed and memory of the networks of SPECS, several spec.json, against resnet18 among them."""
+    """Measure speed and memory of the networks of SPECS, spec.json or folders of runs, against resnet18 among them."""
     from sdnet.commands.benchmark import benchmark
 
     benchmark(specs, out, batch_size, gpus)
 
 
 @cli.command()
-@click.argument("spec", type=ExistingFile)
+@click.argument("spec", type=ExistingSpec)
 @data_option
 @click.option("--seeds", type=AtLeast1, default=3, show_default=True, help="How many trainings in each loop.")
 def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
-    """Train the run of SPEC on the CPU in our loop and in a plain one, in turns: times and accuracies."""
+    """Train the run of SPEC, its spec.json or folder, on the CPU in our loop and a plain one: times, accuracies."""
     from sdnet.commands.loops import compare
 
     compare(spec, data_path, seeds)

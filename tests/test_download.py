@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
+from sdnet.commands.data import data
 from sdnet.data.download import fetch
+from sdnet.experiments.settings_files import read_yaml
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)  # several blocks of copying
+PROJECT = Path(__file__).parents[1]
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
@@ -190,6 +193,33 @@ def test_mirrors_are_tried_in_order_and_each_failure_is_reported(server, tmp_pat
 def test_no_address_is_an_error_of_its_own(path):
     with pytest.raises(OSError, match="no address is given"):
         fetch([], MD5, path)
+
+
+@pytest.fixture
+def unpacked(monkeypatch):
+    """The archives that `data` finds, which are not looked into."""
+    archives = []
+    for unpack in ("cifar.convert", "cifar_c.extract"):
+        monkeypatch.setattr(f"sdnet.commands.data.{unpack}", lambda archive, *others: archives.append(archive))
+    return archives
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10-c", "cifar100-c"])
+def test_an_archive_placed_by_hand_is_found_under_its_official_name_which_the_error_gives(tmp_path, unpacked, name):
+    (url,) = read_yaml(PROJECT / "config/config.yaml")["downloads"][name]["urls"]
+    archive = tmp_path / Path(url).name
+    with pytest.raises(OSError, match=f"put the official file at {archive} by hand"):
+        data(name, (), MD5, tmp_path / name)
+    archive.write_bytes(CONTENT)
+    data(name, (), MD5, tmp_path / name)
+    assert unpacked == [archive]
+
+
+def test_an_archive_that_an_earlier_version_downloaded_is_found(tmp_path, unpacked):
+    archive = tmp_path / "cifar10-python.tar.gz"
+    archive.write_bytes(CONTENT)
+    data("cifar10", (), MD5, tmp_path / "cifar10.npz")
+    assert unpacked == [archive]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 import yaml
 
 from sdnet.experiments import settings
-from sdnet.experiments.settings import SettingsError, load_presets, load_site, read_yaml
+from sdnet.experiments.settings import WIDTHS, SettingsError, check_width, load_presets, load_site, read_yaml
 
 PROJECT = Path(__file__).parents[1]
 TINY = """\
@@ -256,9 +257,42 @@ def test_the_settings_know_the_models_and_data_sets_that_there_are():
     assert set(get_args(settings.DatasetName)) == set(INFO)
 
 
+def refuses(function, *arguments, **options):
+    try:
+        function(*arguments, **options)
+    except ValueError:
+        return True
+    return False
+
+
+def test_the_settings_know_the_widths_that_each_model_can_have():
+    from sdnet.data.datasets import INFO
+    from sdnet.models import MODELS, build
+
+    for model in MODELS:
+        for dataset in ("digits", "cifar10"):
+            for width in (4, 6, 8, 16, 24, 36, 40, 48, 64, 108, 112) if model in WIDTHS else (1, 3):
+                with torch.device("meta" if model in WIDTHS else "cpu"):  # without memory; step sizes need some
+                    refused = refuses(build, model, 10, width=width, in_channels=INFO[dataset].channels)
+                assert refuses(check_width, "width", width, model, dataset) == refused, (model, dataset, width)
+
+
+def test_a_width_need_not_fit_a_network_that_is_trained_on_none_of_the_data_sets(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(changed(SYSTEM, "model: sdnet18}\n  mdeq: {model: mdeq, datasets: [cifar10]}"))
+    assert load_presets(tmp_path)["tiny"].width == 4
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            changed(SYSTEM, "model: sdnet18}\n  mdeq: {model: mdeq}"),
+            "tiny.yaml: width: given 4; mdeq on digits needs a multiple of 16",
+        ),
+        (
+            changed(SYSTEM, "model: scn}").replace("width: 4", "width: 64"),
+            "tiny.yaml: width: given 64; scn on digits needs a multiple of 4, at most 36",
+        ),
         (changed(RECIPE, "default: {schedule: multistep}"), r"milestones: given \[\] with schedule multistep"),
         (changed(RECIPE, "default: {milestones: [0.5]}"), r"given \[0.5\] with schedule cosine"),
         (changed(RECIPE, "default: {momentum: 0.0}"), "nesterov: given true with momentum 0"),

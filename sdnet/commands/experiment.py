@@ -36,6 +36,7 @@ SPEC_GROUPS = {
 SPEC_KEYS = {"preset", "system", "seed"} | {
     f"{group}.{key}" for group, keys in SPEC_GROUPS.items() for key in keys.split()
 }
+PLANNED = re.compile(r"results(/[^/]+)?/runs/[^/]+/[^/]+/seed\d+/spec\.json")  # what Snakemake makes
 
 torch.backends.cudnn.allow_tf32 = False  # its default would round what is to be float32 to 10 bits
 
@@ -56,7 +57,9 @@ def read_spec(path: Path) -> dict:
     Raises:
         FileNotFoundError, ValueError: if there is no such file, or it is no such description.
     """
-    remedy = f"give a run's spec.json or folder; under results/ it is made anew with: snakemake {path}"
+    remedy = "give a run's folder, such as results/quick/runs/digits/sdnet18/seed0"
+    if PLANNED.fullmatch(path.as_posix()):
+        remedy = f"it is made anew with: snakemake --force {path}"
     try:
         spec = json.loads(path.read_text())
     except FileNotFoundError:
@@ -70,9 +73,19 @@ def read_spec(path: Path) -> dict:
         given |= {f"{name}.{key}" for key in value} if isinstance(value, dict) else {name}
     if wrong := given ^ SPEC_KEYS:
         raise ValueError(f"{path} describes no run: missing or unknown keys {', '.join(sorted(wrong))}; {remedy}")
+    _check_values(spec, path)
     if (dataset := spec["dataset"]["name"]) not in INFO:
         raise ValueError(f"{path}: dataset.name is {dataset!r}; choose one of {', '.join(INFO)}")
     return spec
+
+
+def _check_values(spec: dict, path: Path) -> None:
+    """Refuse values that no preset can have, where pydantic is installed: no command needs it."""
+    try:
+        from sdnet.experiments.settings import check_spec
+    except ModuleNotFoundError:
+        return
+    check_spec(spec, str(path))
 
 
 def image_size(spec: dict) -> int:

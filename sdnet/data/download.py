@@ -68,8 +68,8 @@ def fetch(urls: list[str], checksum: str, path: Path, *, progress: bool | None =
                 os.replace(part, path)
                 return path
     raise OSError(
-        f"{path} could not be downloaded ({'; '.join(failures) or 'no address is given'}): try again, put the official "
-        "file there by hand, or set the address and checksum of a mirror you trust in config/config.yaml."
+        f"{path.name} could not be downloaded ({'; '.join(failures) or 'no address is given'}): try again, put the "
+        f"official file at {path} by hand, or set the address and checksum of a mirror you trust in config/config.yaml."
     )
 
 

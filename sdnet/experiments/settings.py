@@ -4,6 +4,7 @@ A preset says what to run and at what scale. It may extend another one: then its
 other, whole; lists and tables are not merged.
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -29,6 +30,11 @@ Noise = Literal["gaussian", "shot", "speckle", "impulse"]
 Variant = Literal["paper", "squared", "parabola", "released"]
 AutoAttack = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
 DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
+
+# The widths of models that do not take any: multiples of the first number, at most the second for each image channel.
+# The first layer of SCN has width / 4 atoms, no more than the numbers in a 3x3 patch.
+WIDTHS = {"mdeq": (16, math.inf), "scn": (4, 36)}
+GREY = ("digits",)  # of one channel; the other data sets have three
 
 
 class _Settings(BaseModel):
@@ -95,12 +101,17 @@ class Site(_Settings):
         return self
 
 
-class Dataset(_Settings):
-    """A data set, and how much of it is used."""
+class Images(_Settings):
+    """How much of a data set is used."""
 
     train_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
     test_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
     image_size: PositiveInt | None = Field(None, description="Side in pixels, of `imagenet` and `folder` alone.")
+
+
+class Dataset(Images):
+    """A data set, and what is done on it."""
+
     recipe: str = Field("default", description="Which of `recipes` trains on it.")
     noise_source: Literal["official", "generated", "auto"] = Field(
         "auto", description="CIFAR-10-C or ImageNet-C, or our own noise; auto is official where it is at hand."
@@ -129,6 +140,25 @@ def has_lambda(network: str) -> bool:
     return network.startswith("sdnet")
 
 
+def check_width(key: str, width: int, model: str, dataset: str) -> None:
+    """Refuse a width that a model cannot have on a data set; `key` names the setting."""
+    step, per_channel = WIDTHS.get(model, (1, math.inf))
+    most = per_channel * (1 if dataset in GREY else 3)
+    if width % step or width > most:
+        limit = "" if most == math.inf else f", at most {most}"
+        raise ValueError(f"{key}: given {width}; {model} on {dataset} needs a multiple of {step}{limit}")
+
+
+def _check_options(key: str, options: Options, model: str) -> None:
+    if (given := options.model_fields_set) and not has_lambda(model):
+        raise ValueError(f"{key}: given {', '.join(sorted(given))} for {model}; only the sdnet models have options")
+
+
+def _check_size(key: str, size: int | None, dataset: str) -> None:
+    if size is not None and dataset not in ("imagenet", "folder"):
+        raise ValueError(f"{key}: given {size}; {dataset} has a size of its own")
+
+
 class System(_Settings):
     """One network of the tables."""
 
@@ -139,10 +169,7 @@ class System(_Settings):
 
     @model_validator(mode="after")
     def _options_belong_to_the_model(self) -> "System":
-        if (given := self.options.model_fields_set) and not has_lambda(self.model):
-            raise ValueError(
-                f"options: given {', '.join(sorted(given))} for {self.model}; only the sdnet models have options"
-            )
+        _check_options("options", self.options, self.model)
         return self
 
 
@@ -260,10 +287,15 @@ class Preset(_Settings):
     @model_validator(mode="after")
     def _sizes_can_be_chosen(self) -> "Preset":
         for name, dataset in self.datasets.items():
-            if dataset.image_size is not None and name not in ("imagenet", "folder"):
-                raise ValueError(
-                    f"datasets.{name}.image_size: given {dataset.image_size}; {name} has a size of its own"
-                )
+            _check_size(f"datasets.{name}.image_size", dataset.image_size, name)
+        return self
+
+    @model_validator(mode="after")
+    def _width_fits_the_models(self) -> "Preset":
+        for system in self.systems.values():
+            for dataset in self.datasets:
+                if system.datasets is None or dataset in system.datasets:
+                    check_width("width", self.width, system.model, dataset)
         return self
 
     @model_validator(mode="after")
@@ -302,6 +334,45 @@ class Preset(_Settings):
         return self
 
 
+class SpecImages(Images):
+    """The images of a run."""
+
+    name: DatasetName
+    checksum: str | None = Field(description="Of the archive that they were downloaded in; null for others.")
+
+
+class SpecModel(_Settings):
+    """The network of a run."""
+
+    name: ModelName
+    width: PositiveInt
+    options: Options
+
+
+class SpecTraining(Recipe):
+    """The training of a run."""
+
+    epochs: NonNegativeInt = Field(description="0 for imported weights.")
+
+
+class Spec(_Settings):
+    """What a run's spec.json holds: `plan.runs` makes it of a preset."""
+
+    preset: str
+    system: str
+    seed: NonNegativeInt
+    dataset: SpecImages
+    model: SpecModel
+    training: SpecTraining
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Spec":
+        _check_size("dataset.image_size", self.dataset.image_size, self.dataset.name)
+        _check_options("model.options", self.model.options, self.model.name)
+        check_width("model.width", self.model.width, self.model.name, self.dataset.name)
+        return self
+
+
 def load_site(values: dict, source: str = "config/config.yaml") -> Site:
     """The site settings from what the YAML file (and `--configfile`) hold; `source` names them in errors.
 
@@ -321,6 +392,15 @@ def load_presets(folder: Path) -> dict[str, Preset]:
     if not files:
         raise SettingsError(f"{folder} holds no preset (*.yaml)")
     return {name: _validate(Preset, _extended(name, files, ()), str(path)) for name, path in files.items()}
+
+
+def check_spec(values: dict, source: str) -> None:
+    """Refuse values that a run's spec.json cannot hold; `source` names the file in errors.
+
+    Raises:
+        SettingsError: naming each wrong key, what was given and what is allowed.
+    """
+    _validate(Spec, values, source)
 
 
 def _extended(name: str, files: dict[str, Path], below: tuple[str, ...]) -> dict:

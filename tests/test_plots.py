@@ -28,7 +28,7 @@ def test_figure_3_shows_each_seed_with_its_own_line_and_r_squared():
     drawn = [line for line in axis.lines if len(line.get_xdata()) == 2]
     assert [list(line.get_ydata()) for line in drawn] == [pytest.approx([0.1, 0.5]), pytest.approx([0.3, 0.3])]
     assert len({line.get_color() for line in drawn}) == 2
-    assert [text.get_text() for text in axis.texts] == ["R² = 0.98, flat"]
+    assert [text.get_text() for text in axis.texts] == ["R² = 0.98, none (flat)"]
 
 
 def curves(axis):

@@ -445,7 +445,7 @@ def test_an_archive_that_is_not_the_expected_one_is_refused_and_not_kept(own_fre
     assert "set the address and checksum of a mirror you trust in config/config.yaml" in printed
     assert printed.count("Error in rule download:") == 3
     (end,) = printed.split("download failed: logs/download-cifar10.log\n")[1:]
-    assert end.startswith("    error: data/"), "once, not for each attempt"
+    assert end.startswith("    error: cifar-10-python.tar.gz"), "once, not for each attempt"
     assert "Logfile" not in end, "at the very end"
     assert not [path for path in (own_fresh / "data").iterdir() if path.suffix != ".lock"]
 

@@ -202,7 +202,8 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path, name, kind):
     with pytest.raises(SettingsError) as error:
         plan.runs("tiny", with_dataset(name), site(**{f"{name}_root": str(root)}))
     message = str(error.value)
-    assert message.startswith(f"config/config.yaml: {name}_root: given '{root}', which is no folder; it must hold")
+    source = "config/config.yaml or --configfile"
+    assert message.startswith(f"{source}: {name}_root: given '{root}', which is no folder; it must hold")
 
 
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
@@ -212,7 +213,7 @@ def test_a_root_without_train_or_val_is_refused(tmp_path, name, given, missing):
     with pytest.raises(SettingsError) as error:
         plan.runs("tiny", with_dataset(name), site(**{f"{name}_root": root}))
     assert str(error.value) == (
-        f"config/config.yaml: {name}_root: given '{root}', which has no folder {missing}/; "
+        f"config/config.yaml or --configfile: {name}_root: given '{root}', which has no folder {missing}/; "
         "it must hold train/<class>/ and val/<class>/"
     )
 

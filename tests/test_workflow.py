@@ -385,13 +385,13 @@ def test_lint_finds_nothing(fresh, snakemake):
             "config/config.yaml",
             "imagenet_root: null",
             "imagenet_root: nowhere/imagenet",
-            "config/config.yaml: imagenet_root: given 'nowhere/imagenet', which is no folder;",
+            "config/config.yaml or --configfile: imagenet_root: given 'nowhere/imagenet', which is no folder;",
         ),
         (
             "config/config.yaml",
             "imagenet_root: null",
             "imagenet_root: notebooks",
-            "config/config.yaml: imagenet_root: given 'notebooks', which has no folder train/;",
+            "config/config.yaml or --configfile: imagenet_root: given 'notebooks', which has no folder train/;",
         ),
     ],
 )

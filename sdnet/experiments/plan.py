@@ -82,7 +82,7 @@ def datasets(preset: Preset, site: Site) -> list[str]:
     for name in set(roots) & set(preset.datasets):
         if roots[name] is not None and (fault := _fault_of_tree(Path(roots[name]))):
             raise SettingsError(
-                f"config/config.yaml: {name}_root: given {roots[name]!r}, which {fault}; "
+                f"config/config.yaml or --configfile: {name}_root: given {roots[name]!r}, which {fault}; "
                 f"it must hold train/<class>/ and val/<class>/"
             )
     if "folder" in preset.datasets and site.folder_root is None:
@@ -198,8 +198,8 @@ def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
         missing = [noise for noise in noises_on(dataset, preset) if not Path(folder, f"{noise}_noise").is_dir()]
         if missing:
             raise SettingsError(
-                f"config/config.yaml: imagenet_c_root: given {folder!r}, which has no folder {missing[0]}_noise/; it "
-                "must hold <noise>_noise/<severity>/<class>/ of each noise in the preset's datasets.imagenet.noises"
+                f"config/config.yaml or --configfile: imagenet_c_root: given {folder!r}, which has no folder "
+                f"{missing[0]}_noise/; it must hold <noise>_noise/<severity>/<class>/ of each noise in the preset's datasets.imagenet.noises"
             )
     return folder if images.noise_source == "official" or (folder is not None and Path(folder).is_dir()) else None
 

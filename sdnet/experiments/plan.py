@@ -199,7 +199,8 @@ def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
         if missing:
             raise SettingsError(
                 f"config/config.yaml or --configfile: imagenet_c_root: given {folder!r}, which has no folder "
-                f"{missing[0]}_noise/; it must hold <noise>_noise/<severity>/<class>/ of each noise in the preset's datasets.imagenet.noises"
+                f"{missing[0]}_noise/; it must hold <noise>_noise/<severity>/<class>/ of each noise in the preset's "
+                "datasets.imagenet.noises"
             )
     return folder if images.noise_source == "official" or (folder is not None and Path(folder).is_dir()) else None
 

@@ -38,7 +38,8 @@ def opening(folder: Path) -> str:
     name, preset = named_preset(folder)
     lines = [f"**{_sentence(preset.description)}** (preset `{name}`)."]
     full = preset.width >= SIZE_WIDTH and (preset.imported or _usual_epochs(preset) >= SIZE_EPOCHS)
-    so = "" if full else ", so that no claim can count as replicated in full"
+    which = "claims of cost alone" if preset.width >= SIZE_WIDTH else "no claim"
+    so = "" if full else f", so that {which} can count as replicated in full"
     reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])
     lines += [f"**Less than in the paper{so}:**", "\n".join(f"* {item}" for item in [*reduced, *_substitutes(folder)])]
     if "digits" in preset.datasets:

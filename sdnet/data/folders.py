@@ -107,12 +107,12 @@ class FolderLoader:
             order = order[torch.randperm(self.num_images, generator=generator)]
         first, every = self.shard
         batches = DataLoader(
-            _Epoch(self.samples, self.transform, self.seed, k),
+            Epoch(self.samples, self.transform, self.seed, k),
             batch_sampler=[
                 batch[first::every].tolist() for batch in order.split(self.batch_size) if len(batch) > first
             ],
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             generator=generator,
         )
@@ -135,8 +135,11 @@ def _augmentation(size: int) -> v2.Transform:
     return v2.Compose([*crop, v2.RandomHorizontalFlip()])
 
 
-class _Epoch(Dataset):
-    """Image i of epoch k as bytes, (H, W, 3), with its label; its random numbers follow from (seed, k, i) alone."""
+class Epoch(Dataset):
+    """Image i of epoch k as bytes, (H, W, 3), with its label, or the ValueError that names an unreadable file.
+
+    Its random numbers follow from (seed, k, i) alone.
+    """
 
     def __init__(self, samples: list[tuple[str, int]], transform: v2.Transform, seed: int, k: int):
         self.samples, self.transform, self.seed, self.k = samples, transform, seed, k
@@ -153,6 +156,6 @@ class _Epoch(Dataset):
             return torch.from_numpy(np.array(self.transform(image))), label
 
 
-def _collate(samples: list) -> list[Tensor] | ValueError:
+def collate(samples: list) -> list[Tensor] | ValueError:
     """One batch of images and labels, or the first error among them."""
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or default_collate(samples)

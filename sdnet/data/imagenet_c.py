@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from sdnet.data.corruptions import check_cell
-from sdnet.data.folders import _collate, _Epoch
+from sdnet.data.folders import Epoch, collate
 
 SIZE = 224
 
 
-class ImageNetC(_Epoch):
+class ImageNetC(Epoch):
     """One noise at one severity.
 
     Item i is (image, label): uint8 (224, 224, 3), RGB, and the position of its class among the sorted
@@ -73,7 +73,7 @@ class ImageNetC(_Epoch):
         Raises:
             ValueError: naming the file, if an image cannot be read or is too small.
         """
-        for batch in DataLoader(Subset(self, indices), size, num_workers=workers, collate_fn=_collate):
+        for batch in DataLoader(Subset(self, indices), size, num_workers=workers, collate_fn=collate):
             if isinstance(batch, ValueError):
                 raise batch
             images, labels = batch

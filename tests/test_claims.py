@@ -35,7 +35,7 @@ def as_measured(paper: pd.DataFrame) -> pd.DataFrame:
     """The paper's numbers as if we had found them at full scale, without any uncertainty."""
     values = {"estimate": paper.paper, "low": paper.paper, "high": paper.paper}
     words = {"data": "CIFAR-10", "scale": "full", "unequal": "", "measure": ""}
-    return paper.assign(**values, **words, official=True, full_scale=True, n_seeds=1)
+    return paper.assign(**values, **words, official=True, full_scale=True, n_seeds=3)
 
 
 def verdict(claim: claims.Claim, effects: pd.DataFrame, dataset: str) -> str:
@@ -124,6 +124,36 @@ def test_the_size_takes_full_scale_and_the_official_images(paper, column, words)
     judged = verdicts.judge(claim, effects[effects.dataset == "cifar10"], set(claim.effects), noises=[])
     assert judged["verdict"] == "direction"
     assert words in judged["reason"]
+
+
+def test_one_seed_may_show_which_of_two_networks_is_ahead_but_contradicts_nothing(paper):
+    """C4 and C8 compare SDNet-18 with ResNet-18; A1 is of one network, P3 of what no training changes."""
+    alone = as_measured(paper).assign(n_seeds=1)
+    expected = {"C4": "direction", "C8": "direction", "A1": "replicated", "P3": "replicated"}
+    assert {name: verdict(CLAIMS[name], alone, "cifar10") for name in expected} == expected
+    turned = alone.assign(estimate=-5.0, low=-6.0, high=-4.0)
+    assert verdict(CLAIMS["C4"], turned, "cifar10") == "undecided"
+    assert verdict(CLAIMS["C4"], turned.assign(n_seeds=2), "cifar10") == "contradicted"
+    assert verdict(CLAIMS["P3"], turned, "cifar10") == "contradicted"
+    here = turned[turned.dataset == "cifar10"]
+    reason = verdicts.judge(CLAIMS["C8"], here, set(CLAIMS["C8"].effects), noises=[])["reason"]
+    assert "0 of 4, not in the only seed 4" in reason
+
+
+def test_of_several_effects_those_of_one_seed_do_not_keep_the_others_from_contradicting(paper):
+    """P1: SDNet-34, of one seed, is as accurate as ResNet-34; SDNet-18, of three, is not as ResNet-18."""
+    measured = as_measured(paper)
+    measured.loc[measured.subject == "sdnet34", "n_seeds"] = 1
+    measured.loc[measured.subject == "sdnet18", ["estimate", "low", "high"]] = -5.0
+    assert verdict(CLAIMS["P1"], measured, "cifar10") == "contradicted"
+
+
+def test_where_the_scale_is_smaller_a_contradiction_says_so(paper):
+    measured = as_measured(paper).assign(full_scale=False, estimate=-5.0, low=-6.0, high=-4.0)
+    here = measured[measured.dataset == "cifar10"]
+    judged = verdicts.judge(CLAIMS["C4"], here, set(CLAIMS["C4"].effects), noises=[])
+    assert judged["verdict"] == "contradicted"
+    assert "counts against the paper is not judged: it takes width 64 and 100 epochs" in judged["reason"]
 
 
 def test_as_many_must_keep_a_bound_as_the_claim_says(paper):
@@ -334,6 +364,8 @@ def test_differences_are_those_of_the_images_and_their_intervals_are_paired(fold
     adaptive = effect(folder, subject="sdnet18 adaptive", over="resnet18", **where)
     assert adaptive.estimate == pytest.approx(25)
     assert adaptive.low < 25 < adaptive.high
+    weakest = effect(folder, subject="sdnet18 adaptive", over="resnet18", **where | {"level": "1"})
+    assert weakest.estimate == pytest.approx(25)
     best = effect(folder, subject="sdnet18 best", over="sdnet18 fixed", condition="shot", level="3")
     assert best.estimate == pytest.approx(20)
 
@@ -412,6 +444,7 @@ def test_the_released_reading_is_judged_beside_the_text_s_and_by_the_same_number
     assert table.verdict["C4", "released"] == "contradicted"
     assert table.paper["C4", "text"] == table.paper["C4", "released"] == "6.15"
     assert table.verdict["C7", "text"] == "replicated"
+    assert table.reason["P1", "text"].endswith(". Without ResNet-34, SDNet-34")
     assert "2 of 2" in table.reason["C7", "text"]
     assert ("P3", "text") in table.index
     assert ("P3", "released") not in table.index, "whose speed no table shows, so that nothing would measure it"

@@ -238,7 +238,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "place": "where the paper makes it",
         "reading": "of the CSC layer. text: the paper's; released: that of the authors' code",
         "verdict": "replicated: direction and size. direction: that alone. contradicted: the opposite. undecided: "
-        "neither is certain, or no fair comparison. not run: evidence is missing",
+        "neither is certain, no fair comparison, or too few seeds to contradict. not run: evidence is missing",
         "quantity": "what the effect is, with its unit",
         "effect": "mean over all that the first test of the claim looks at",
         "low": "lower end of its 95% interval; empty where none is known",

@@ -127,23 +127,34 @@ def variance_fit(lambdas: Sequence[float], scale: str) -> float:
 
 
 def _adaptive_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: str, how: str) -> Iterator[Row]:
-    """At the lambda of Algorithm 1 over another network, mean over severities.
+    """At the lambda of Algorithm 1 over another network, for each severity and for their mean.
 
     The estimate is of the counts. Its interval, over test and calibration images, is that of the swept fates
     interpolated between lambdas, since each image's fate at the chosen lambda is not kept. The reference's lambdas are
     taken as exact.
     """
-    found = []
-    for seed in seeds:
-        (subject, chosen), (over, reference) = (chosen_by(runs, name, seed, noise) for name in pair)
-        baseline = over.fixed if reference is None else over.at(reference["lambda"])
-        interpolated = adaptive_difference(
-            subject.correct, subject.lambdas, chosen["lambda"], lambda_draws(chosen), baseline, seed=BOOTSTRAP_SEED
-        )
-        counted = over.fixed.mean() if reference is None else reference.correct.sum() / reference.total.sum()
-        shift = chosen.correct.sum() / chosen.total.sum() - counted - interpolated.estimate
-        found.append(percent(Interval(*(end + shift for end in vars(interpolated).values()))))
-    yield runs.row(("accuracy", *pair, noise, "mean"), found, seeds, how)
+    both = [[chosen_by(runs, name, seed, noise) for name in pair] for seed in seeds]
+    for level in [*SEVERITY, "mean"]:
+        at = slice(None) if level == "mean" else slice(int(level) - 1, int(level))
+        found = []
+        for (subject, chosen), (over, reference) in both:
+            baseline = over.fixed if reference is None else over.at(reference["lambda"])
+            interpolated = adaptive_difference(
+                subject.correct[at],
+                subject.lambdas,
+                chosen["lambda"].iloc[at],
+                lambda_draws(chosen)[:, at],
+                baseline[at],
+                seed=BOOTSTRAP_SEED,
+            )
+            counted = over.fixed[at].mean() if reference is None else _accuracy(reference.iloc[at])
+            shift = _accuracy(chosen.iloc[at]) - counted - interpolated.estimate
+            found.append(percent(Interval(*(end + shift for end in vars(interpolated).values()))))
+        yield runs.row(("accuracy", *pair, noise, level), found, seeds, how)
+
+
+def _accuracy(counts: pd.DataFrame) -> float:
+    return counts.correct.sum() / counts.total.sum()
 
 
 def lambda_draws(chosen: pd.DataFrame) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 PathType = click.Path(path_type=Path)
+OutFile = click.Path(path_type=Path, dir_okay=False)
 ExistingFile = click.Path(path_type=Path, exists=True, dir_okay=False)
 AtLeast1 = click.IntRange(1)
 ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -355,7 +356,7 @@ def invert(run: Path, data_path: Path | None, images: int, gpus: int) -> None:
 
 @cli.command()
 @click.argument("specs", type=ExistingSpec, nargs=-1, required=True)
-@click.option("--out", type=PathType, required=True, help="The CSV file to write.")
+@click.option("--out", type=OutFile, required=True, help="The CSV file to write.")
 @click.option("--batch-size", type=AtLeast1, help="Images a step.  [default: that of each run]")
 @gpus_option
 def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
@@ -377,7 +378,7 @@ def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
 
 
 @cli.command()
-@click.option("--out", type=PathType, required=True, help="The picture to write, a .png.")
+@click.option("--out", type=OutFile, required=True, help="The picture to write, a .png.")
 @gpus_option
 def benchmark_growth(out: Path, gpus: int) -> None:
     """Measure what a training step and a sweep cost as batches, images, networks and iterations grow."""

@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from test_commands import make_spec
 from tqdm import tqdm
 
 from sdnet.__main__ import main
+from sdnet.commands import fates
 from sdnet.commands.attack import (
     Campaign,
     Effort,
@@ -93,6 +95,30 @@ def test_that_the_tuned_lambda_is_not_to_be_tried_is_said_before_the_first_attac
     monkeypatch.setattr(Campaign, "run", stopped)
     with pytest.raises(ValueError, match=r"^--lambdas lacks 0\.55, to which .*attack-paper\.csv is tuned; give it too"):
         attack_adaptively(attacked["sdnet18"], None, RADII, IMAGES, DEFENCE, EFFORT, None, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("classes", "effort", "message"),
+    [
+        (3, {"autoattack": STANDARD}, "apgd-t needs at least 4 classes, and the network has 3; leave it out: --auto"),
+        (10, {"lambdas": (0.1, -1)}, r"the lambdas to try are \[0.1, -1.0\]; give at least one, none negative"),
+    ],
+)
+def test_what_cannot_be_tried_is_said_before_the_first_attack(attacked, monkeypatch, classes, effort, message):
+    monkeypatch.setattr("sdnet.commands.attack.Target", lambda *_: SimpleNamespace(classes=classes))
+    with pytest.raises(ValueError, match=message):
+        attack_adaptively(attacked["sdnet18"], None, RADII, IMAGES, DEFENCE, replace(EFFORT, **effort), None, gpus=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "sdnet18"])
+def test_what_is_printed_of_all_attacks_is_the_worst_of_each_norm(attacked, name):
+    run = attacked[name]
+    target = Target(run, None, IMAGES, DEFENCE, CPU)
+    table = pd.read_csv(run / "attack-adaptive.csv")
+    worst = table[(table.step == "worst") & ((table.choice != "given") | ~(table["lambda"] > 0.1))]
+    _, *lines = fates._page(table.to_dict("records"), target).splitlines()
+    assert len(lines) == len(worst) > 0
+    assert [int(line.split()[-2]) for line in lines] == worst.correct.tolist()
 
 
 def test_algorithm_1_takes_the_mean_residual_of_the_batch_that_it_classifies(attacked, tmp_path):
@@ -300,6 +326,14 @@ def test_algorithm_1_predicts_at_its_own_lambda(attacked):
     assert np.array_equal(target.clean["lambda_hat"], np.full(IMAGES, 0.6))
 
 
+def test_adversarial_images_of_another_radius_are_refused(attacked):
+    index = Target(attacked["resnet18"], None, IMAGES, DEFENCE, CPU).indices
+    with pytest.raises(
+        ValueError, match=r"adversarial\.npz has no images within radius 0\.4 in the l2 norm; attack both"
+    ):
+        adversarial_images(attacked["resnet18"], "l2", 0.4, index)
+
+
 def test_the_images_that_are_kept_are_adversarial_where_it_was_found_so(attacked):
     run = attacked["resnet18"]
     model = load_model(run, read_spec(run / "spec.json"), 10, CPU)
@@ -321,7 +355,7 @@ def test_an_attack_in_small_batches_leaves_what_one_batch_leaves(attacked, tmp_p
     for size in (IMAGES, IMAGES // 3):
         monkeypatch.setattr("sdnet.commands.target.EVALUATION_BATCH", size)
         campaign = Campaign(target, f"in batches of {size}")
-        campaign.starts["the others"] = adversarial_images(attacked["resnet18"], "l2", target.indices)
+        campaign.starts["the others"] = adversarial_images(attacked["resnet18"], "l2", RADII["l2"], target.indices)
         fate, images = campaign.run(attempt, target.batches(), tqdm(disable=True))
         columns = {name: fate.columns[name] for name in ("residual", "l2", "loss_start", "loss_end")}
         left.append(columns | {"rows": fate.rows, "images": images})

@@ -516,9 +516,9 @@ def test_missing_data_are_named_with_the_command_that_fetches_them(tmp_path, err
     monkeypatch.setenv("SDNET_DATA_DIR", str(tmp_path / "nowhere"))
     spec = edited(make_spec(tmp_path / "run"), dataset__name="cifar10")
     message = error_of("train", spec, "--gpus", 0)
-    assert f"{tmp_path}/nowhere/cifar10.npz does not exist" in message
+    assert f"there is no file {tmp_path}/nowhere/cifar10.npz" in message
     assert "snakemake data/cifar10.npz" in message
-    assert f"{tmp_path}/other.npz does not exist" in error_of("train", spec, "--data", tmp_path / "other.npz")
+    assert f"there is no file {tmp_path}/other.npz" in error_of("train", spec, "--data", tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
@@ -781,7 +781,7 @@ def test_images_are_looked_for_where_the_variable_or_else_the_config_file_says(t
     command = [sys.executable, "-m", "sdnet", "train", str(spec), "--gpus", "0"]
     for folder, variable in {"of-the-file": {}, "of-the-variable": {"SDNET_DATA_DIR": "of-the-variable"}}.items():
         done = subprocess.run(command, env=unset | variable, cwd=tmp_path, capture_output=True, text=True)
-        assert f"{folder}/cifar10.npz does not exist" in done.stderr
+        assert f"there is no file {folder}/cifar10.npz" in done.stderr
 
 
 def test_a_root_is_that_of_the_config_file_unless_the_variable_says_that_there_is_none(tmp_path, monkeypatch):
@@ -857,6 +857,7 @@ def test_only_a_preset_s_results_folder_is_judged_and_reported(tmp_path, error_o
             ["attack-adaptive", "--attack-lambdas", "0.1;0.5"],
             "'--attack-lambdas': given '0.1;0.5'; must be numbers",
         ),
+        (["benchmark", "--out", "."], "'--out': File '.' is a directory."),
         (["attack", "--linf", "-8"], "'--linf': -8.0 is not in the range 0<x<=255"),
         (["attack", "--noise", "fog"], "'--noise': 'fog' is not one of 'gaussian', 'shot'"),
         (["evaluate", "--gpus", "-1"], "'--gpus': -1 is not in the range x>=0"),

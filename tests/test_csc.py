@@ -323,6 +323,19 @@ def test_saved_layers_load_into_new_ones_and_go_on_alike():
     assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+def test_loaded_into_a_layer_of_double_precision_all_is_double():
+    layer, other = CSCConv2d(2, 4, 3, padding=1), CSCConv2d(2, 4, 3, padding=1).double()
+    layer(torch.randn(1, 2, 12, 10))
+    other.load_state_dict(layer.state_dict())
+    update_dictionaries(other)
+    assert {value.dtype for value in other.state_dict().values() if value.is_floating_point()} == {torch.float64}
+
+
+def test_autocast_leaves_double_precision_alone():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert CSCConv2d(2, 4, 3).double()(torch.zeros(1, 2, 8, 8, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_a_layer_works_twice_in_one_graph_and_under_autocast():
     layer = CSCConv2d(2, 2, 3, padding=1)
     x = torch.randn(1, 2, 8, 8)
@@ -384,6 +397,14 @@ def test_bad_input_is_named_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("which", ["first", "all"])
+def test_a_convolution_that_stands_in_two_places_is_one_layer_in_both(which):
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    model = replace_conv2d(nn.Sequential(conv, nn.ReLU(), nn.Sequential(conv)), which)
+    assert isinstance(model[0], CSCConv2d)
+    assert model[2][0] is model[0]
 
 
 def test_a_refused_replacement_leaves_the_network_as_it_was():

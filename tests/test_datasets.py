@@ -242,6 +242,17 @@ def test_a_missing_file_says_what_makes_it(tmp_path):
         load("cifar10", tmp_path / "cifar10.npz")
 
 
+def test_a_folder_in_place_of_the_file_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cifar10: there is no file .*python -m sdnet data cifar10"):
+        load("cifar10", tmp_path)
+
+
+def test_a_file_of_one_array_is_named(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"images\.npy is damaged"):
+        load("cifar10", tmp_path / "images.npy")
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "text", "another npz", "pickled"])
 def test_a_damaged_file_is_named_with_what_makes_it_again(archive, damage):
     archive.convert()

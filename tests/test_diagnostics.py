@@ -90,7 +90,7 @@ def test_a_gradient_that_points_the_wrong_way_sets_off_the_alarms(model, batches
     assert False in accepted(diagnostics.loss_curve(attack(masked, batches, settings, starts=_pixels(batches)).losses))
     assert False in accepted(diagnostics.radius_curve(masked, batches, settings))
     assert not any(accepted(diagnostics.transfer(masked, outcome, {"with true gradients": genuine.images})))
-    assert not any(accepted(diagnostics.random_noise(masked, batches, settings, outcome)))
+    assert not any(accepted(diagnostics.random_noise(masked, batches, settings, outcome, draws=100)))
     assert not any(accepted(diagnostics.gradient_accuracy(masked, batches)))
     assert all(accepted(diagnostics.transfer(model, genuine, {"with false gradients": outcome.images})))
 

@@ -1,5 +1,6 @@
 """Downloads, from real servers on the loopback address and from file:// addresses."""
 
+import errno
 import hashlib
 import multiprocessing
 import re
@@ -220,6 +221,15 @@ def test_an_archive_that_an_earlier_version_downloaded_is_found(tmp_path, unpack
     archive.write_bytes(CONTENT)
     data("cifar10", (), MD5, tmp_path / "cifar10.npz")
     assert unpacked == [archive]
+
+
+def test_a_disk_too_full_for_a_single_byte_is_named_as_well(server, path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sdnet.data.download._download", full)
+    with pytest.raises(OSError, match=r"is full: free some space and start again; the 0 bytes that arrived"):
+        fetch([server.url], MD5, path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -316,6 +316,14 @@ def test_a_tree_without_classes_is_named(tree):
     assert_refused(FileNotFoundError, "lacks classes or images", tree)
 
 
+def test_an_image_of_16_bits_is_refused_and_not_clipped(tree):
+    Image.fromarray(np.full((SIZE, SIZE), 4000, dtype=np.uint16)).save(tree / "train" / "cat" / "2.png")
+    with pytest.raises(
+        ValueError, match=r"2\.png cannot be read as an image \(it has more than 8 bits a channel, mode I"
+    ):
+        list(folder_loader(tree).epoch(0))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("content", [b"", b"not an image", "cut"], ids=["empty", "text", "cut short"])
 def test_an_unreadable_image_is_named_in_one_sentence(tree, workers, content):

@@ -61,3 +61,6 @@ def test_a_run_that_the_plain_loop_cannot_train_is_refused(tmp_path):
     imagenet = json.loads(spec.read_text())["dataset"] | {"name": "imagenet"}
     with pytest.raises(ValueError, match="images in memory; given sgd, cosine and imagenet"):
         compare(edited(spec, dataset=imagenet), None, 1)
+    spec = make_spec(tmp_path / "imported", epochs=0)
+    with pytest.raises(ValueError, match="its weights are imported; name another run"):
+        compare(spec, None, 1)

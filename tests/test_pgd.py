@@ -452,12 +452,22 @@ def test_the_warnings_of_autoattack_are_kept(few):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"norm": "l1"}, "choose 'linf' or 'l2'"), ({"attacks": ("pgd",)}, "pgd is not among"), ({}, "at least 4")],
+    [
+        ({"norm": "l1"}, "choose 'linf' or 'l2'"),
+        ({"attacks": ("pgd",)}, "pgd is not among"),
+        ({}, "apgd-t needs at least 4"),
+    ],
 )
 def test_what_autoattack_cannot_do_is_refused(options, message):
     pytest.importorskip("pyautoattack")
     with pytest.raises(ValueError, match=message):
         autoattack(linear(classes=3), [(grey(), torch.zeros(6))], **{"norm": "linf", "eps": 0.1, **options})
+
+
+def test_all_but_the_targeted_loss_attack_a_network_of_three_classes():
+    pytest.importorskip("pyautoattack")
+    untargeted = ("apgd-ce", "fab-t", "square")
+    assert len(autoattack(linear(classes=3), [(grey(), torch.zeros(6))], "linf", 0.1, attacks=untargeted).index) == 6
 
 
 def test_autoattack_without_its_package_says_what_to_install(monkeypatch, few, trained):

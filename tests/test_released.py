@@ -221,10 +221,12 @@ class Malicious:
         return (Path.touch, (Path("executed"),))
 
 
-@pytest.mark.parametrize("content", [{"layer0.0.dn.weight": Malicious()}, [1, 2], None])
+@pytest.mark.parametrize("content", [{"layer0.0.dn.weight": Malicious()}, [1, 2], {0: torch.zeros(1)}, None])
 def test_a_file_that_is_no_checkpoint_is_refused_unread(project, monkeypatch, content):
     Path("file").write_text("no checkpoint") if content is None else torch.save(content, "file")
     message = command(monkeypatch, "import-released", "file")
-    assert re.fullmatch(r"error: file (is no PyTorch checkpoint, or holds more .*|holds list; it must .*)", message)
+    assert re.fullmatch(
+        r"error: file (is no PyTorch checkpoint, or holds more .*|holds (list|dict); it must .*)", message
+    )
     assert not Path("executed").exists()
     assert not Path("results").exists()

@@ -16,6 +16,7 @@ from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness import autoattack
+from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.ladder import (
     AT_LAMBDA0,
     Attempt,
@@ -130,8 +131,10 @@ def attack_adaptively(
             one attack starts from; None leaves that one out.
     """
     autoattack.check(effort.autoattack)
+    check_grid(effort.lambdas)
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
+        autoattack.check_classes(effort.autoattack, target.classes)
         campaign = Campaign(target, "adaptive")
         fates, crafted = [], {}
         tuned = {norm: tuned_lambda(folder, norm, eps) for norm, eps in radii.items()}
@@ -143,7 +146,7 @@ def attack_adaptively(
         for norm, eps in radii.items():
             name = reference_name(reference) if reference else ""
             if reference:
-                campaign.starts[name] = adversarial_images(reference, norm, target.indices)
+                campaign.starts[name] = adversarial_images(reference, norm, eps, target.indices)
             paper = paper_attempt(norm, eps, target.lambda0)
             attempts = [
                 paper,
@@ -171,7 +174,8 @@ def attack_adaptively(
                         crafted[f"{norm}_{at}"] = images
                         if at == "lambda0":
                             campaign.starts[AT_LAMBDA0] = images
-    results.write_arrays(folder / "adversarial.npz", index=target.indices, **crafted)
+    radius = {f"{norm}_eps": np.array(eps) for norm, eps in radii.items()}
+    results.write_arrays(folder / "adversarial.npz", index=target.indices, **radius, **crafted)
     write_fates(folder, "attack-adaptive", target, fates)
     campaign.parts.clear()
 
@@ -191,16 +195,20 @@ def reference_name(folder: Path) -> str:
     return f"images against {read_spec(folder / 'spec.json')['system']}"
 
 
-def adversarial_images(folder: Path, norm: str, indices: np.ndarray) -> np.ndarray:
+def adversarial_images(folder: Path, norm: str, eps: float, indices: np.ndarray) -> np.ndarray:
     """The adversarial images (N, channels, H, W) of an attacked run, crafted at the lambda of training if it has one.
 
     Raises:
-        FileNotFoundError, ValueError: if there are none, or not of the images with these positions.
+        FileNotFoundError, ValueError: if there are none, or not of this radius and the images with these positions.
     """
     path = folder / "adversarial.npz"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; make it with: python -m sdnet attack-adaptive {folder}")
     arrays = results.read_arrays(path)
+    if not np.isclose(arrays.get(f"{norm}_eps", np.nan), eps):
+        raise ValueError(
+            f"{path} has no images within radius {eps:g} in the {norm} norm; attack both with the same radii"
+        )
     found = np.isin(indices, arrays["index"])
     if not found.all():
         raise ValueError(f"{path} lacks {np.sum(~found)} of the {len(found)} images; attack both with as many images")

@@ -18,7 +18,6 @@ from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
     Peak,
-    best_lambdas,
     bootstrap_lambdas,
     find_peaks,
     fit_calibration,
@@ -149,7 +148,7 @@ def _fit(
     correct = np.stack([one.correct for one in sweeps])
     residuals = np.stack([image_residuals(one.residuals, definition) for one in sweeps])
     peaks = find_peaks(correct, lambdas, seed=BOOTSTRAP_SEED)
-    best = best_lambdas(correct.mean(axis=-1), lambdas, estimator)
+    best = [getattr(peak, estimator) for peak in peaks]
     line = fit_calibration(residuals.mean(axis=1), best, lambdas, lambda0=lambda0, definition=definition)
     targets = [image_residuals(norms, definition).mean() for norms in test_residuals]
     draws = bootstrap_lambdas(correct, residuals, lambdas, targets, seed=BOOTSTRAP_SEED, estimator=estimator)
@@ -172,7 +171,7 @@ def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[flo
     correct, residuals = np.stack(correct), np.array(residuals)
     peaks = find_peaks(correct, grid, seed=BOOTSTRAP_SEED)
     levels_residuals = released_residuals(residuals, correct.mean(axis=2))
-    best = best_lambdas(correct.mean(axis=-1), grid)
+    best = [peak.argmax for peak in peaks]
     line = fit_calibration(levels_residuals, best, grid, lambda0=lambda0, definition="squared")
     return Fit(line, levels, levels_residuals, peaks, "argmax", None)
 

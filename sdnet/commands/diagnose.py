@@ -16,7 +16,7 @@ from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
-from sdnet.robustness import diagnostics
+from sdnet.robustness import autoattack, diagnostics
 from sdnet.robustness.ladder import AT_LAMBDA0
 from sdnet.robustness.pgd import PGD, STEP_SIZE, Attacked, attack
 
@@ -48,6 +48,7 @@ def diagnose(
         reference: as in `attack.attack_adaptively`.
         gpus: devices to hold.
     """
+    autoattack.check(("square",) if square else ())
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
         files = [folder / "model.pt", *(run / "adversarial.npz" for run in (folder, reference) if run)]
@@ -58,8 +59,8 @@ def diagnose(
             settings = PGD(norm, eps, steps, STEP_SIZE * eps / steps)
             foreign = {}
             if reference:
-                foreign[reference_name(reference)] = adversarial_images(reference, norm, target.indices)
-            own = {AT_LAMBDA0: adversarial_images(folder, norm, target.indices)}
+                foreign[reference_name(reference)] = adversarial_images(reference, norm, eps, target.indices)
+            own = {AT_LAMBDA0: adversarial_images(folder, norm, eps, target.indices)}
             for lmbd in sorted({target.lambda0, tuned_lambda(folder, norm, eps)}, key=lambda value: value or 0):
                 todo.append((settings, lmbd, foreign if lmbd == target.lambda0 else foreign | own))
         with tqdm(todo, desc="diagnostics", disable=None) as progress:

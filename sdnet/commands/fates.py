@@ -81,9 +81,10 @@ def write_fates(folder: Path, name: str, target: Target, fates: list[Fate]) -> N
 
 
 def _page(rows: list[dict], target: Target) -> str:
-    """What a person wants to know first: the last attack of each norm, or all together, but not at every lambda."""
+    """What a person wants to know first: the last attack of each norm, or the worst of all, but not at every lambda."""
     table = pd.DataFrame(rows)
-    table = table[table.attack == table.groupby("norm").attack.transform("last")]
+    for name in ("step", "attack"):
+        table = table[table[name] == table.groupby("norm")[name].transform("last")]
     table = table[(table.choice != "given") | table["lambda"].isna() | (table["lambda"] == target.lambda0)]
     shown = ["norm", "attack", "choice", "lambda", "clean_correct", "correct", "total"]
     return table.fillna({"lambda": np.nan})[shown].to_string(index=False, na_rep="", float_format="{:.3g}".format)

@@ -51,8 +51,8 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
             f"{checkpoint} is no PyTorch checkpoint, or holds more than tensors and numbers ({kind})"
         ) from None
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict):
-        raise ValueError(f"{checkpoint} holds {type(content).__name__}; it must hold a table of tensors")
+    if not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
+        raise ValueError(f"{checkpoint} holds {type(content).__name__}; it must hold a table of tensors by their names")
     return content
 
 

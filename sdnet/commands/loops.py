@@ -27,6 +27,8 @@ def compare(spec_path: Path, data_path: Path | None, seeds: int) -> None:
     """
     spec = read_spec(spec_path)
     recipe = spec["training"]
+    if recipe["epochs"] == 0:
+        raise ValueError(f"{spec_path}: nothing is trained there, since its weights are imported; name another run")
     if recipe["optimizer"] != "sgd" or recipe["schedule"] != "cosine" or spec["dataset"]["name"] in CLASS_FOLDERS:
         raise ValueError(
             f"{spec_path}: the plain loop has SGD, a cosine schedule and images in memory; given "

@@ -36,6 +36,7 @@ class Target:
 
     Attributes:
         images, labels, indices: uint8 (N, H, W, channels), class, and position in the data set.
+        classes: how many there are.
         lambda0: the lambda of training; None for a network without CSC layers.
         clean: what becomes of the images without an attack, as from `judge`.
     """
@@ -45,8 +46,8 @@ class Target:
         split = Split(self.spec, data_path, "test", limit)
         images, labels = zip(*split.clean(), strict=True)
         self.images, self.labels, self.indices = np.concatenate(images), np.concatenate(labels), split.indices
-        self.data_source = split.data_source
-        self.model = load_model(folder, self.spec, len(split.classes), device)
+        self.data_source, self.classes = split.data_source, len(split.classes)
+        self.model = load_model(folder, self.spec, self.classes, device)
         self.lambda0, self.lambdas, self.calibration = None, (np.nan,), None
         if (lambda0 := training_lambda(self.model)) is not None:
             self.lambda0, self.lambdas = lambda0, tuple(defence.lambdas)

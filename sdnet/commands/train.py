@@ -49,7 +49,7 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
         return
     with _only_process(folder / ".lock"):
         if _is_trained(folder, spec):
-            print(f"{folder} is trained already; to train anew, remove its checkpoints/ and model.pt", file=sys.stderr)
+            print(f"{folder} is trained already; to train anew, remove all there but spec.json", file=sys.stderr)
             return
         _train_here(spec, folder, data_path, gpus, processes)
 

@@ -69,7 +69,7 @@ def fista(
         )
     if n_iter < 1:
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     if not isinstance(step_size, Tensor):

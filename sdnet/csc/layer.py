@@ -125,7 +125,7 @@ class CSCConv2d(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         eigenvector = state_dict.get(prefix + "eigenvector")
         if eigenvector is not None:  # its size is that of the images which the saved layer was trained on
-            self.eigenvector = torch.empty_like(eigenvector, device=self.weight.device)
+            self.eigenvector = self.eigenvector.new_empty(eigenvector.shape)
             self.image_size = tuple(eigenvector.shape[-2:])
         super()._load_from_state_dict(state_dict, prefix, *args)
 

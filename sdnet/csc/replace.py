@@ -27,14 +27,15 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
     """
     if which not in ("first", "all"):
         raise ValueError(f'replace_conv2d: which is {which!r}; allowed are "first" and "all"')
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    if not names:
+    places: dict[nn.Conv2d, list[str]] = {}  # a convolution may stand in several
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Conv2d):
+            places.setdefault(module, []).append(name)
+    if not places:
         raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
-    layers = {
-        name: _csc_layer(name, model.get_submodule(name), csc_options)
-        for name in (names[:1] if which == "first" else names)
-    }
-    for name, layer in layers.items():
+    chosen = list(places)[:1] if which == "first" else list(places)
+    layers = [(places[conv], _csc_layer(places[conv][0], conv, csc_options)) for conv in chosen]
+    for name, layer in ((name, layer) for names, layer in layers for name in names):
         if name == "":
             return layer
         parent, _, child = name.rpartition(".")

@@ -72,8 +72,8 @@ def load(name: str, path: Path | None) -> Images:
     if name not in ("cifar10", "cifar100"):
         raise ValueError(f"data set {name!r} is not one to load into memory: choose cifar10, cifar100 or digits.")
     remedy = f"`python -m sdnet data {name}` or `snakemake data/{name}.npz` makes it"
-    if path is None or not path.exists():
-        raise FileNotFoundError(f"{name}: the file {path} does not exist; {remedy}.")
+    if path is None or not path.is_file():
+        raise FileNotFoundError(f"{name}: there is no file {path}; {remedy}.")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Images(
@@ -84,5 +84,7 @@ def load(name: str, path: Path | None) -> Images:
                 classes=tuple(arrays["classes"].tolist()),
                 source=str(arrays["source"]),
             )
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except PermissionError:
+        raise
+    except (TypeError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{name}: the file {path} is damaged ({error}); delete it, {remedy} again.") from error

@@ -58,9 +58,10 @@ def fetch(urls: list[str], checksum: str, path: Path, *, progress: bool | None =
                 _download(url, part, checksum, progress)
             except (OSError, HTTPException, ValueError) as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    kept = part.stat().st_size if part.exists() else 0
                     raise OSError(
                         f"the disk that holds {path.parent} is full: free some space and start again; "
-                        f"the {part.stat().st_size:,} bytes that arrived are kept."
+                        f"the {kept:,} bytes that arrived are kept."
                     ) from error
                 logger.warning("no download from %s: %s", url, error)
                 failures.append(f"{url}: {error}")

@@ -148,6 +148,8 @@ class Epoch(Dataset):
         path, label = self.samples[i]
         try:
             with Image.open(path) as file:
+                if file.mode.startswith(("I", "F")):  # which Pillow would clip at 255
+                    raise ValueError(f"it has more than 8 bits a channel, mode {file.mode}")
                 image = file.convert("RGB")
         except Exception as error:  # Pillow raises many kinds; returned, since a worker would bury it in its traceback
             return ValueError(f"{path} cannot be read as an image ({error}): replace or remove it.")

@@ -15,7 +15,7 @@ from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen, ju
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 TARGETS = 9  # target classes of the standard version, where there are as many
-MIN_CLASSES = 4  # the targeted DLR loss divides by a difference to the fourth largest logit
+MIN_CLASSES = 4  # of apgd-t: the targeted DLR loss divides by a difference to the fourth largest logit
 
 
 def check(attacks: Sequence[str]) -> None:
@@ -30,7 +30,20 @@ def check(attacks: Sequence[str]) -> None:
     if attacks and importlib.util.find_spec("pyautoattack") is None:
         raise ModuleNotFoundError(
             "AutoAttack needs the package pyautoattack; install it with: pip install pyautoattack==0.2.0 "
-            "(or leave it out: --autoattack '', in a preset autoattack: [])"
+            "(or leave it out: --autoattack '', of diagnose --no-square; in a preset autoattack: [])"
+        )
+
+
+def check_classes(attacks: Sequence[str], classes: int) -> None:
+    """Refuse a targeted attack on a network of too few classes.
+
+    Raises:
+        ValueError: if there are fewer than 4.
+    """
+    if "apgd-t" in attacks and classes < MIN_CLASSES:
+        raise ValueError(
+            f"autoattack: apgd-t needs at least {MIN_CLASSES} classes, and the network has {classes}; leave it out: "
+            f"--autoattack {','.join(name for name in STANDARD if name != 'apgd-t')}"
         )
 
 
@@ -68,7 +81,7 @@ def autoattack(
 
     Raises:
         ModuleNotFoundError: if pyautoattack is not installed.
-        ValueError: for an unknown norm or attack, a network of fewer than 4 classes, or images not in [0, 1].
+        ValueError: for an unknown norm or attack, apgd-t on fewer than 4 classes, or images not in [0, 1].
     """
     check(attacks)
     from pyautoattack import AutoAttack
@@ -80,8 +93,7 @@ def autoattack(
         if not (parts := [checked_batch(model, images, labels) for images, labels in batches]):
             raise ValueError("autoattack: there is no batch; give images, and no iterator that is used up already")
         x, y, clean = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
-        if (classes := clean.shape[1]) < MIN_CLASSES:
-            raise ValueError(f"autoattack: the network has {classes} classes; its losses need at least {MIN_CLASSES}")
+        check_classes(attacks, classes := clean.shape[1])
         adversarial, broken_by = x.clone(), np.full(len(x), "", dtype=object)
         broken_by[(clean.argmax(dim=1) != y).cpu().numpy()] = "clean"
         runner = AutoAttack(model, norm=names[norm], eps=eps, seed=seed, device=x.device)

@@ -130,7 +130,7 @@ def transfer(model: nn.Module, outcome: Outcome, foreign: dict[str, np.ndarray])
     return rows
 
 
-def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Outcome, draws: int = 100) -> list[Check]:
+def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Outcome, draws: int) -> list[Check]:
     """D8: the best of many random corners of the ball (L-inf), or points of its sphere (L2), breaks far fewer."""
     survived, generator = [], torch.Generator().manual_seed(settings.seed)
     with frozen(model):

@@ -10,7 +10,6 @@ from sdnet.commands.evidence.noise import Fates, chosen_by, fates, lambda_draws
 from sdnet.commands.evidence.runs import (
     BOOTSTRAP_SEED,
     BOTH,
-    RESAMPLES,
     SEVERITY,
     Row,
     Runs,
@@ -39,7 +38,7 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
             curves = [100 * one.correct[position].mean(axis=-1) for one in swept]
             rises = [point(curve.max() - max(curve[0], curve[-1])) for curve in curves]
             yield runs.row(("accuracy", best, "both ends of the grid", noise, level), rises, seeds, how)
-        peaks = [find_peaks(one.correct, one.lambdas, seed=BOOTSTRAP_SEED, resamples=RESAMPLES) for one in swept]
+        peaks = [find_peaks(one.correct, one.lambdas, seed=BOOTSTRAP_SEED) for one in swept]
         chosen = [[normal(peak.parabola, peak.parabola_std) for peak in of_seed] for of_seed in peaks]
         order = [point(kendall([peak.estimate for peak in of_seed])) for of_seed in chosen]
         rows = [

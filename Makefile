@@ -41,7 +41,7 @@ test: lint
 
 ui: install
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
-		$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+		$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
 
 # Needs uv. One lock for Linux and macOS, Python 3.11 to 3.13, and the conda environment of the same versions.
 lock:

@@ -60,7 +60,7 @@ with devices.lease(count, available=available) as held:
 @pytest.fixture(autouse=True)
 def quiet_machine(tmp_path, monkeypatch):
     """No real device, no scheduler, and lock files of this test alone."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("SDNET_GPU_LOCKS", str(tmp_path / devices.LOCKS.name))
     monkeypatch.setattr(devices, "LOCKS", tmp_path / devices.LOCKS.name)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
     for name in (*devices.STEP, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
@@ -324,6 +324,6 @@ def test_the_users_of_a_machine_share_its_devices():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         # Not in the project: the other users may not read the Python that reads its settings.
-        options = {"env": os.environ | {"TMPDIR": folder}, "cwd": folder, "capture_output": True, "text": True}
+        options = {"env": os.environ | {"SDNET_GPU_LOCKS": f"{folder}/locks"}, "cwd": folder, "capture_output": True, "text": True}
         done = subprocess.run([sys.executable, "-c", code], **options)
     assert (done.stdout, done.stderr) == ("65533 0 1\n65534 0 1\n", "")

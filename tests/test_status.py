@@ -131,10 +131,15 @@ def test_runs_that_nobody_asked_for_are_counted_and_not_waited_for(quick, monkey
 
 
 def test_a_folder_without_runs_is_refused_in_a_sentence(quick):
-    with pytest.raises(ValueError, match=r"^config holds no runs: give a results folder, such as results/quick$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^config holds no runs/<data set>/<network>/seed<k>: give a results folder, such as results/quick$",
+    ):
         show((Path("config"),), None)
     shutil.rmtree(quick)
-    with pytest.raises(ValueError, match=r"^config holds no runs: no run has begun; `make quick` starts"):
+    with pytest.raises(
+        ValueError, match=r"^config holds no runs/<data set>/<network>/seed<k>: no run has begun; `make quick` starts"
+    ):
         show((Path("config"),), None)
 
 

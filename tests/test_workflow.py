@@ -409,6 +409,10 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
         ("-n qiuck", "nothing makes qiuck; what does is a preset (all, long, quick, "),
         ("-n results/table7.csv", "nothing makes results/table7.csv; what does is a preset"),
         ("-n table2", "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"),
+        (
+            "-n results/quick/runs/digits/sdnet19/seed0/accuracy.csv",
+            "results/quick/runs/digits/sdnet19/seed0 is no run of any preset; config/presets/ lists",
+        ),
         ("-n --resources gpus=4 gpu=1 quick", "--resources: given gpus, which no rule asks for; allowed are disk_mb,"),
         ("-n --configfile myne.yaml quick", "--configfile: there is no file myne.yaml"),
     ],

@@ -85,15 +85,15 @@ def calibrate(
     swept = results.read_arrays(path)
     with lease(gpus) as devices:
         test = Split(spec, data_path, "test", limit)
+        model = load_model(folder, spec, len(test.classes), choose_device(devices))
+        if (lambda0 := training_lambda(model)) is None:
+            raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
         if swept.get("made_of") != made_of(folder, test, noise):
             raise ValueError(
                 f"{path} is of other weights, images or noise than are to be calibrated for; sweep again, "
                 "with the same --images, --scale, --noise-seed and --official"
             )
         train = Split(spec, data_path, "train", images)
-        model = load_model(folder, spec, len(test.classes), choose_device(devices))
-        if (lambda0 := training_lambda(model)) is None:
-            raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
         clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
         # Of the clean test set, then of each severity: the residual of each image and layer at lambda_0.
         test_residuals = [clean.residuals, *swept["residuals"]]

@@ -141,6 +141,8 @@ def open_data(spec: dict, path: Path | None, device: torch.device, shard: tuple[
 def open_images(spec: dict, path: Path | None) -> Images:
     """All images of a data set that fits in memory; `path` as in `open_data`."""
     name = spec["dataset"]["name"]
+    if name == "digits" and path:
+        raise ValueError(f"--data: given {path}; the digits come with scikit-learn, leave it out")
     return load(name, path or data_dir() / f"{name}.npz")
 
 

@@ -61,6 +61,11 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
     for run in planned:
         groups[run.dataset, run.system].append(run)
     print(_overview(name, preset, site, planned, jobs), end="\n\n")
+    if unshown := sorted({run.system for run in planned} - _shown(planned, preset)):
+        print(
+            f"snakemake {name} does not train {', '.join(unshown)}, which no table or figure shows: see TABLES and FIGURES "
+            f"of sdnet/experiments/plan.py, or ask for {plan.results_folder(name)}/runs/.../accuracy.csv by its path\n"
+        )
     if not measured:
         print(_table(groups, jobs), end="\n\n")
         print("Hours depend on the machine: --measure estimates them, in a minute or more.")
@@ -87,6 +92,12 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         f"{machine.at_once} at once on an otherwise idle machine.\nEach network was measured for a moment; attacks go "
         "on with the images that withstood those before, whose number was guessed."
     )
+
+
+def _shown(planned: list[Run], preset: Preset) -> set[str]:
+    """The networks that the tables and figures of a preset need."""
+    tables, figures = plan.targets(planned, preset)
+    return {run.system for target in (*tables, *figures) for run in plan.runs_of(target, planned, preset)}
 
 
 def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: dict[str, list[Job]]) -> str:

@@ -77,7 +77,7 @@ def _rows(folder: Path, planned: dict[Path, dict[str, int]]) -> list[Status]:
     if not known and not asked:
         begun = _begun(planned)
         remedy = f"give a results folder, such as {begun[0]}" if begun else NOTHING
-        raise ValueError(f"{folder} holds no runs: {remedy}")
+        raise ValueError(f"{folder} holds no runs/<data set>/<network>/seed<k>: {remedy}")
     return [status(folder, run, known.get(run)) for run in dict.fromkeys([*filter(asked.__contains__, known), *asked])]
 
 

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from filelock import FileLock, Timeout
 from sdnet.experiments.settings_files import site_setting
 
 POLL_SECONDS = 0.5
-LOCKS = Path(tempfile.gettempdir()) / f"sdnet-gpu-{socket.gethostname()}"
+# Not in TMPDIR, which may differ from user to user. The tests have folders of their own.
+LOCKS = Path(os.environ.get("SDNET_GPU_LOCKS", f"/tmp/sdnet-gpu-{socket.gethostname()}"))
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID")
 
 Device = int | str  # the index of nvidia-smi; the UUID of a part of a device (MIG), which has none

@@ -107,7 +107,8 @@ def counts(folder: Path) -> str:
     """How many claims came out how, by reading of the layer, in Markdown."""
     judged = results.read(folder / "claims.csv", "claims").fillna({"reading": ""})
     text = judged[judged.reading != "released"]
-    lines = [f"As the paper's text has it: {tally(text)}."]
+    images = " and ".join(judged["data"][judged.verdict != "not run"].unique())
+    lines = [f"{f'On {images}, the' if images else 'The'} CSC layer as the paper's text has it: {tally(text)}."]
     if (released := judged[judged.reading == "released"]).size:
         lines.append(f"The CSC layer as the authors' released code has it: {tally(released)}.")
     if judged[judged.verdict != "not run"].stand_in.any():
@@ -252,4 +253,8 @@ def legend() -> str:
         "not run": "results are missing",
     }
     words = "".join(f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meanings[name]}</li>' for name in VERDICTS)
-    return f'<ul class="legend">{words}</ul>'
+    counts = (
+        "<i>3 of 4, surely not 1, 1.1 to 24.9</i>: the whole 95% intervals of three effects keep the bound, that of one "
+        "breaks it. Last stand the smallest and the largest effect."
+    )
+    return f'<ul class="legend">{words}<li>{counts}</li></ul>'

@@ -69,7 +69,8 @@ def _attack_curve(rows: pd.DataFrame, step: str) -> pd.DataFrame:
         if step == "worst":  # at another lambda nobody tried
             rows = rows[[lmbd in crafted[seed] for seed, lmbd in zip(rows.seed, rows["lambda"], strict=True)]]
     correct = rows.clean_correct if step == "clean" else rows.correct
-    return accuracy_by(rows["lambda"], correct, rows.total)
+    curve = accuracy_by(rows["lambda"], correct, rows.total)
+    return curve[curve["count"] == curve["count"].max()]  # not at a lambda that some seed alone was tuned to
 
 
 def _radius_title(attacks: pd.DataFrame) -> str:

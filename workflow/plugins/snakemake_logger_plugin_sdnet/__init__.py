@@ -1,7 +1,7 @@
 """Lets `snakemake --cores 8 --resources gpu=4 all` mean what it says.
 
-Snakemake's options --resources, --config and --configfile take every word behind them, so that a target there is read
-as one more resource, setting or file, and refused. Snakemake imports every package of this name before it parses its
+Snakemake's options --resources, --set-resources, --default-resources, --set-threads, --config and --configfile take every
+word behind them, so that a target there is read as one more resource, setting or file, and refused. Snakemake imports every package of this name before it parses its
 arguments; this one moves such targets behind a "--", and names a configuration file that is not there, which Snakemake
 answers with a traceback. As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
 """
@@ -19,6 +19,9 @@ GREEDY = {
     "--res": SETTING,
     "--config": SETTING,
     "-C": SETTING,
+    "--set-threads": SETTING,
+    "--set-resources": SETTING,
+    "--default-resources": SETTING,
     "--configfile": FILE,
     "--configfiles": FILE,
 }

@@ -104,29 +104,28 @@ def shown_runs(wildcards, target):
     return runs
 
 
-def run_files(wildcards, target, name):
-    """A result file of every run that a table or figure shows."""
-    return [
-        f"{wildcards.root}/runs/{run.name}/{name}"
-        for run in shown_runs(wildcards, target)
-    ]
-
-
-def noise_files(wildcards, target, kind):
-    """A result file of every run and noise that a table or figure shows; of Algorithm 1, of networks with a lambda."""
-    return [
-        f"{wildcards.root}/runs/{run.name}/{kind}-{noise}.csv"
-        for run in shown_runs(wildcards, target)
-        if kind == "sweep" or settings.has_lambda(run.spec["model"]["name"])
-        for noise in plan.noises_of(target, preset_of(wildcards))
-        if noise in plan.noises_on(run.dataset, preset_of(wildcards))
-    ]
-
-
-def benchmark_files(wildcards, target):
-    """Speed and memory on every data set that a table shows."""
-    datasets = {run.dataset for run in shown_runs(wildcards, target)}
-    return [f"{wildcards.root}/benchmark/{name}.csv" for name in sorted(datasets)]
+def shown_files(wildcards, target, names):
+    """The result files that a table or figure reads; a star stands for a noise, "benchmark" for speeds."""
+    files, preset = [], preset_of(wildcards)
+    for run in shown_runs(wildcards, target):
+        noises = [
+            noise
+            for noise in plan.noises_of(target, preset)
+            if noise in plan.noises_on(run.dataset, preset)
+        ]
+        for name in names:
+            if name == "benchmark":
+                files.append(f"{wildcards.root}/benchmark/{run.dataset}.csv")
+            elif "*" not in name:
+                files.append(f"{wildcards.root}/runs/{run.name}/{name}")
+            elif name.startswith("sweep") or settings.has_lambda(
+                run.spec["model"]["name"]
+            ):
+                files += [
+                    f"{wildcards.root}/runs/{run.name}/{name.replace('*', noise)}"
+                    for noise in noises
+                ]
+    return list(dict.fromkeys(files))
 
 
 def fitted_line(wildcards):

@@ -102,6 +102,10 @@ if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it 
     refuse_unknown_resources()
 
 
+onstart:
+    refuse_without_images()
+
+
 onsuccess:
     say_what_was_made()
 

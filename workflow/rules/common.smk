@@ -50,6 +50,32 @@ def images_of(run):
     )
 
 
+GONE = set()  # images that networks were trained on, and that are not there any more
+
+
+def gone(path):
+    """What to do about images that are not there any more."""
+    return (
+        f"{path} is gone, and networks were trained on it: bring it back first, by hand, by a link to where it is now, "
+        f"or with: snakemake {path}"
+    )
+
+
+def refuse_without_images():
+    """Before any job: images that are gone are fetched first and alone, or all that was made of them is lost."""
+    jobs = list(workflow.dag.needrun_jobs())
+    made = {file for job in jobs for file in job.output}
+    for job in jobs:
+        for file in job.input:
+            if file in GONE - made or (
+                job.rule.name in ("sweep", "calibrate")
+                and file in made
+                and file in noisy_images_of(run_of(job.wildcards))
+                and any(Path(path).exists() for path in job.output)
+            ):
+                raise WorkflowError(gone(file))
+
+
 def training_images(wildcards):
     """The same, to train on; of a run whose weights are imported nothing.
 
@@ -66,10 +92,9 @@ def training_images(wildcards):
     images, trained = images_of(run), folder / "model.pt"
     for path in images:
         if trained.exists() and not Path(path).exists():
-            raise WorkflowError(
-                f"{path} is gone, and {trained} was trained on it: bring it back first, by hand, by a link to "
-                f"where it is now, or with: snakemake {path}"
-            )
+            GONE.add(path)
+            # Snakemake takes this for a lack of a producer, and what stands for made: never for a reason to stop.
+            raise WorkflowError(gone(path))
     return images
 
 

@@ -96,6 +96,12 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
     folder, places = _lock_folder(), int(site_setting("jobs_per_gpu") or 1)
     wanted = places if alone else 1
     told = False
+
+    def taken(device: Device) -> int:
+        """How many of its places other jobs hold."""
+        with contextlib.ExitStack() as tried:
+            return sum(not _try(_place(folder, device, place), tried) for place in range(places))
+
     while True:
         with contextlib.ExitStack() as turn:
             # Whoever holds the gate collects places as they come free; the others queue behind it.
@@ -107,10 +113,9 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
             mine: dict[Device, set[int]] = {device: set() for device in pool}
             stacks = {device: turn.enter_context(contextlib.ExitStack()) for device in pool}
             while True:
-                for place, device in itertools.product(range(places), pool):
+                for device, place in itertools.product(sorted(pool, key=taken), range(places)):
                     if len(mine[device]) < wanted and place not in mine[device]:
-                        name = f"{device}.{place}" if place else str(device)
-                        if _try(_lock(folder / name), stacks[device]):
+                        if _try(_place(folder, device, place), stacks[device]):
                             mine[device].add(place)
                     held = tuple(device for device in pool if len(mine[device]) == wanted)
                     if len(held) == count:
@@ -136,6 +141,10 @@ def _lock_folder() -> Path:
     with contextlib.suppress(PermissionError):  # it is another user's, who has opened it
         folder.chmod(0o777)
     return folder
+
+
+def _place(folder: Path, device: Device, place: int) -> FileLock:
+    return _lock(folder / (f"{device}.{place}" if place else str(device)))
 
 
 def _lock(path: Path) -> FileLock:

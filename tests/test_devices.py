@@ -203,6 +203,29 @@ def test_where_jobs_share_devices_each_takes_the_emptiest_and_no_more_than_fit(s
     assert capsys.readouterr().err == ""
 
 
+def test_of_shared_devices_one_that_is_idle_by_now_is_taken_first(monkeypatch):
+    monkeypatch.setenv("SDNET_JOBS_PER_GPU", "2")
+    with ExitStack() as ended:
+        ended.enter_context(lease(1, available=[0, 1]))
+        ended.enter_context(lease(1, available=[0, 1]))
+        third = lease(1, available=[0, 1])
+        assert third.__enter__() == (0,)
+    with lease(1, available=[0, 1]) as own:
+        assert own == (1,)
+    third.__exit__(None, None, None)
+
+
+def test_leases_hold_whatever_the_folder_of_temporary_files_is(monkeypatch):
+    """Which may be another for each user, or each login."""
+    code = "from sdnet.experiments import devices; print(devices.LOCKS)"
+    monkeypatch.delenv("SDNET_GPU_LOCKS")
+    found = set()
+    for folder in ("/tmp", "/var/tmp"):
+        options = {"env": os.environ | {"TMPDIR": folder}, "capture_output": True, "text": True, "check": True}
+        found.add(subprocess.run([sys.executable, "-c", code], **options).stdout)
+    assert len(found) == 1
+
+
 def test_a_command_by_hand_shares_devices_as_the_settings_say(monkeypatch, tmp_path):
     monkeypatch.delenv("SDNET_JOBS_PER_GPU", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -324,6 +347,6 @@ def test_the_users_of_a_machine_share_its_devices():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         # Not in the project: the other users may not read the Python that reads its settings.
-        options = {"env": os.environ | {"SDNET_GPU_LOCKS": f"{folder}/locks"}, "cwd": folder, "capture_output": True, "text": True}
-        done = subprocess.run([sys.executable, "-c", code], **options)
+        options = {"env": os.environ | {"SDNET_GPU_LOCKS": f"{folder}/locks"}, "cwd": folder}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
     assert (done.stdout, done.stderr) == ("65533 0 1\n65534 0 1\n", "")

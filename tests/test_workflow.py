@@ -204,14 +204,18 @@ RUN_ON_CIFAR = "results/small/runs/cifar10/sdnet18/seed0"
 
 @pytest.fixture
 def made(own_fresh, snakemake):
-    """The project with the files of a CIFAR-10 run, placed by hand and recorded as made, which --touch does."""
-    target = f"{RUN_ON_CIFAR}/accuracy.csv"
-    listed = snakemake.succeed(own_fresh, "--summary", target).split("output_file\t")[1].splitlines()[1:]
-    for path in reversed([own_fresh / line.split("\t")[0] for line in listed if "\t" in line]):
+    """The project with the files of a CIFAR-10 run."""
+    made_by_hand(own_fresh, snakemake, f"{RUN_ON_CIFAR}/accuracy.csv")
+    return own_fresh
+
+
+def made_by_hand(project, snakemake, target):
+    """Place a file and those that it is made of, and record them as made, which --touch does."""
+    listed = snakemake.succeed(project, "--summary", target).split("output_file\t")[1].splitlines()[1:]
+    for path in reversed([project / line.split("\t")[0] for line in listed if "\t" in line]):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("made")
-    snakemake.succeed(own_fresh, "--touch", "--forceall", target)
-    return own_fresh
+    snakemake.succeed(project, "--touch", "--forceall", target)
 
 
 def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):
@@ -219,10 +223,22 @@ def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):
     images.unlink()
     (made / target).unlink()
     printed = snakemake.fail(made, target, "-n")
-    assert f"data/cifar10.npz is gone, and {RUN_ON_CIFAR}/model.pt was trained on it: bring it back first" in printed
+    assert "data/cifar10.npz is gone, and results were made of it: bring it back first" in printed
     assert snakemake.plan(made, "data/cifar10.npz").jobs == {"download": 1}
     images.write_text("downloaded anew")
     assert snakemake.plan(made, target).jobs == {"evaluate": 1}
+
+
+def test_where_the_images_are_gone_no_result_is_removed_to_be_made_again(own_fresh, snakemake):
+    """Snakemake removes the outputs of a job before it starts."""
+    target = f"{RUN_ON_CIFAR}/adaptive-gaussian.csv"
+    made_by_hand(own_fresh, snakemake, target)
+    (own_fresh / "data/cifar10.npz").unlink()
+    edit(own_fresh / "config/presets/small.yaml", "calibration_images: 1000", "calibration_images: 900")
+    printed = snakemake.fail(own_fresh, "--cores", "1", target)
+    assert "data/cifar10.npz is gone, and results were made of it: bring it back first" in printed
+    assert (own_fresh / target).read_text() == "made"
+    assert not (own_fresh / "data/cifar10.npz").exists()
 
 
 def test_imported_weights_wait_for_no_images(own_fresh, snakemake):

@@ -63,8 +63,8 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
     print(_overview(name, preset, site, planned, jobs), end="\n\n")
     if unshown := sorted({run.system for run in planned} - _shown(planned, preset)):
         print(
-            f"snakemake {name} does not train {', '.join(unshown)}, which no table or figure shows: see TABLES and FIGURES "
-            f"of sdnet/experiments/plan.py, or ask for {plan.results_folder(name)}/runs/.../accuracy.csv by its path\n"
+            f"snakemake {name} does not train {', '.join(unshown)}, which no table or figure shows: see TABLES and "
+            f"FIGURES of sdnet/experiments/plan.py, or ask for {plan.results_folder(name)}/runs/.../accuracy.csv\n"
         )
     if not measured:
         print(_table(groups, jobs), end="\n\n")

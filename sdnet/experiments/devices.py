@@ -114,9 +114,9 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
             stacks = {device: turn.enter_context(contextlib.ExitStack()) for device in pool}
             while True:
                 for device, place in itertools.product(sorted(pool, key=taken), range(places)):
-                    if len(mine[device]) < wanted and place not in mine[device]:
-                        if _try(_place(folder, device, place), stacks[device]):
-                            mine[device].add(place)
+                    open_to_it = len(mine[device]) < wanted and place not in mine[device]
+                    if open_to_it and _try(_place(folder, device, place), stacks[device]):
+                        mine[device].add(place)
                     held = tuple(device for device in pool if len(mine[device]) == wanted)
                     if len(held) == count:
                         for device in held:

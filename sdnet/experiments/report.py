@@ -254,7 +254,7 @@ def legend() -> str:
     }
     words = "".join(f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meanings[name]}</li>' for name in VERDICTS)
     counts = (
-        "<i>3 of 4, surely not 1, 1.1 to 24.9</i>: the whole 95% intervals of three effects keep the bound, that of one "
-        "breaks it. Last stand the smallest and the largest effect."
+        "<i>3 of 4, surely not 1, 1.1 to 24.9</i>: the whole 95% intervals of three effects keep the bound, that of "
+        "one breaks it. Last stand the smallest and the largest effect."
     )
     return f'<ul class="legend">{words}<li>{counts}</li></ul>'

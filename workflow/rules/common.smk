@@ -56,7 +56,7 @@ GONE = set()  # images that networks were trained on, and that are not there any
 def gone(path):
     """What to do about images that are not there any more."""
     return (
-        f"{path} is gone, and networks were trained on it: bring it back first, by hand, by a link to where it is now, "
+        f"{path} is gone, and results were made of it: bring it back first, by hand, by a link to where it is now, "
         f"or with: snakemake {path}"
     )
 
@@ -92,8 +92,10 @@ def training_images(wildcards):
     images, trained = images_of(run), folder / "model.pt"
     for path in images:
         if trained.exists() and not Path(path).exists():
+            if path not in GONE:
+                logger.warning(gone(path))
             GONE.add(path)
-            # Snakemake takes this for a lack of a producer, and what stands for made: never for a reason to stop.
+            # Of a network that is there Snakemake takes this for the lack of a rule, and goes on.
             raise WorkflowError(gone(path))
     return images
 

@@ -1,9 +1,9 @@
 """Lets `snakemake --cores 8 --resources gpu=4 all` mean what it says.
 
-Snakemake's options --resources, --set-resources, --default-resources, --set-threads, --config and --configfile take every
-word behind them, so that a target there is read as one more resource, setting or file, and refused. Snakemake imports every package of this name before it parses its
-arguments; this one moves such targets behind a "--", and names a configuration file that is not there, which Snakemake
-answers with a traceback. As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
+Snakemake's options --resources, --config, --configfile and a few more take every word behind them, so that a target
+there is read as one more resource, setting or file, and refused. Snakemake imports every package of this name before it
+parses its arguments; this one moves such targets behind a "--", and names a configuration file that is not there, which
+Snakemake answers with a traceback. As a logger it does nothing. Remove it when Snakemake's parser no longer needs it.
 """
 
 import os

@@ -70,6 +70,7 @@ def refuse_without_images():
             if file in GONE - made or (
                 job.rule.name in ("sweep", "calibrate")
                 and file in made
+                and not Path(file).exists()
                 and file in noisy_images_of(run_of(job.wildcards))
                 and any(Path(path).exists() for path in job.output)
             ):

@@ -430,6 +430,16 @@ def test_what_is_left_of_an_image_in_the_first_third_of_the_layers_is_compared_w
     assert effect(folder, quantity="kendall", subject="sdnet18-all-plain").estimate == -1
 
 
+def test_attacks_of_another_radius_than_the_paper_s_decide_nothing(folder, monkeypatch):
+    monkeypatch.setitem(NORMS, "l2", 1.5)
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900])
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(preset.read_text() + "adversarial: {l2: 1.5}\n")
+    found = judged(folder).loc["A1", ""]
+    assert found.verdict == "undecided"
+    assert "attacked within L∞ and L2 8/255 and 1.5, the paper within 8/255 and 0.5" in found.reason
+
+
 def test_attacks_of_another_radius_are_refused(folder):
     write_attacks(folder, "resnet18", robust=[0], clean=[1900])
     preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"

@@ -282,6 +282,14 @@ def test_a_preset_s_targets_are_those_it_has_networks_for():
     assert "figure4" not in figures
 
 
+def test_without_a_network_with_a_lambda_nothing_of_algorithm_1_is_a_target():
+    preset = of("systems", {"resnet18": {"model": "resnet18"}, "scn": {"model": "scn"}})
+    tables, figures = targets_of(Preset.model_validate(preset))
+    assert "table1" in tables
+    assert not {"table2", "table3", "table5", "readings"} & set(tables)
+    assert not {"figure3", "figure_attacks"} & set(figures)
+
+
 def test_a_table_of_speeds_needs_the_reference_on_every_data_set_that_it_shows():
     assert "table1" in targets_of(Preset.model_validate(PRESET))[0]
     alone = of("datasets", ["cifar10"], ("systems", "resnet18"))

@@ -162,6 +162,14 @@ def test_a_missing_file_and_a_folder_without_presets_are_named(tmp_path):
         load_presets(tmp_path)
 
 
+def test_a_preset_whose_name_is_no_target_is_refused(tmp_path):
+    (tmp_path / "My preset.yaml").write_text(TINY)
+    with pytest.raises(
+        SettingsError, match=r"My preset\.yaml: a preset's name may have letters, digits, - and _ alone"
+    ):
+        load_presets(tmp_path)
+
+
 @pytest.mark.parametrize("given", ["nothing", "tiny", "loop", "[other]", "{other: 1}", "3"])
 def test_an_extends_that_leads_nowhere_or_in_a_circle_is_refused(tmp_path, given):
     (tmp_path / "other.yaml").write_text(TINY)

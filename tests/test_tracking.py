@@ -125,6 +125,17 @@ def test_a_command_by_hand_records_where_the_settings_say(client, database, tmp_
     assert not list(tmp_path.glob("*.db"))
 
 
+def test_an_experiment_that_was_deleted_on_the_page_is_brought_back(client, tmp_path, capsys):
+    folder = new_folder(tmp_path, SPEC | {"preset": "deleted"})
+    Tracker(folder, {}).close()
+    client.delete_experiment(client.get_experiment_by_name("sdnet deleted").experiment_id)
+    tracker = Tracker(new_folder(tmp_path, SPEC | {"preset": "deleted", "seed": 4}), {})
+    assert tracker.active
+    tracker.close()
+    assert client.get_experiment_by_name("sdnet deleted").lifecycle_stage == "active"
+    assert capsys.readouterr().err == ""
+
+
 def run_id(folder):
     return json.loads((folder / "mlflow.json").read_text())["run_id"]
 

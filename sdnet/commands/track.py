@@ -22,6 +22,9 @@ def track(folder: Path) -> None:
         raise ValueError(f"{folder} holds no trained run; give a results folder, such as results/quick")
     for path in trained:
         run, about = path.parent, json.loads(path.read_text())
+        if not (run / "spec.json").exists():
+            print(f"not tracked: {run}, which has no spec.json")
+            continue
         tracker = Tracker(run, environment.tags(about))
         history = results.read(run / "history.csv", "history")
         tracker.log_epochs(history.astype(object).where(history.notna(), None).to_dict("records"))

@@ -36,6 +36,7 @@ ATTACKED = ("table4", "figure_attacks")
 # Under noise: what is made of sweeps, and of Algorithm 1, as in workflow/rules/report.smk.
 SWEPT = ("table2", "table3", "readings", "figure2")
 CALIBRATED = ("table2", "table3", "table5", "readings", "figure3")
+OF_LAMBDA = (*CALIBRATED, "figure_attacks")  # which have nothing to show without a network with a lambda
 UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
@@ -157,6 +158,7 @@ def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
         for target in TABLES | FIGURES
         if (of_target := runs_of(target, planned, preset))
         and (target not in BENCHMARKED or {run.dataset for run in of_target} <= measured)
+        and (target not in OF_LAMBDA or any(has_lambda(run.spec["model"]["name"]) for run in of_target))
     }
     return [name for name in TABLES if name in shown], [name for name in FIGURES if name in shown]
 

@@ -391,6 +391,9 @@ def load_presets(folder: Path) -> dict[str, Preset]:
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if not files:
         raise SettingsError(f"{folder} holds no preset (*.yaml)")
+    for name, path in files.items():
+        if not re.fullmatch("[A-Za-z0-9_-]+", name):  # it is typed as a target, and names folders
+            raise SettingsError(f"{path}: a preset's name may have letters, digits, - and _ alone; rename the file")
     return {name: _validate(Preset, _extended(name, files, ()), str(path)) for name, path in files.items()}
 
 

@@ -210,6 +210,8 @@ def _connection(preset: str | None) -> Iterator[tuple["MlflowClient", str]]:
             with contextlib.suppress(MlflowException):  # another job was faster, on a server
                 client.create_experiment(name, tags={"mlflow.note.content": note})
             experiment = client.get_experiment_by_name(name)
+        if experiment.lifecycle_stage == "deleted":  # on MLflow's page; its name stays taken
+            client.restore_experiment(experiment.experiment_id)
         yield client, experiment.experiment_id
 
 

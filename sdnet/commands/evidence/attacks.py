@@ -7,6 +7,7 @@ import pandas as pd
 
 from sdnet.commands.evidence.runs import BOOTSTRAP_SEED, BOTH, Row, Runs, nearest, percent, point, wilson
 from sdnet.experiments import results
+from sdnet.experiments.settings import Adversarial
 from sdnet.experiments.tables import paper_values
 from sdnet.robustness.statistics import Interval, paired_difference
 
@@ -14,7 +15,14 @@ ATTACK_PAIRS = [("sdnet18 fixed", "resnet18"), ("sdnet18 tuned", "sdnet18 fixed"
 
 
 def attacks(runs: Runs) -> Iterator[Row]:
-    """Robust accuracy, what tuning lambda changes, and what it costs."""
+    """Robust accuracy, what tuning lambda changes, and what it costs; beside the paper's, only within its radii."""
+    ours, papers = (f"{radii.linf:g}/255 and {radii.l2:g}" for radii in (runs.preset.adversarial, Adversarial()))
+    unequal = {"unequal": f"attacked within L∞ and L2 {ours}, the paper within {papers}"}
+    for row in _measured(runs):
+        yield row | unequal if ours != papers and runs.dataset == "cifar10" else row
+
+
+def _measured(runs: Runs) -> Iterator[Row]:
     radii = runs.preset.adversarial
     for norm, label in {"linf": f"L∞ {radii.linf:g}/255", "l2": f"L2 {radii.l2:g}"}.items():
         for kind, level in {"attack-paper": "paper", "attack-adaptive": "worst"}.items():

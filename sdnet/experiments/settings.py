@@ -187,6 +187,7 @@ class Recipe(_Settings):
     milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
     )
+    # ASSUME: the paper does not say in which precision it trained.
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="bfloat16 is by autocast, and float32 on a device without its instructions."
     )
@@ -221,6 +222,7 @@ class Robustness(_Settings):
         description="The set Lambda of Algorithm 1 (section 4.2: 0.1 to 1.5).",
     )
     test_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
+    # ASSUME: 2,000 are enough for a line through ten levels or so; Algorithm 1 has the whole training set.
     calibration_images: PositiveInt = Field(2000, description="Training images that Algorithm 1 is fitted on.")
     variants: Annotated[list[Variant], Field(min_length=1), AfterValidator(_distinct)] = Field(
         ["paper", "squared", "parabola", "released"],

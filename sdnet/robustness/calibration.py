@@ -33,9 +33,9 @@ def check_grid(lambdas: Sequence[float]) -> np.ndarray:
 def image_residuals(norms: np.ndarray, definition: str = "norm") -> np.ndarray:
     """One residual per image, (n,), from the norms ||x - A(z)||_2 of each CSC layer, (layers, n).
 
-    "norm" is the mean over the layers of the norm (the paper's "averaged residual from all CSC-layers");
-    "squared", of its square, as in the authors' released code. The mean of the result over images is the
-    r_c or r_test of Algorithm 1.
+    "norm" is the mean over the layers of the norm (the paper's "averaged residual from all CSC-layers"; ASSUME: not
+    squared, as Eq. 4 has it); "squared", of its square, as in the authors' released code. The mean of the result over
+    images is the r_c or r_test of Algorithm 1.
     """
     if definition not in ("norm", "squared"):
         raise ValueError(f"residual {definition!r} is unknown; choose 'norm' or 'squared'")

@@ -57,7 +57,7 @@ def fit(
         optimizer: "sgd" or "adam"; momentum and nesterov are those of "sgd".
         momentum: of SGD.
         nesterov: Nesterov's form of the momentum.
-        weight_decay: on every parameter.
+        weight_decay: on every parameter. ASSUME: on dictionaries, too, which are projected afterwards.
         schedule: "cosine", or "multistep" with a tenth of the rate after each milestone.
         milestones: as shares of the training, 0 to 1.
         precision: "bfloat16" (autocast) or "float32".

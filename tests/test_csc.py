@@ -331,6 +331,15 @@ def test_loaded_into_a_layer_of_double_precision_all_is_double():
     assert {value.dtype for value in other.state_dict().values() if value.is_floating_point()} == {torch.float64}
 
 
+def test_a_loaded_eigenvector_has_the_layout_of_the_saved_one():
+    """Convolutions of another layout end in other bits, and a training that goes on would, too."""
+    layer, other = (CSCConv2d(3, 4, 3, padding=1).to(memory_format=torch.channels_last) for _ in range(2))
+    layer(torch.randn(1, 3, 12, 10))
+    layer.eigenvector = layer.eigenvector.contiguous(memory_format=torch.channels_last)
+    other.load_state_dict(layer.state_dict())
+    assert other.eigenvector.stride() == layer.eigenvector.stride() != layer.eigenvector.contiguous().stride()
+
+
 def test_autocast_leaves_double_precision_alone():
     with torch.autocast("cpu", torch.bfloat16):
         assert CSCConv2d(2, 4, 3).double()(torch.zeros(1, 2, 8, 8, dtype=torch.float64)).dtype == torch.float64

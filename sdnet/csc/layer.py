@@ -125,7 +125,8 @@ class CSCConv2d(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         eigenvector = state_dict.get(prefix + "eigenvector")
         if eigenvector is not None:  # its size is that of the images which the saved layer was trained on
-            self.eigenvector = self.eigenvector.new_empty(eigenvector.shape)
+            like = {"device": self.weight.device, "dtype": self.weight.dtype}
+            self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
             self.image_size = tuple(eigenvector.shape[-2:])
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -521,6 +521,11 @@ def test_missing_data_are_named_with_the_command_that_fetches_them(tmp_path, err
     assert f"there is no file {tmp_path}/other.npz" in error_of("train", spec, "--data", tmp_path / "other.npz")
 
 
+def test_a_path_of_digits_is_refused_and_not_ignored(tmp_path, error_of):
+    message = error_of("train", make_spec(tmp_path / "run"), "--data", tmp_path, "--gpus", 0)
+    assert message == f"--data: given {tmp_path}; the digits come with scikit-learn, leave it out"
+
+
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
 def test_a_folder_that_is_not_configured_is_asked_for(tmp_path, error_of, monkeypatch, name):
     monkeypatch.delenv(f"SDNET_{name.upper()}_ROOT", raising=False)

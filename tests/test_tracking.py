@@ -395,6 +395,14 @@ def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path,
     assert len(files) == 6
 
 
+def test_a_run_without_its_spec_does_not_keep_others_from_being_tracked(client, tmp_path, capsys):
+    broken, whole = (trained(tmp_path, SPEC | {"seed": seed}, 0.2, 20) for seed in (0, 1))
+    (broken / "spec.json").unlink()
+    track(tmp_path / "results/tiny")
+    assert f"not tracked: {broken}, which has no spec.json" in capsys.readouterr().out
+    assert client.get_run(run_id(whole)).data.metrics["accuracy"] == 0.2
+
+
 def test_tables_and_figures_and_mean_accuracies_are_put_to_runs_of_their_own(client, tmp_path):
     """With the real commands, and as the workflow does it: after all that it shows is there."""
     for seed in (3, 4):

@@ -148,6 +148,15 @@ def test_every_preset_is_explained(monkeypatch, capsys, name):
     assert all(system in page for system in PRESETS[name].systems)
 
 
+def test_a_network_that_no_table_or_figure_shows_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(copy_project(tmp_path))
+    systems = "systems: {resnet18: {model: resnet18}, sdnet18: {model: sdnet18}, mine: {model: sdnet18}}\n"
+    Path("config/presets/mine.yaml").write_text(f"description: my own\nextends: quick\n{systems}")
+    for name, said in (("mine", 1), ("quick", 0)):
+        cli.main(["plan", "--preset", name], standalone_mode=False)
+        assert capsys.readouterr().out.count("does not train mine, which no table or figure shows") == said
+
+
 def test_hours_are_estimated_from_a_measurement(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(copy_project(tmp_path))
     quick = Path("config/presets/quick.yaml")

@@ -203,8 +203,8 @@ def refuse_unknown_targets():
     presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
     for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
         path = target if os.path.isabs(target) else os.path.relpath(target)
-        folder, file = os.path.split(path)
-        if "/runs/" in folder and folder not in RUN:
+        folder = os.path.dirname(path)
+        if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:
             raise WorkflowError(
                 f"{folder} is no run of any preset; config/presets/ lists their data sets, systems and seeds"
             )

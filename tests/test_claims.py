@@ -26,9 +26,10 @@ WITH_NUMBERS = [f"P{k}" for k in range(1, 12)] + [
     "A1",
     "A3",
     "A4",
+    "A8",
     "Z1",
 ]
-DIFFERENCES = ["P6", "C0", "C4", "C5", "C7", "C8", "C13", "C14", "A4"]
+DIFFERENCES = ["P6", "C0", "C4", "C5", "C7", "C8", "C13", "C14", "A4", "A8"]
 
 
 def as_measured(paper: pd.DataFrame) -> pd.DataFrame:
@@ -373,7 +374,7 @@ def test_differences_are_those_of_the_images_and_their_intervals_are_paired(fold
 def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algorithm_1_would_be(folder):
     write_attacks(folder, "resnet18", robust=[0], clean=[1900])
     write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100])
-    table = judged(folder).loc[["A1", "A2", "A3", "A4", "A5", "A6", "A7"]]
+    table = judged(folder).loc[["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"]]
     assert table.verdict.xs("", level="reading").to_dict() == {"A1": "replicated", "A2": "not run"}
     text = table.xs("text", level="reading")
     assert text.verdict.to_dict() == {
@@ -382,8 +383,9 @@ def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algori
         "A5": "not run",
         "A6": "contradicted",
         "A7": "contradicted",
+        "A8": "replicated",
     }
-    assert text.effect.drop("A5").to_dict() == pytest.approx({"A3": 0.5, "A4": 34.5, "A6": -40, "A7": 0.8})
+    assert text.effect.drop("A5").to_dict() == pytest.approx({"A3": 0.5, "A4": 34.5, "A6": -40, "A7": 0.8, "A8": 35})
 
 
 def test_fates_between_two_lambdas_are_interpolated():

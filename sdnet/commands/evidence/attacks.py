@@ -9,9 +9,9 @@ from sdnet.commands.evidence.runs import BOOTSTRAP_SEED, BOTH, Row, Runs, neares
 from sdnet.experiments import results
 from sdnet.experiments.settings import Adversarial
 from sdnet.experiments.tables import paper_values
-from sdnet.robustness.statistics import Interval, paired_difference
+from sdnet.robustness.statistics import Interval, paired_difference, split_half
 
-ATTACK_PAIRS = [("sdnet18 fixed", "resnet18"), ("sdnet18 tuned", "sdnet18 fixed")]
+ATTACK_PAIRS = [("sdnet18 fixed", "resnet18"), ("sdnet18 tuned", "resnet18"), ("sdnet18 tuned", "sdnet18 fixed")]
 
 
 def attacks(runs: Runs) -> Iterator[Row]:
@@ -74,9 +74,10 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
     """By the paper's protocol: against ResNet-18, the price on clean images, and the lambda of Algorithm 1."""
     files = ["attack-paper.csv", "attack-paper.npz"]
     if seeds := runs.seeds([system, "resnet18"], *files):
-        both = [[_robust(runs, name, seed, norm) for name in (system, "resnet18")] for seed in seeds]
-        found = [percent(paired_difference(*pair, seed=BOOTSTRAP_SEED)) for pair in both]
-        yield runs.row(("robust", f"{system} fixed", "resnet18", norm, "paper"), found, seeds, label)
+        for choice in ("fixed", "tuned"):
+            both = [(_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds]
+            found = [percent(paired_difference(*pair, seed=BOOTSTRAP_SEED)) for pair in both]
+            yield runs.row(("robust", f"{system} {choice}", "resnet18", norm, "paper"), found, seeds, label)
     if seeds := runs.seeds([system], *files):
         prices, distances = [], []
         for seed in seeds:
@@ -91,11 +92,15 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
         yield runs.row(("lambda", f"{system} algorithm1", f"{system} tuned", norm, "paper"), distances, seeds, label)
 
 
-def _robust(runs: Runs, system: str, seed: int, norm: str) -> np.ndarray:
-    """Which attacked images (N,) are still classified correctly, at the lambda of training."""
+def _robust(runs: Runs, system: str, seed: int, norm: str, choice: str = "fixed") -> np.ndarray:
+    """Which attacked images (N,) are still classified correctly, at the lambda of training or tuned on other images."""
     arrays = results.read_arrays(runs.path(system, seed, "attack-paper.npz"))
-    robust = arrays[f"{norm}_robust"][0]
-    return robust[0 if len(robust) == 1 else nearest(arrays["lambdas"], _lambda0(runs, system, seed))]
+    robust, lambdas = arrays[f"{norm}_robust"][0], arrays["lambdas"]
+    if len(robust) == 1:
+        return robust[0]
+    if choice == "fixed":
+        return robust[nearest(lambdas, _lambda0(runs, system, seed))]
+    return split_half(robust[: len(lambdas)], lambdas)[0]  # behind them, that of Algorithm 1
 
 
 def _lambda0(runs: Runs, system: str, seed: int) -> float:

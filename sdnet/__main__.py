@@ -198,6 +198,19 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
 @click.argument("run", type=ExistingFolder)
 @data_option
 @noise_options
+@gpus_option
+def stability(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
+    """How far noise moves what the first layer of the network in RUN makes of an image, against lambda."""
+    from sdnet.commands.noisy import Noise
+    from sdnet.commands.stability import stability
+
+    stability(run, data_path, Noise(noise, scale, noise_seed, official), lambdas, images, gpus)
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@noise_options
 @click.option(
     "--levels",
     type=LevelsName,

@@ -10,7 +10,18 @@ from small_project import TINY_PRESET, copy_project
 
 from sdnet.experiments import plan
 
-ON_A_GPU = {"train", "evaluate", "invert", "sweep", "calibrate", "attack", "attack_adaptive", "diagnose", "benchmark"}
+ON_A_GPU = {
+    "train",
+    "evaluate",
+    "invert",
+    "sweep",
+    "calibrate",
+    "stability",
+    "attack",
+    "attack_adaptive",
+    "diagnose",
+    "benchmark",
+}
 
 LEASE = """
 import os, sys, time

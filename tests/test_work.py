@@ -28,6 +28,7 @@ OF_RUNS = {
     "invert",
     "sweep",
     "calibrate",
+    "stability",
     "attack",
     "attack_adaptive",
     "diagnose",

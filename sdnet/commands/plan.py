@@ -15,7 +15,7 @@ from sdnet.experiments.work import Job
 # The columns of times, and the rules whose jobs are in each.
 PARTS = {
     "train": ("train",),
-    "noise": ("sweep", "calibrate"),
+    "noise": ("sweep", "calibrate", "stability"),
     "attacks": ("attack", "attack_adaptive", "diagnose"),
     "other": ("spec", "evaluate", "invert"),
 }

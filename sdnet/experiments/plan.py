@@ -31,12 +31,14 @@ FIGURES = {
     "figure5": ("sdnet18", "sdnet18-nonnegative", "sdnet18-all", "sdnet18-all-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
+    "figure_stability": ("resnet18", "sdnet18", "sdnet18-nonnegative", "sdnet18-iter4", "sdnet18-iter8"),
 }
 ATTACKED = ("table4", "figure_attacks")
 # Under noise: what is made of sweeps, and of Algorithm 1, as in workflow/rules/report.smk.
 SWEPT = ("table2", "table3", "readings", "figure2")
 CALIBRATED = ("table2", "table3", "table5", "readings", "figure3")
-OF_LAMBDA = (*CALIBRATED, "figure_attacks")  # which have nothing to show without a network with a lambda
+STABLE = "figure_stability"
+OF_LAMBDA = (*CALIBRATED, "figure_attacks", STABLE)  # which have nothing to show without a network with a lambda
 UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
@@ -230,7 +232,7 @@ def calibration_options(run: Run, preset: Preset) -> str:
 
 def noises_of(target: str, preset: Preset) -> list[str]:
     """The noises that a table or figure shows; Table 2 has Gaussian noise alone."""
-    return ["gaussian"] if target == "table2" else preset.robustness.noises
+    return {"table2": ["gaussian"], STABLE: [line_noise(preset)]}.get(target, preset.robustness.noises)
 
 
 def noises_on(dataset: str, preset: Preset) -> list[str]:
@@ -246,7 +248,7 @@ def benchmark_options(dataset: str, preset: Preset) -> str:
 
 
 def line_noise(preset: Preset) -> str:
-    """The noise whose fitted line Algorithm 1 takes for adversarial images."""
+    """The noise whose fitted line Algorithm 1 takes for adversarial images, and under which stability is measured."""
     return "gaussian" if "gaussian" in preset.robustness.noises else preset.robustness.noises[0]
 
 
@@ -275,7 +277,7 @@ def attack_options(preset: Preset, command: str) -> str:
 
 def shows(target: str, dataset: str, preset: Preset) -> bool:
     """Whether a table or figure shows a data set of the preset: attacked, or tested under a noise that it shows."""
-    if target in (*SWEPT, *CALIBRATED):
+    if target in (*SWEPT, *CALIBRATED, STABLE):
         return not set(noises_of(target, preset)).isdisjoint(noises_on(dataset, preset))
     return target not in ATTACKED or dataset in preset.adversarial.datasets
 

@@ -29,6 +29,7 @@ TITLES = {
     "figure5": "Figure 5: the learned dictionary",
     "figure6": "Figure 6: how sparse the codes are",
     "figure_attacks": "Accuracy against λ under attack",
+    "figure_stability": "How far noise moves the first layer's output",
 }
 READINGS = {"text": "the layer as in the paper's text", "released": "the layer as in the authors' code"}
 

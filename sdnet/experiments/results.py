@@ -104,6 +104,22 @@ COLUMNS: dict[str, dict[str, str]] = {
         "total": "noisy test images",
         **_RESIDUALS,
     },
+    # results/runs/<run>/stability.csv
+    "stability": _NOISY
+    | {
+        "severity": "1 (weakest) to 5; the paper's level is one less",
+        "lambda": "sparsity weight of all CSC layers; empty for a network without one",
+        "lambda0": "lambda of training; empty for a network without one",
+        "n_iter": "FISTA iterations of the first layer; empty without a CSC layer",
+        "n_iter0": "those of training",
+        "images": "test images",
+        "place": "layer: what the first layer makes of an image. behind: what reaches the next one, behind batch norm "
+        "and, where there is one, ReLU",
+        "noise_to_signal": "mean squared change of it by the noise, over its variance between clean images",
+        "zeros": "share of its entries that are exactly zero, of clean images",
+        "new": "share of its non-zero entries, of noisy images, that are zero of the clean ones",
+        "image_noise_to_signal": "noise_to_signal of the images themselves",
+    },
     # results/runs/<run>/calibration-<noise>.csv
     "calibration": _RUN
     | {
@@ -260,6 +276,7 @@ MADE_BY = {
     "codes": "evaluate",
     "dictionary": "evaluate",
     "sweep": "sweep",
+    "stability": "stability",
     "calibration": "calibrate",
     "peaks": "calibrate",
     "lines": "calibrate",

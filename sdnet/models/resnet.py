@@ -72,9 +72,14 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(8 * width, num_classes)
 
+    def stem(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first layer makes of images (N, in_channels, H, W), and what reaches the first stage of it."""
+        z = self.conv1(x)
+        return z, self.maxpool(self.relu(self.bn1(z)))
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        _, x = self.stem(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 

@@ -27,8 +27,13 @@ READS = {
     "figure5": ["accuracy.csv", "dictionary.csv"],
     "figure6": ["accuracy.csv", "codes.csv"],
     "figure_attacks": ["accuracy.csv", "attack-adaptive.csv"],
+    "figure_stability": ["accuracy.csv", "stability.csv"],
 }
-LABELS = {"readings": "Two readings", "figure_attacks": "Attacks"}
+LABELS = {
+    "readings": "Two readings",
+    "figure_attacks": "Attacks",
+    "figure_stability": "Stability",
+}
 
 
 for target, reads in READS.items():

@@ -1,4 +1,4 @@
-"""Accuracy under noise: the lambda sweep (Figure 2) and Algorithm 1 (Tables 2 and 3, Figure 3)."""
+"""Under noise: accuracy against lambda (Figure 2), Algorithm 1 (Tables 2 and 3, Figure 3), stability of the first layer."""
 
 
 wildcard_constraints:
@@ -61,3 +61,29 @@ rule calibrate:
     shell:
         "python -m sdnet calibrate $(dirname {input.model}) --noise {wildcards.noise} {params.options}"
         " {params.calibration} --gpus {resources.gpu} > {log} 2>&1"
+
+
+rule stability:
+    input:
+        model=f"{RUN_FOLDER}/model.pt",
+        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
+    output:
+        f"{RUN_FOLDER}/stability.csv",
+    log:
+        "{root}/logs/stability/{dataset}-{system}-seed{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=noise_minutes,
+    params:
+        noise=lambda wildcards: plan.line_noise(preset_of(wildcards)),
+        options=noise_options,
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: how far noise moves the first layer's output."
+    shell:
+        "python -m sdnet stability $(dirname {input.model}) --noise {params.noise} {params.options}"
+        " --gpus {resources.gpu} > {log} 2>&1"

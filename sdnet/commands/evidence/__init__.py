@@ -17,6 +17,7 @@ from sdnet.commands.evidence.lambdas import best_lambdas, lines
 from sdnet.commands.evidence.noise import noisy
 from sdnet.commands.evidence.paper import paper_effects
 from sdnet.commands.evidence.runs import KEYS, Runs
+from sdnet.commands.evidence.stability import stability
 from sdnet.experiments import results
 from sdnet.experiments.claims import as_text
 from sdnet.experiments.shown import preset_of
@@ -31,7 +32,7 @@ def effects(folder: Path) -> pd.DataFrame:
     rows = [
         row
         for dataset in preset.datasets
-        for measure in (clean, noisy, best_lambdas, lines, codes, inversion, attacks)
+        for measure in (clean, noisy, best_lambdas, lines, codes, inversion, attacks, stability)
         for row in measure(Runs(folder, dataset, preset))
     ]
     ours = pd.DataFrame(rows, columns=[name for name in results.COLUMNS["effects"] if name != "paper"])

@@ -75,7 +75,9 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
     files = ["attack-paper.csv", "attack-paper.npz"]
     if seeds := runs.seeds([system, "resnet18"], *files):
         for choice in ("fixed", "tuned"):
-            both = [(_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds]
+            both = [
+                (_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds
+            ]
             found = [percent(paired_difference(*pair, seed=BOOTSTRAP_SEED)) for pair in both]
             yield runs.row(("robust", f"{system} {choice}", "resnet18", norm, "paper"), found, seeds, label)
     if seeds := runs.seeds([system], *files):

@@ -1,0 +1,83 @@
+"""How far noise moves what a layer makes of an image (sections 1 and 3.3: stable recovery, Theorem 1)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdnet.csc import evaluation_mode
+from sdnet.robustness.sweep import as_input
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Of a feature map z(x), under noise e.
+
+    Attributes:
+        noise_to_signal: the mean of ||z(x + e) - z(x)||^2 over the variance of z(x) between images. Neither a scale nor
+            a shift of the feature map changes it.
+        zeros: the share of the entries of z(x) that are exactly zero.
+        new: the share of the non-zero entries of z(x + e) that are zero in z(x): none, by Theorem 1 (i).
+    """
+
+    noise_to_signal: float
+    zeros: float
+    new: float
+
+
+class _Sums:
+    """What the stability of one feature map is made of, summed over batches."""
+
+    def __init__(self):
+        self.images = self.entries = self.zeros = self.nonzero = self.new = 0
+        self.noise = self.square = self.total = 0.0
+
+    def add(self, clean: Tensor, noisy: Tensor) -> None:
+        self.images += len(clean)
+        self.entries += clean.numel()
+        self.zeros += int((clean == 0).sum())
+        self.nonzero += int((noisy != 0).sum())
+        self.new += int(((noisy != 0) & (clean == 0)).sum())
+        self.noise += float((noisy - clean).square().sum(dtype=torch.float64))
+        self.square += float(clean.square().sum(dtype=torch.float64))
+        self.total = self.total + clean.sum(dim=0, dtype=torch.float64)
+
+    def result(self) -> Stability:
+        variance = self.square - float(self.total.square().sum()) / self.images
+        ratio = self.noise / variance if variance > 0 else np.nan
+        return Stability(ratio, self.zeros / self.entries, self.new / self.nonzero if self.nonzero else np.nan)
+
+
+@torch.no_grad()
+def stability_under(
+    conditions: Sequence[Callable[[], AbstractContextManager]],
+    model: nn.Module,
+    feature_maps: Callable[[Tensor], dict[str, Tensor]],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> list[dict[str, Stability]]:
+    """The stability of some feature maps of a network, under each of some conditions, on the same images and noise.
+
+    Args:
+        conditions: each gives a context manager, such as `use_lambda(model, 0.5)`, in which the network is measured.
+        model: the network; it is measured in evaluation mode, and left as it was found.
+        feature_maps: gives what is to be measured of images in [0, 1], (N, channels, H, W), by name.
+        batches: of clean images and the same with noise, uint8, (N, H, W, channels).
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    sums: list[dict[str, _Sums]] = [{} for _ in conditions]
+    with evaluation_mode(model):
+        for clean, noisy in batches:
+            pair = [as_input(images, model) for images in (clean, noisy)]
+            for of_condition, condition in zip(sums, conditions, strict=True):
+                with condition():
+                    before, after = map(feature_maps, pair)
+                for name in before:
+                    of_condition.setdefault(name, _Sums()).add(before[name], after[name])
+    if not sums[0]:
+        raise ValueError("stability_under: there is no batch; give images, and no iterator that is used up already")
+    return [{name: one.result() for name, one in of_condition.items()} for of_condition in sums]

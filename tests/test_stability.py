@@ -1,0 +1,185 @@
+"""How far noise moves a feature map: against values worked out by hand, and on runs as the command finds them."""
+
+import json
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from sdnet import plots
+from sdnet.commands import evidence
+from sdnet.commands.experiment import build_model
+from sdnet.commands.noisy import Noise
+from sdnet.commands.stability import stability
+from sdnet.csc import CSCConv2d, use_lambda
+from sdnet.experiments import results
+from sdnet.experiments.settings import Recipe
+from sdnet.models import build
+from sdnet.robustness.stability import stability_under
+
+CLEAN = np.array([0, 51, 102, 204], np.uint8).reshape(4, 1, 1, 1)  # 0, 0.2, 0.4 and 0.8
+NOISY = np.array([51, 51, 51, 255], np.uint8).reshape(4, 1, 1, 1)  # 0.2, 0.2, 0.2 and 1
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+
+def measured(feature_map, batches=((CLEAN, NOISY),)):
+    (found,) = stability_under([nullcontext], Plain(), lambda x: {"z": feature_map(x)}, batches)
+    return found["z"]
+
+
+def test_noise_to_signal_is_the_mean_squared_change_over_the_variance_between_images():
+    assert measured(lambda x: x).noise_to_signal == pytest.approx(0.03 / 0.0875)
+
+
+def test_neither_scale_nor_shift_nor_how_images_are_batched_matters():
+    expected = measured(lambda x: x).noise_to_signal
+    assert measured(lambda x: 7 * x - 3).noise_to_signal == pytest.approx(expected)
+    batched = [(CLEAN[:1], NOISY[:1]), (CLEAN[1:], NOISY[1:])]
+    assert measured(lambda x: x, batched).noise_to_signal == pytest.approx(expected)
+
+
+def test_zeros_are_those_of_clean_images_and_new_entries_those_that_only_the_noisy_have():
+    found = measured(lambda x: torch.relu(x - 0.3) + (x < 0.1))  # clean 1, 0, 0.1, 0.5; noisy 0, 0, 0, 0.7
+    assert (found.zeros, found.new) == (0.25, 0)
+    found = measured(lambda x: torch.relu(0.3 - x))  # clean 0.3, 0.1, 0, 0; noisy 0.1, 0.1, 0.1, 0
+    assert (found.zeros, found.new) == (0.5, pytest.approx(1 / 3))
+
+
+def test_what_does_not_differ_between_images_has_no_signal():
+    assert np.isnan(measured(torch.zeros_like).noise_to_signal)
+
+
+def test_each_lambda_has_its_own_and_a_larger_one_more_zeros():
+    torch.manual_seed(0)
+    model = nn.Sequential(CSCConv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)).train()
+    clean = (255 * np.random.default_rng(0).random((20, 8, 8, 1))).astype(np.uint8)
+    noisy = np.clip(clean + 20.0, 0, 255).astype(np.uint8)
+    conditions = [partial(use_lambda, model, lmbd) for lmbd in (0.1, 0.5)]
+    found = stability_under(conditions, model, lambda x: {"z": model[0](x), "behind": model(x)}, [(clean, noisy)])
+    assert found[0]["z"].zeros < found[1]["z"].zeros
+    assert model.training
+    assert model[0].lmbd == 0.1
+    # In evaluation mode batch norm is a scale and a shift of each channel, here the same for all.
+    assert found[0]["behind"].noise_to_signal == pytest.approx(found[0]["z"].noise_to_signal, rel=1e-5)
+
+
+def test_no_batch_is_refused():
+    with pytest.raises(ValueError, match="there is no batch"):
+        stability_under([nullcontext], Plain(), lambda x: {"z": x}, [])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "sdnet18"])
+def test_the_stem_is_the_first_part_of_the_network(name):
+    model = build(name, 10, width=4).eval()
+    x = torch.rand(2, 3, 32, 32)
+    layer, behind = model.stem(x)
+    assert torch.equal(layer, model.conv1(x))
+    rest = nn.Sequential(model.layer1, model.layer2, model.layer3, model.layer4, model.avgpool, nn.Flatten(), model.fc)
+    assert torch.equal(rest(behind), model(x))
+
+
+def spec_of(network, width):
+    return {
+        "preset": "tiny",
+        "system": network,
+        "seed": 0,
+        "dataset": {"name": "digits", "checksum": None, "train_images": 40, "test_images": 20, "image_size": None},
+        "model": {"name": network, "width": width, "options": {}},
+        "training": Recipe(epochs=1).model_dump(),
+    }
+
+
+def test_the_command_refuses_a_network_without_such_a_layer(tmp_path):
+    spec = spec_of("mdeq", width=16)
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    torch.save(build_model(spec, 10).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="given mdeq; must be a ResNet or an SDNet"):
+        stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.5], None, gpus=0)
+
+
+def test_the_command_measures_every_lambda_and_every_number_of_iterations(tmp_path):
+    spec = spec_of("sdnet18", width=4)
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    torch.manual_seed(0)
+    torch.save(build_model(spec, 10).state_dict(), tmp_path / "model.pt")
+    stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.5], 20, gpus=0)
+    found = results.read(tmp_path / "stability.csv", "stability")
+    assert len(found) == 2 * (
+        5 * 2 + 6
+    )  # places; both lambdas at each severity, and at one 1 to 64 iterations but for 2
+    assert (found.images == 20).all()
+    layer = found[(found.place == "layer") & (found.severity == 3)]
+    as_trained = layer[layer.n_iter == layer.n_iter0].set_index("lambda")
+    assert as_trained.zeros[0.5] > as_trained.zeros[0.1]
+    by_iterations = layer[layer["lambda"] == 0.1].set_index("n_iter")
+    assert by_iterations.zeros[64] > by_iterations.zeros[1]
+    assert by_iterations.noise_to_signal.nunique() == 7
+
+
+RAISED = {1: 0.5, 2: 1, 64: 8}  # the gain after so many iterations over that of training
+
+
+def rows(system, seed, gains, lambdas=(np.nan,)):
+    """Of an image's 0.5: each place, lambda and number of iterations with its gain, at every severity."""
+    common = dict.fromkeys(results.COLUMNS["stability"]) | {"dataset": "cifar10", "system": system, "seed": seed}
+    common |= {"images": 10, "zeros": 0.01, "image_noise_to_signal": 0.5, "noise": "gaussian"}
+    common |= {"lambda0": lambdas[0], "n_iter0": np.nan if np.isnan(lambdas[0]) else 2}
+    measured = [(lmbd, common["n_iter0"], gain) for lmbd, gain in zip(lambdas, gains, strict=True)]
+    if len(lambdas) > 1:
+        measured += [(lambdas[0], count, factor * gains[0]) for count, factor in RAISED.items() if count != 2]
+    return [
+        common
+        | {"severity": severity, "place": place, "lambda": lmbd, "n_iter": count, "noise_to_signal": 0.5 * gain * k}
+        for severity in range(1, 6)
+        for place, k in (("layer", 1), ("behind", 3))
+        for lmbd, count, gain in measured
+        if severity == 3 or count is common["n_iter0"]
+    ]
+
+
+def test_gains_are_over_the_images_own_and_the_figure_shows_each_network():
+    table = pd.DataFrame(rows("resnet18", 0, [0.5]) + rows("sdnet18", 0, [0.2, 0.1], (0.1, 0.5)))
+    layer, behind, iterations = plots.stability_curves(table, "note").axes
+    shown = [line for line in layer.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in shown] == ["ResNet-18", "SDNet-18"]
+    assert shown[1].get_xydata() == pytest.approx(np.array([[0.1, 0.2], [0.5, 0.1]]))
+    assert behind.lines[0].get_ydata()[0] == pytest.approx(1.5)
+    assert iterations.lines[1].get_xydata() == pytest.approx(np.array([[1, 0.1], [2, 0.2], [64, 1.6]]))
+
+
+def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algorithm_1(tmp_path):
+    """0.2 over 0.4 as trained; halfway between two lambdas the logarithms are halfway, too."""
+    given = {"resnet18": pd.DataFrame(rows("resnet18", 0, [0.4]))}
+    given["sdnet18"] = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.05], (0.1, 0.5)))
+    chosen = pd.DataFrame({"variant": "paper", "severity": list("12345"), "lambda": 0.3})
+
+    class Runs:
+        preset = SimpleNamespace(robustness=SimpleNamespace(noises=["gaussian"]))
+
+        def seeds(self, systems, *names):
+            return [0] if set(systems) <= set(given) else []
+
+        def read(self, system, seed, kind, noise=""):
+            return given[system] if kind == "stability" else chosen
+
+        def row(self, keys, intervals, seeds):
+            return keys, intervals[0].estimate
+
+    expected = {("zeros", "resnet18", "", "clean", ""): 1}
+    expected |= {("noise_to_signal", "sdnet18 solved", "resnet18", "gaussian", "layer"): 4}
+    for place in ("layer", "behind"):
+        expected |= {
+            ("noise_to_signal", "sdnet18 fixed", "resnet18", "gaussian", place): 0.5,
+            ("noise_to_signal", "sdnet18 adaptive", "sdnet18 fixed", "gaussian", place): 0.5,
+        }
+    assert dict(evidence.stability(Runs())) == pytest.approx(expected)

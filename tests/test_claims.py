@@ -141,6 +141,20 @@ def test_one_seed_may_show_which_of_two_networks_is_ahead_but_contradicts_nothin
     assert "0 of 4, not in the only seed 4" in reason
 
 
+def test_nor_does_one_seed_say_which_of_two_layers_noise_moves_more(paper):
+    """S1 and S2 compare SDNet-18 with ResNet-18, S3 with itself."""
+    pairs = {"S1": ("fixed", "resnet18"), "S2": ("solved", "resnet18"), "S3": ("adaptive", "sdnet18 fixed")}
+    found = {}
+    for name, (choice, over) in pairs.items():
+        row = as_measured(paper).iloc[:1].assign(dataset="cifar10", quantity="noise_to_signal", over=over)
+        row = row.assign(subject=f"sdnet18 {choice}", condition="gaussian", level="layer", estimate=2.0)
+        row[["low", "high", "paper"]] = np.nan
+        of_seeds = [row.assign(n_seeds=1), row.assign(n_seeds=3, low=1.5, high=2.5), row.assign(estimate=0.5)]
+        found[name] = [verdict(CLAIMS[name], one, "cifar10") for one in of_seeds]
+    between = ["undecided", "contradicted", "replicated"]
+    assert found == {"S1": between, "S2": between, "S3": ["contradicted", "contradicted", "replicated"]}
+
+
 def test_of_several_effects_those_of_one_seed_do_not_keep_the_others_from_contradicting(paper):
     """P1: SDNet-34, of one seed, is as accurate as ResNet-34; SDNet-18, of three, is not as ResNet-18."""
     measured = as_measured(paper)

@@ -15,7 +15,7 @@ MEASURED = {  # what a run's folder may hold beside its weights, in the order in
     "inversion.csv": "inverted",
     "sweep-*.csv": "swept",
     "adaptive-*.csv": "calibrated",
-    "stability.csv": "stability",
+    "stability.csv": "stability measured",
     "attack-*.csv": "attacked",
     "diagnostics.csv": "diagnosed",
 }

@@ -23,6 +23,7 @@ from sdnet.experiments.settings import Preset, has_lambda
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
 MEASURED_ONCE = ("speed of ", "memory of ")  # once for each network, not for each seed
+LEARNED = ("accuracy", "robust", "noise_to_signal")  # what hangs on the seed
 
 
 @dataclass(frozen=True)
@@ -222,9 +223,9 @@ def _doubts(claim: Claim, rows: pd.DataFrame) -> str:
 
 
 def _of_one_seed(rows: pd.DataFrame) -> np.ndarray:
-    """Which effects compare the accuracies of two networks, of one seed each: another seed may order them otherwise."""
+    """Which effects compare what two networks learned, of one seed each: another seed may order them otherwise."""
     two_networks = np.array([len(_networks(name)) > 1 for name in rows.name], dtype=bool)
-    return two_networks & rows.quantity.isin(["accuracy", "robust"]) & (rows.n_seeds == 1)
+    return two_networks & rows.quantity.isin(LEARNED) & (rows.n_seeds == 1)
 
 
 def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: bool = False) -> pd.DataFrame:

@@ -134,16 +134,14 @@ def rows(system, seed, gains, lambdas=(np.nan,)):
     common = dict.fromkeys(results.COLUMNS["stability"]) | {"dataset": "cifar10", "system": system, "seed": seed}
     common |= {"images": 10, "zeros": 0.01, "image_noise_to_signal": 0.5, "noise": "gaussian"}
     common |= {"lambda0": lambdas[0], "n_iter0": np.nan if np.isnan(lambdas[0]) else 2}
-    measured = [(lmbd, common["n_iter0"], gain) for lmbd, gain in zip(lambdas, gains, strict=True)]
-    if len(lambdas) > 1:
-        measured += [(lambdas[0], count, factor * gains[0]) for count, factor in RAISED.items() if count != 2]
+    as_trained = [(lmbd, common["n_iter0"], gain) for lmbd, gain in zip(lambdas, gains, strict=True)]
+    iterated = [(lambdas[0], count, k * gains[0]) for count, k in RAISED.items() if len(lambdas) > 1 and count != 2]
     return [
         common
         | {"severity": severity, "place": place, "lambda": lmbd, "n_iter": count, "noise_to_signal": 0.5 * gain * k}
         for severity in range(1, 6)
         for place, k in (("layer", 1), ("behind", 3))
-        for lmbd, count, gain in measured
-        if severity == 3 or count is common["n_iter0"]
+        for lmbd, count, gain in as_trained + (iterated if severity == 3 else [])
     ]
 
 

@@ -95,7 +95,5 @@ def _page(rows: list[dict]) -> str:
     for name in ("lambda", "n_iter"):
         table[name] = ["" if pd.isna(value) else f"{value:g}" for value in table[name]]
     table = table.rename(columns={"n_iter": "iterations"})
-    pages = table.pivot(index=["lambda", "iterations"], columns=["place", "severity"], values="gain")
-    return pages.loc[table[["lambda", "iterations"]].drop_duplicates().apply(tuple, axis=1)].to_string(
-        float_format="{:.2f}".format, na_rep=""
-    )
+    pages = table.pivot_table("gain", ["lambda", "iterations"], ["severity", "place"], sort=False)
+    return pages.to_string(float_format="{:.2f}".format, na_rep="")

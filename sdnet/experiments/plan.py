@@ -22,7 +22,7 @@ TABLES = {
     "readings": ("sdnet18", "sdnet18-nonnegative"),
 }
 BENCHMARKED = ("table1", "table6")  # tables of speed and memory, which are measured beside those of `REFERENCE`
-REFERENCE = "resnet18"
+REFERENCE = "resnet18"  # with which stability is compared, too
 FIGURES = {
     "figure1": ("sdnet18", "sdnet18-nonnegative"),
     "figure2": ("sdnet18", "sdnet18-nonnegative"),

@@ -5,7 +5,7 @@ from sdnet.plots.codes import code_histograms, dictionaries
 from sdnet.plots.inversion import operator, reconstructions
 from sdnet.plots.layout import save, style
 from sdnet.plots.noise import best_lambdas, fitted_lines, lambda_curves
-from sdnet.plots.stability import noise_gains, stability_curves
+from sdnet.plots.stability import stability_curves
 
 __all__ = [
     "attack_curves",
@@ -14,7 +14,6 @@ __all__ = [
     "dictionaries",
     "fitted_lines",
     "lambda_curves",
-    "noise_gains",
     "operator",
     "reconstructions",
     "save",

@@ -29,7 +29,7 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
         note: printed below: the images, the noise and the scale.
     """
     iterated = stability[stability.n_iter != stability.n_iter0].dropna(subset="n_iter").severity.unique()
-    gains = {"lambda": noise_gains(stability), "n_iter": noise_gains(stability[stability.severity.isin(iterated)])}
+    gains = {"lambda": _noise_gains(stability), "n_iter": _noise_gains(stability[stability.severity.isin(iterated)])}
     datasets, systems = stability.dataset.unique(), stability.system.unique()
     size = (PAGE_WIDTH, 2.3 * len(datasets) + 0.6)
     figure, axes = plt.subplots(len(datasets), len(PANELS), figsize=size, squeeze=False, layout="constrained")
@@ -59,7 +59,7 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
     return figure
 
 
-def noise_gains(stability: pd.DataFrame) -> pd.DataFrame:
+def _noise_gains(stability: pd.DataFrame) -> pd.DataFrame:
     """Noise to signal over that of the images, geometric mean over severities: of each run, place and condition."""
     keys = ["dataset", "system", "seed", "place", "lambda", "lambda0", "n_iter", "n_iter0"]
     logs = np.log(stability.noise_to_signal / stability.image_noise_to_signal)

@@ -9,19 +9,21 @@ from sdnet.commands.evidence.noise import adaptive
 from sdnet.commands.evidence.runs import BOTH, SEVERITY, Row, Runs, point
 from sdnet.experiments import plan
 
-REFERENCE = "resnet18"
-
 
 def stability(runs: Runs) -> Iterator[Row]:
     """Ratios of noise to signal, of the first layer's output and of what reaches the next; zeros of a convolution."""
     noise = plan.line_noise(runs.preset)
-    if seeds := runs.seeds([REFERENCE], "stability.csv"):
-        shares = [100 * _rows(runs, REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
-        yield runs.row(("zeros", REFERENCE, "", "clean", ""), [point(share) for share in shares], seeds)
+    if seeds := runs.seeds([plan.REFERENCE], "stability.csv"):
+        shares = [100 * _rows(runs, plan.REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
+        yield runs.row(("zeros", plan.REFERENCE, "", "clean", ""), [point(share) for share in shares], seeds)
     for system in BOTH:
-        seeds = runs.seeds([system, REFERENCE], "stability.csv")
+        seeds = runs.seeds([system, plan.REFERENCE], "stability.csv")
         fitted = [seed for seed in seeds if seed in runs.seeds([system], f"adaptive-{noise}.csv")]
-        pairs = [("fixed", REFERENCE, seeds), ("solved", REFERENCE, seeds), ("adaptive", f"{system} fixed", fitted)]
+        pairs = [
+            ("fixed", plan.REFERENCE, seeds),
+            ("solved", plan.REFERENCE, seeds),
+            ("adaptive", f"{system} fixed", fitted),
+        ]
         for choice, over, measured in pairs:
             if not measured:
                 continue

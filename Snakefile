@@ -3,7 +3,7 @@
 snakemake results/table1.csv                    one table of the paper's preset, and just what it needs
 snakemake results/quick/figure6.pdf             the same of another preset: the path names it
 snakemake all                                   everything of the paper's preset
-snakemake short                                 of another: short, wide, small, quick, released
+snakemake short                                 of another; config/presets/ has them all
 """
 
 import os

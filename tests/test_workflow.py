@@ -440,6 +440,10 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
             "-n results/quick/runs/digits/sdnet19/seed0/accuracy.csv",
             "results/quick/runs/digits/sdnet19/seed0 is no run of any preset; config/presets/ lists",
         ),
+        (
+            "-n results/quick/benchmark/cifar10.csv",
+            "results/quick/benchmark/cifar10.csv is of a data set that its preset does not have; allowed are results/",
+        ),
         ("-n --resources gpus=4 gpu=1 quick", "--resources: given gpus, which no rule asks for; allowed are disk_mb,"),
         ("-n --configfile myne.yaml quick", "--configfile: there is no file myne.yaml"),
     ],

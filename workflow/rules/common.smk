@@ -201,12 +201,21 @@ def in_report(path, category, label):
 def refuse_unknown_targets():
     """Say what there is where something is asked for that no rule makes."""
     presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    timed = {
+        f"{plan.results_folder(name)}/benchmark/{run.dataset}.csv"
+        for name in RUNS
+        for run in RUNS[name]
+    }
     for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
         path = target if os.path.isabs(target) else os.path.relpath(target)
         folder = os.path.dirname(path)
         if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:
             raise WorkflowError(
                 f"{folder} is no run of any preset; config/presets/ lists their data sets, systems and seeds"
+            )
+        if Path(path).match("benchmark/*.csv") and path not in timed:
+            raise WorkflowError(
+                f"{path} is of a data set that its preset does not have; allowed are {', '.join(sorted(timed))}"
             )
         made = any(rule.is_producer(path) for rule in workflow.rules)
         if target not in presets and not made and not Path(path).is_file():

@@ -421,6 +421,15 @@ def claims(folder: Path) -> None:
 
 
 @cli.command()
+@click.argument("folders", type=ExistingFolder, nargs=-1, required=True)
+def compare(folders: tuple[Path, ...]) -> None:
+    """Print the verdicts in several results FOLDERS side by side, in Markdown."""
+    from sdnet.commands.compare import side_by_side
+
+    print(side_by_side(list(folders)))
+
+
+@cli.command()
 @click.argument("folder", type=ExistingFolder)
 def report(folder: Path) -> None:
     """Write the report of FOLDER, a results folder whose claims have been judged: one page, readable offline."""

@@ -270,7 +270,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 
 EXTRA = {"history": "solver_"}  # columns of this prefix are allowed too: what a network's inner solver reports
 
-# The command for each file of a run's folder, beside those that training writes.
+# The command for each file of a run's folder, beside those that training writes, and for the verdicts.
 MADE_BY = {
     "accuracy": "evaluate",
     "codes": "evaluate",
@@ -286,6 +286,7 @@ MADE_BY = {
     "attack-adaptive": "attack-adaptive",
     "adversarial": "attack-adaptive",
     "diagnostics": "diagnose",
+    "claims": "claims",
 }
 
 

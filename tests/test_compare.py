@@ -1,0 +1,83 @@
+"""Verdicts side by side, and that the published page is what the published files say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sdnet.commands.compare import side_by_side
+from sdnet.experiments import results
+
+PROJECT = Path(__file__).parents[1]
+PUBLISHED = PROJECT / "docs" / "results"
+ROW = {
+    "topic": "Noise",
+    "statement": "It holds.",
+    "place": "section 1",
+    "quantity": "a difference",
+    "n_seeds": 1,
+    "data": "CIFAR-10",
+    "stand_in": False,
+    "scale": "width 8",
+    "reason": "",
+    "paper": "",
+}
+
+
+def folder(home: Path, *rows: dict) -> Path:
+    home.mkdir()
+    results.write(home / "claims.csv", "claims", [dict.fromkeys(results.COLUMNS["claims"]) | ROW | row for row in rows])
+    return home
+
+
+def cells(page: str, start: str) -> list[list[str]]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    return [line[2:] for line in lines if line[0] == start]
+
+
+def test_each_folder_has_a_column_and_each_reading_a_row(tmp_path):
+    held = {"verdict": "direction", "effect": 2.0, "low": 1.0, "high": 3.0, "paper": "4 of 4"}
+    lost = {"verdict": "contradicted", "effect": -1.0}
+    one = folder(
+        tmp_path / "one",
+        {"claim": "C1", "reading": "text"} | held,
+        {"claim": "C2", "reading": "", "verdict": "not run"},
+        {"claim": "C3", "reading": "", "verdict": "not run"},
+    )
+    two = folder(
+        tmp_path / "two",
+        {"claim": "C1", "reading": "text", "verdict": "not run"},
+        {"claim": "C1", "reading": "released"} | lost,
+        {"claim": "C2", "reading": "", "data": "digits", "stand_in": True} | held,
+        {"claim": "C3", "reading": "", "verdict": "not run"},
+    )
+    page = side_by_side([one, two])
+    assert cells(page, "C1") == [["4 of 4", "🟢 direction<br>2 (1 to 3)", ""], ["", "", "🟥 contradicted<br>-1"]]
+    assert cells(page, "C2") == [["4 of 4", "", "🟢 direction<br>2 (1 to 3)<br><sub>on digits, a stand-in</sub>"]]
+    assert "* one: CIFAR-10, width 8: 1 direction, 2 not run" in page
+    assert "* judged in none of them: C3\n" in page
+
+
+def test_a_claim_that_one_folder_alone_has_run_stands_in_its_place(tmp_path):
+    ran, lacks = {"reading": "", "verdict": "undecided"}, {"reading": "", "verdict": "not run"}
+    one = folder(tmp_path / "one", {"claim": "A"} | ran, {"claim": "B"} | lacks, {"claim": "C"} | ran)
+    two = folder(tmp_path / "two", {"claim": "A"} | lacks, {"claim": "B"} | ran, {"claim": "C"} | lacks)
+    page = side_by_side([one, two])
+    assert page.index("| A ") < page.index("| B ") < page.index("| C ")
+
+
+def test_a_folder_without_verdicts_is_named(tmp_path):
+    command = [sys.executable, "-m", "sdnet", "compare", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        f"error: {tmp_path}/claims.csv is not there; make it with: python -m sdnet claims {tmp_path}"
+    )
+
+
+def test_the_published_page_is_what_its_command_prints():
+    page = (PUBLISHED / "claims.md").read_text()
+    (command,) = re.findall(r"python -m sdnet compare (.+)", page)
+    named = command.split()
+    assert sorted(named) == sorted(path.parent.name for path in PUBLISHED.glob("*/claims.csv"))
+    assert page.endswith("\n" + side_by_side([PUBLISHED / name for name in named]) + "\n")

@@ -24,6 +24,7 @@ WITH_NUMBERS = [f"P{k}" for k in range(1, 12)] + [
     "C0",
     *(f"C{k}" for k in (4, 5, 6, 7, 8, 9, 13, 14)),
     "A1",
+    "A2",
     "A3",
     "A4",
     "A8",
@@ -127,6 +128,12 @@ def test_the_size_takes_full_scale_and_the_official_images(paper, column, words)
     assert words in judged["reason"]
 
 
+def test_what_is_kept_for_the_backward_pass_does_not_replicate_a_peak_of_memory(paper):
+    kept = as_measured(paper).assign(measure="A GPU, bfloat16, batch size 128, kept for the backward pass")
+    assert verdict(CLAIMS["P4"], as_measured(paper), "cifar10") == "replicated"
+    assert verdict(CLAIMS["P4"], kept, "cifar10") == "direction"
+
+
 def test_one_seed_may_show_which_of_two_networks_is_ahead_but_contradicts_nothing(paper):
     """C4 and C8 compare SDNet-18 with ResNet-18; A1 is of one network, P3 of what no training changes."""
     alone = as_measured(paper).assign(n_seeds=1)
@@ -138,12 +145,20 @@ def test_one_seed_may_show_which_of_two_networks_is_ahead_but_contradicts_nothin
     assert verdict(CLAIMS["P3"], turned, "cifar10") == "contradicted"
     here = turned[turned.dataset == "cifar10"]
     reason = verdicts.judge(CLAIMS["C8"], here, set(CLAIMS["C8"].effects), noises=[])["reason"]
-    assert "0 of 4, not in the only seed 4" in reason
+    assert "0 of 4, not here 4" in reason
+    assert "it takes width 64, 100 epochs and several seeds to contradict" in reason
+
+
+def test_nor_do_short_trainings_of_two_networks_contradict_anything(paper):
+    """C4 turns round between 24 and 100 epochs; C5 compares SDNet-18 with itself."""
+    turned = as_measured(paper).assign(full_scale=False, estimate=-5.0, low=-6.0, high=-4.0)
+    assert [verdict(CLAIMS[name], turned, "cifar10") for name in ("C4", "C5")] == ["undecided", "contradicted"]
 
 
 def test_nor_does_one_seed_say_which_of_two_layers_noise_moves_more(paper):
-    """S1 and S2 compare SDNet-18 with ResNet-18, S3 with itself."""
-    pairs = {"S1": ("fixed", "resnet18"), "S2": ("solved", "resnet18"), "S3": ("adaptive", "sdnet18 fixed")}
+    """S1 compares SDNet-18 with ResNet-18, the others with itself."""
+    pairs = {"S1": ("fixed", "resnet18"), "S2": ("solved", "sdnet18 atoms")}
+    pairs |= {"S3": ("adaptive", "sdnet18 fixed"), "S4": ("fixed", "sdnet18 atoms")}
     found = {}
     for name, (choice, over) in pairs.items():
         row = as_measured(paper).iloc[:1].assign(dataset="cifar10", quantity="noise_to_signal", over=over)
@@ -151,8 +166,8 @@ def test_nor_does_one_seed_say_which_of_two_layers_noise_moves_more(paper):
         row[["low", "high", "paper"]] = np.nan
         of_seeds = [row.assign(n_seeds=1), row.assign(n_seeds=3, low=1.5, high=2.5), row.assign(estimate=0.5)]
         found[name] = [verdict(CLAIMS[name], one, "cifar10") for one in of_seeds]
-    between = ["undecided", "contradicted", "replicated"]
-    assert found == {"S1": between, "S2": between, "S3": ["contradicted", "contradicted", "replicated"]}
+    within = ["contradicted", "contradicted", "replicated"]
+    assert found == {"S1": ["undecided", *within[1:]], "S2": within, "S3": within, "S4": within}
 
 
 def test_of_several_effects_those_of_one_seed_do_not_keep_the_others_from_contradicting(paper):
@@ -166,7 +181,7 @@ def test_of_several_effects_those_of_one_seed_do_not_keep_the_others_from_contra
 def test_where_the_scale_is_smaller_a_contradiction_says_so(paper):
     measured = as_measured(paper).assign(full_scale=False, estimate=-5.0, low=-6.0, high=-4.0)
     here = measured[measured.dataset == "cifar10"]
-    judged = verdicts.judge(CLAIMS["C4"], here, set(CLAIMS["C4"].effects), noises=[])
+    judged = verdicts.judge(CLAIMS["C7"], here, set(CLAIMS["C7"].effects), noises=[])
     assert judged["verdict"] == "contradicted"
     assert "counts against the paper is not judged: it takes width 64 and 100 epochs" in judged["reason"]
 
@@ -207,6 +222,12 @@ def test_a_bound_is_kept_at_exactly_its_distance_from_a_rounded_difference(paper
     here = here[(here.dataset == "cifar10") & (here.subject == "sdnet18") & (here.over == "resnet18")]
     found = [verdict(CLAIMS["P1"], here.assign(estimate=x, low=x, high=x), "cifar10") for x in (0.16, 0.17)]
     assert found == ["replicated", "direction"]
+
+
+def test_what_the_paper_does_not_say_itself_is_counted_apart():
+    judged = pd.DataFrame({"verdict": ["contradicted", "direction", "contradicted"], "implied": [False, False, True]})
+    assert verdicts.tally(judged) == "1 direction, 1 contradicted; of what it does not say but implies: 1 contradicted"
+    assert verdicts.tally(judged[~judged.implied]) == "1 direction, 1 contradicted"
 
 
 def test_the_interval_over_seeds_holds_that_over_images_and_the_spread():
@@ -389,7 +410,7 @@ def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algori
     write_attacks(folder, "resnet18", robust=[0], clean=[1900])
     write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100])
     table = judged(folder).loc[["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"]]
-    assert table.verdict.xs("", level="reading").to_dict() == {"A1": "replicated", "A2": "not run"}
+    assert table.verdict.xs("", level="reading").to_dict() == {"A1": "replicated", "A2": "contradicted"}
     text = table.xs("text", level="reading")
     assert text.verdict.to_dict() == {
         "A3": "replicated",

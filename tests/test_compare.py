@@ -17,6 +17,7 @@ ROW = {
     "quantity": "a difference",
     "n_seeds": 1,
     "data": "CIFAR-10",
+    "implied": False,
     "stand_in": False,
     "scale": "width 8",
     "reason": "",

@@ -216,13 +216,6 @@ def test_an_archive_placed_by_hand_is_found_under_its_official_name_which_the_er
     assert unpacked == [archive]
 
 
-def test_an_archive_that_an_earlier_version_downloaded_is_found(tmp_path, unpacked):
-    archive = tmp_path / "cifar10-python.tar.gz"
-    archive.write_bytes(CONTENT)
-    data("cifar10", (), MD5, tmp_path / "cifar10.npz")
-    assert unpacked == [archive]
-
-
 def test_a_disk_too_full_for_a_single_byte_is_named_as_well(server, path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

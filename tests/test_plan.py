@@ -302,18 +302,16 @@ def test_a_lambda_reaches_its_command_as_it_was_given():
     assert "--lambdas 0.12345678,0.2 " in plan.noise_options(run, preset)
 
 
-def test_whether_noise_is_official_is_decided_once(tmp_path):
-    """Or jobs of one workflow would differ, if the files came while it ran."""
-    site, preset = load_site(CONFIG | {"data_dir": str(tmp_path)}), Preset.model_validate(PRESET)
-
-    def options():
-        return {run.dataset: "--official" in plan.noise_options(run, preset) for run in planned}
-
-    planned = plan.runs("tiny", preset, site)
+@pytest.mark.parametrize(("noise_source", "official"), [("auto", False), ("generated", False), ("official", True)])
+def test_whether_noise_is_official_is_what_the_settings_say_and_no_matter_of_files(tmp_path, noise_source, official):
+    """Or results would be out of date, or differ within a workflow, once another preset downloads CIFAR-10-C."""
+    site = load_site(CONFIG | {"data_dir": str(tmp_path)})
+    preset = Preset.model_validate(of("noise_source", noise_source, ("datasets", "cifar10")))
+    before = plan.runs("tiny", preset, site)
     (tmp_path / "cifar10-c").mkdir()
-    assert options() == {"digits": False, "cifar10": False}
-    planned = plan.runs("tiny", preset, site)
-    assert options() == {"digits": False, "cifar10": True}
+    assert plan.runs("tiny", preset, site) == before
+    options = {run.dataset: "--official" in plan.noise_options(run, preset) for run in before}
+    assert options == {"digits": False, "cifar10": official}
 
 
 def test_a_table_of_noise_shows_the_data_sets_that_have_such_noise_and_is_no_target_without_any():

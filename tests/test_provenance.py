@@ -8,7 +8,7 @@ from test_commands import make_spec, untracked  # noqa: F401
 
 from sdnet.commands.train import train
 from sdnet.experiments import environment
-from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint, trained_by
+from sdnet.training.checkpoint import latest_checkpoint
 
 EPOCHS = 4
 
@@ -81,34 +81,10 @@ def test_a_run_trained_in_one_go_has_one_environment(train_as):
 def test_each_checkpoint_holds_the_spec_and_the_environment(train_as, spec):
     train_as("A", killed_after=1)
     (folder,) = (spec.parent / "checkpoints").iterdir()
-    ((first, provenance),) = trained_by(latest_checkpoint(folder))
+    ((first, provenance),) = latest_checkpoint(folder)["trained_by"]
     assert first == 1
     assert provenance["spec"] == json.loads(spec.read_text())
     assert provenance["environment"].keys() >= {"commit", "device", "packages", "python", "precision", "data_source"}
-
-
-def forget(spec):
-    """Make its last checkpoint one of a version that did not record who trained."""
-    (folder,) = (spec.parent / "checkpoints").iterdir()
-    state = latest_checkpoint(folder)
-    del state["trained_by"]
-    save_checkpoint(folder, len(state["history"]), state)
-
-
-def test_epochs_of_a_checkpoint_without_provenance_are_of_an_unknown_environment(train_as, spec):
-    train_as("A", killed_after=2)
-    forget(spec)
-    about = train_as("B")
-    assert epochs_of(about) == [("B", None), ("unknown", [1, 2])]
-    assert about["earlier"][0].keys() - {"epochs"} == about.keys() - {"earlier"}
-
-
-def test_weights_written_again_from_one_keep_the_file_that_is_there(train_as, spec):
-    trained = train_as("A")
-    forget(spec)
-    assert train_as("B") == trained
-    (spec.parent / "environment.json").unlink()
-    assert epochs_of(train_as("B")) == [("unknown", None)]
 
 
 def test_a_finished_run_is_left_as_it_is_and_one_whose_weights_are_another_s_is_not(train_as, spec, capsys):

@@ -93,7 +93,8 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
         ("trial/accuracy.csv", "python -m sdnet evaluate {folder}/trial"),
         ("trial/lines-shot.csv", "python -m sdnet calibrate {folder}/trial --noise shot ..."),
         ("trial/attack-paper.csv", "python -m sdnet attack {folder}/trial"),
-        ("trial/claims.csv", "snakemake, in the project's folder"),
+        ("trial/claims.csv", "python -m sdnet claims {folder}/trial"),
+        ("trial/table1.csv", "snakemake, in the project's folder"),
     ],
 )
 def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path, path, command):

@@ -1,8 +1,6 @@
 """How far noise moves a feature map: against values worked out by hand, and on runs as the command finds them."""
 
 import json
-from contextlib import nullcontext
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,8 +31,7 @@ class Plain(nn.Module):
 
 
 def measured(feature_map, batches=((CLEAN, NOISY),)):
-    (found,) = stability_under([nullcontext], Plain(), lambda x: {"z": feature_map(x)}, batches)
-    return found["z"]
+    return stability_under(Plain(), lambda x: [("z", feature_map(x))], batches)["z"]
 
 
 def test_noise_to_signal_is_the_mean_squared_change_over_the_variance_between_images():
@@ -59,23 +56,29 @@ def test_what_does_not_differ_between_images_has_no_signal():
     assert np.isnan(measured(torch.zeros_like).noise_to_signal)
 
 
-def test_each_lambda_has_its_own_and_a_larger_one_more_zeros():
+def test_each_feature_map_has_its_own_and_the_network_is_left_as_it_was():
     torch.manual_seed(0)
     model = nn.Sequential(CSCConv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)).train()
     clean = (255 * np.random.default_rng(0).random((20, 8, 8, 1))).astype(np.uint8)
     noisy = np.clip(clean + 20.0, 0, 255).astype(np.uint8)
-    conditions = [partial(use_lambda, model, lmbd) for lmbd in (0.1, 0.5)]
-    found = stability_under(conditions, model, lambda x: {"z": model[0](x), "behind": model(x)}, [(clean, noisy)])
-    assert found[0]["z"].zeros < found[1]["z"].zeros
+
+    def feature_maps(x):
+        for lmbd in (0.1, 0.5):
+            with use_lambda(model, lmbd):
+                yield lmbd, model[0](x)
+        yield "behind", model(x)
+
+    found = stability_under(model, feature_maps, [(clean, noisy)])
+    assert found[0.1].zeros < found[0.5].zeros
     assert model.training
     assert model[0].lmbd == 0.1
     # In evaluation mode batch norm is a scale and a shift of each channel, here the same for all.
-    assert found[0]["behind"].noise_to_signal == pytest.approx(found[0]["z"].noise_to_signal, rel=1e-5)
+    assert found["behind"].noise_to_signal == pytest.approx(found[0.1].noise_to_signal, rel=1e-5)
 
 
 def test_no_batch_is_refused():
     with pytest.raises(ValueError, match="there is no batch"):
-        stability_under([nullcontext], Plain(), lambda x: {"z": x}, [])
+        stability_under(Plain(), lambda x: [("z", x)], [])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "sdnet18"])
@@ -107,23 +110,50 @@ def test_the_command_refuses_a_network_without_such_a_layer(tmp_path):
         stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.5], None, gpus=0)
 
 
-def test_the_command_measures_every_lambda_and_every_number_of_iterations(tmp_path):
+def test_the_command_measures_every_lambda_the_atoms_alone_and_every_number_of_iterations(tmp_path):
     spec = spec_of("sdnet18", width=4)
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    torch.manual_seed(0)
+    model = build_model(spec, 10)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.3, 0.5, 0.7], 20, gpus=0)
+    found = results.read(tmp_path / "stability.csv", "stability")
+    # At each severity both places at each lambda, and the atoms; at one, other iterations at three of the lambdas.
+    assert len(found) == 5 * (4 * 2 + 1) + 3 * 6
+    assert (found.images == 20).all()
+    layer = found[(found.place == "layer") & (found.severity == 3)]
+    as_trained = layer[layer.n_iter == layer.n_iter0].set_index("lambda")
+    assert as_trained.zeros[0.5] > as_trained.zeros[0.1]
+    iterated = layer.groupby("lambda").filter(lambda of_lambda: len(of_lambda) > 1)
+    assert sorted(iterated["lambda"].unique()) == [0.1, 0.5, 0.7]
+    by_iterations = layer[layer["lambda"] == 0.1].set_index("n_iter")
+    assert by_iterations.zeros[64] > by_iterations.zeros[1]
+    assert by_iterations.noise_to_signal.nunique() == 7
+
+
+def test_of_a_network_without_a_code_the_command_measures_what_there_is(tmp_path):
+    spec = spec_of("resnet18", width=4)
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    torch.save(build_model(spec, 10).state_dict(), tmp_path / "model.pt")
+    stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.5], 20, gpus=0)
+    found = results.read(tmp_path / "stability.csv", "stability")
+    assert found.place.to_list() == 5 * ["layer", "behind"]
+    assert found[["lambda", "lambda0", "n_iter", "n_iter0"]].isna().all().all()
+
+
+def test_the_atoms_alone_are_the_limit_of_one_iteration_without_sparsity(tmp_path):
+    """At lambda 0 the first iteration is the convolution A*(x), times the step size."""
+    spec = spec_of("sdnet18", width=4)
+    spec["model"]["options"] = {"lmbd": 0.0, "n_iter": 1}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     torch.manual_seed(0)
     torch.save(build_model(spec, 10).state_dict(), tmp_path / "model.pt")
     stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.5], 20, gpus=0)
     found = results.read(tmp_path / "stability.csv", "stability")
-    assert len(found) == 2 * (
-        5 * 2 + 6
-    )  # places; both lambdas at each severity, and at one 1 to 64 iterations but for 2
-    assert (found.images == 20).all()
-    layer = found[(found.place == "layer") & (found.severity == 3)]
-    as_trained = layer[layer.n_iter == layer.n_iter0].set_index("lambda")
-    assert as_trained.zeros[0.5] > as_trained.zeros[0.1]
-    by_iterations = layer[layer["lambda"] == 0.1].set_index("n_iter")
-    assert by_iterations.zeros[64] > by_iterations.zeros[1]
-    assert by_iterations.noise_to_signal.nunique() == 7
+    code = found[(found.place == "layer") & (found["lambda"] == 0) & (found.n_iter == 1)].set_index("severity")
+    atoms = found[found.place == "atoms"].set_index("severity")
+    assert len(atoms) == len(code) == 5
+    assert atoms.noise_to_signal.to_numpy() == pytest.approx(code.noise_to_signal.to_numpy(), rel=1e-4)
 
 
 RAISED = {1: 0.5, 2: 1, 64: 8}  # the gain after so many iterations over that of training
@@ -135,8 +165,14 @@ def rows(system, seed, gains, lambdas=(np.nan,)):
     common |= {"images": 10, "zeros": 0.01, "image_noise_to_signal": 0.5, "noise": "gaussian"}
     common |= {"lambda0": lambdas[0], "n_iter0": np.nan if np.isnan(lambdas[0]) else 2}
     as_trained = [(lmbd, common["n_iter0"], gain) for lmbd, gain in zip(lambdas, gains, strict=True)]
-    iterated = [(lambdas[0], count, k * gains[0]) for count, k in RAISED.items() if len(lambdas) > 1 and count != 2]
-    return [
+    iterated = [
+        (lmbd, count, k * gain)
+        for lmbd, gain in zip(lambdas, gains, strict=True)
+        for count, k in RAISED.items()
+        if len(lambdas) > 1 and count != 2
+    ]
+    atoms = [] if np.isnan(lambdas[0]) else [common | {"place": "atoms", "noise_to_signal": 0.05}]
+    return [row | {"severity": severity} for row in atoms for severity in range(1, 6)] + [
         common
         | {"severity": severity, "place": place, "lambda": lmbd, "n_iter": count, "noise_to_signal": 0.5 * gain * k}
         for severity in range(1, 6)
@@ -152,11 +188,17 @@ def test_gains_are_over_the_images_own_and_the_figure_shows_each_network():
     assert [line.get_label() for line in shown] == ["ResNet-18", "SDNet-18"]
     assert shown[1].get_xydata() == pytest.approx(np.array([[0.1, 0.2], [0.5, 0.1]]))
     assert behind.lines[0].get_ydata()[0] == pytest.approx(1.5)
-    assert iterations.lines[1].get_xydata() == pytest.approx(np.array([[1, 0.1], [2, 0.2], [64, 1.6]]))
+    thick, dot, atoms, thin = iterations.lines[1:5]
+    assert thick.get_xydata() == pytest.approx(np.array([[1, 0.1], [2, 0.2], [64, 1.6]]))
+    assert thin.get_xydata() == pytest.approx(np.array([[1, 0.05], [2, 0.1], [64, 0.8]]))
+    assert (dot.get_ydata()[0], atoms.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.1))
 
 
 def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algorithm_1(tmp_path):
-    """0.2 over 0.4 as trained; halfway between two lambdas the logarithms are halfway, too."""
+    """0.2 over 0.4 as trained; halfway between two lambdas the logarithms are halfway, too.
+
+    Of the solution the lambda where it is most stable counts: 8 times the 0.05 of the larger one; the atoms have 0.1.
+    """
     given = {"resnet18": pd.DataFrame(rows("resnet18", 0, [0.4]))}
     given["sdnet18"] = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.05], (0.1, 0.5)))
     chosen = pd.DataFrame({"variant": "paper", "severity": list("12345"), "lambda": 0.3})
@@ -171,13 +213,15 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
             return given[system] if kind == "stability" else chosen
 
         def row(self, keys, intervals, seeds):
-            return keys, intervals[0].estimate
+            return dict(zip(("keys", "estimate"), (keys, intervals[0].estimate), strict=True)) | {"low": 0, "high": 0}
 
     expected = {("zeros", "resnet18", "", "clean", ""): 1}
-    expected |= {("noise_to_signal", "sdnet18 solved", "resnet18", "gaussian", "layer"): 4}
+    expected |= {("noise_to_signal", "sdnet18 solved", "sdnet18 atoms", "gaussian", "layer"): 4}
+    expected |= {("noise_to_signal", "sdnet18 fixed", "sdnet18 atoms", "gaussian", "layer"): 2}
     for place in ("layer", "behind"):
         expected |= {
             ("noise_to_signal", "sdnet18 fixed", "resnet18", "gaussian", place): 0.5,
             ("noise_to_signal", "sdnet18 adaptive", "sdnet18 fixed", "gaussian", place): 0.5,
         }
-    assert dict(evidence.stability(Runs())) == pytest.approx(expected)
+    found = {row["keys"]: row["estimate"] for row in evidence.stability(Runs())}
+    assert found == pytest.approx(expected)

@@ -1,5 +1,6 @@
 """MLflow keeps a record of the runs, and never keeps a run from being made."""
 
+import errno
 import http.server
 import json
 import os
@@ -316,6 +317,16 @@ def test_a_training_that_fails_is_marked_so(client, tmp_path):
     assert client.get_run(run_id(folder)).info.status == "FAILED"
 
 
+def test_a_training_whose_weights_cannot_be_written_is_marked_so(client, folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sdnet.commands.train.save_model", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(folder / "spec.json", None, 0)
+    assert client.get_run(run_id(folder)).info.status == "FAILED"
+
+
 def test_a_failure_in_the_middle_costs_one_warning(client, folder, capsys, monkeypatch):
     tracker = Tracker(folder, {})
     tracker.log_epochs(history(1))
@@ -381,6 +392,8 @@ def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     train(folder / "spec.json", None, 0)
     evaluate(folder, None, 0)
+    with pytest.raises(OSError, match=f"^MLflow did not take {folder}: once its server answers, the same command goes"):
+        track(tmp_path / "results/tiny")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     for _ in range(2):  # twice is once
         track(tmp_path / "results/tiny")

@@ -115,7 +115,7 @@ def test_table_1_says_what_the_result_files_say(built):
 
 
 def test_nothing_half_written_is_left(built):
-    """Files are written under .<name>.<process>; see sdnet/experiments/results.py."""
+    """Files are written under .<name>.<process>; see sdnet/files.py."""
     assert not [path for path in (built / "results").rglob(".*") if path.suffix.removeprefix(".").isdigit()]
 
 

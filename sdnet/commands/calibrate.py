@@ -27,7 +27,6 @@ from sdnet.robustness.calibration import (
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
 
-BOOTSTRAP_SEED = 0
 RELEASED_LAMBDA_MAX = 1.4  # the released code's grid: 0.1 to 1.4
 LINE = ["variant", "slope", "intercept", "r_squared"]  # what is printed
 CHOSEN = ["variant", "severity", "residual", "lambda", "fixed_correct", "correct", "total", "gain"]
@@ -147,11 +146,11 @@ def _fit(
     """Steps 4 to 12 of Algorithm 1, as printed."""
     correct = np.stack([one.correct for one in sweeps])
     residuals = np.stack([image_residuals(one.residuals, definition) for one in sweeps])
-    peaks = find_peaks(correct, lambdas, seed=BOOTSTRAP_SEED)
+    peaks = find_peaks(correct, lambdas)
     best = [getattr(peak, estimator) for peak in peaks]
     line = fit_calibration(residuals.mean(axis=1), best, lambdas, lambda0=lambda0, definition=definition)
     targets = [image_residuals(norms, definition).mean() for norms in test_residuals]
-    draws = bootstrap_lambdas(correct, residuals, lambdas, targets, seed=BOOTSTRAP_SEED, estimator=estimator)
+    draws = bootstrap_lambdas(correct, residuals, lambdas, targets, estimator=estimator)
     return Fit(line, levels, residuals.mean(axis=1), peaks, estimator, draws)
 
 
@@ -169,7 +168,7 @@ def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[flo
         of_images = np.hstack([[image_residuals(one.residuals, "squared") for one in at] for at in batches])
         residuals.append(of_images.mean(axis=1))
     correct, residuals = np.stack(correct), np.array(residuals)
-    peaks = find_peaks(correct, grid, seed=BOOTSTRAP_SEED)
+    peaks = find_peaks(correct, grid)
     levels_residuals = released_residuals(residuals, correct.mean(axis=2))
     best = [peak.argmax for peak in peaks]
     line = fit_calibration(levels_residuals, best, grid, lambda0=lambda0, definition="squared")
@@ -204,14 +203,10 @@ def _test_rows(
     def gain(first: int, last: int) -> dict[str, float]:
         """Over these severities. But for clean images, which were not swept, calibration images are drawn anew, too."""
         cells = slice(first, last + 1)
-        found = [paired_difference(adaptive[cells], fixed[cells], seed=BOOTSTRAP_SEED)]
+        found = [paired_difference(adaptive[cells], fixed[cells])]
         if fit.draws is not None and first > 0:
             correct, chosen = swept["correct"][first - 1 : last], [one.lmbd for one in estimates[cells]]
-            found.append(
-                adaptive_difference(
-                    correct, swept["lambdas"], chosen, fit.draws[:, cells], fixed[cells], seed=BOOTSTRAP_SEED
-                )
-            )
+            found.append(adaptive_difference(correct, swept["lambdas"], chosen, fit.draws[:, cells], fixed[cells]))
         low, high = min(one.low for one in found), max(one.high for one in found)
         return {"gain": 100 * found[0].estimate, "gain_low": 100 * low, "gain_high": 100 * high}
 

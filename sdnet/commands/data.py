@@ -13,7 +13,5 @@ def data(name: str, urls: tuple[str, ...], checksum: str, out: Path) -> None:
         archive = fetch(list(urls), checksum, out.parent / f"{official.name}.tar")
         cifar_c.extract(archive, out, official.members_md5)
     else:
-        archive, older = out.parent / cifar.OFFICIAL[name].filename, out.parent / f"{name}-python.tar.gz"
-        if older.exists() and not archive.exists():  # as earlier versions called it
-            archive = older
-        cifar.convert(fetch(list(urls), checksum, archive), name, out)
+        archive = fetch(list(urls), checksum, out.parent / cifar.OFFICIAL[name].filename)
+        cifar.convert(archive, name, out)

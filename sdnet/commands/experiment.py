@@ -237,7 +237,7 @@ def training_lambda(model: nn.Module) -> float | None:
 
 
 def choose_device(leased: tuple[int, ...]) -> torch.device:
-    """The first leased GPU, or the CPU; which it says where torch cannot use what is leased."""
+    """The first leased GPU, else the CPU, with a warning if torch cannot use what is leased."""
     if leased and not torch.cuda.is_available():
         print(
             f"warning: torch {torch.__version__} cannot use GPU {', '.join(map(str, leased))}, which nvidia-smi lists; "

@@ -14,7 +14,6 @@ from sdnet.experiments import results
 from sdnet.robustness.ladder import Attempt
 from sdnet.robustness.statistics import held_out, paired_difference, split_half
 
-BOOTSTRAP_SEED = 0
 OUTCOME = ("adv_pred", "margin", "linf", "l2")
 COURSE = ("first_broken_step", "loss_start", "loss_end")  # of PGD alone
 
@@ -133,7 +132,7 @@ def _counts(
 def _count(
     choice: str, lmbd: float | None, survived: np.ndarray, clean: np.ndarray, fixed: np.ndarray | None
 ) -> dict[str, str | float | None]:
-    gain = None if fixed is None else paired_difference(survived, fixed, seed=BOOTSTRAP_SEED)
+    gain = None if fixed is None else paired_difference(survived, fixed)
     return {
         "choice": choice,
         "lambda": lmbd,

@@ -1,7 +1,6 @@
 """What a preset will run: runs, jobs, images, disk and, after a short measurement, hours."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -10,7 +9,7 @@ from sdnet.experiments import plan, work
 from sdnet.experiments.plan import Run
 from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets, load_site, read_yaml
 from sdnet.experiments.status import duration
-from sdnet.experiments.work import Job
+from sdnet.experiments.work import KINDS, Job
 
 # The columns of times, and the rules whose jobs are in each.
 PARTS = {
@@ -19,21 +18,6 @@ PARTS = {
     "attacks": ("attack", "attack_adaptive", "diagnose"),
     "other": ("spec", "evaluate", "invert"),
 }
-
-KINDS = {"trained": "trained", "passed": "passed", "attacked": "differentiated"}  # see `Job`
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a machine does with one network, in images per second; see `Job` for the kinds."""
-
-    trained: float
-    passed: float
-    differentiated: float
-
-    def seconds(self, job: Job, start: float) -> float:
-        """How long a job takes, `start` of which is what any job takes before it begins."""
-        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in KINDS.values())
 
 
 def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:

@@ -1,12 +1,13 @@
 """How far noise moves what the first layer makes of an image, and what reaches the layer behind it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
 from sdnet.commands.noisy import Noise, Split
@@ -25,7 +26,10 @@ ITERATED_AT = 3  # of the severities, since so many take time and the severity m
 def stability(
     folder: Path, data_path: Path | None, noise: Noise, lambdas: list[float], limit: int | None, gpus: int
 ) -> None:
-    """Write stability.csv into a run's folder: at each lambda, and at that of training after more iterations.
+    """Write stability.csv into a run's folder.
+
+    It has the first layer's output and what reaches the next layer, at each lambda; the convolution of the image with
+    the same atoms; and the first layer's output after more iterations, at the lambda of training and two larger ones.
 
     Raises:
         ValueError: if the network is no ResNet, with or without CSC layers.
@@ -35,48 +39,64 @@ def stability(
     with lease(gpus) as devices:
         images = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), choose_device(devices))
-        normalize, network = model
-        if not isinstance(network, ResNet):
+        if not isinstance(model[1], ResNet):
             raise ValueError(
                 f"{folder}: given {spec['model']['name']}; must be a ResNet or an SDNet, with a first layer"
             )
-
-        def feature_maps(x: Tensor) -> dict[str, Tensor]:
-            image = normalize(x)
-            layer, behind = network.stem(image)
-            return {"image": image, "layer": layer, "behind": behind}
-
         lambda0 = training_lambda(model)
-        n_iter = None if lambda0 is None else network.conv1.n_iter
-        of_lambda, of_iterations = {(None, None): nullcontext}, {}
-        if lambda0 is not None:
-            of_lambda = {(float(lmbd), n_iter): partial(use_lambda, model, lmbd) for lmbd in lambdas}
-            of_iterations = {(lambda0, count): partial(_iterations, network.conv1, count) for count in ITERATIONS}
+        tried = [] if lambda0 is None else sorted({lambda0, *map(float, lambdas)})
+        solved = sorted({lambda0, tried[len(tried) // 2], tried[-1]}) if tried else []
         found = {}
         for severity in SEVERITIES:
-            conditions = of_lambda | (of_iterations if severity == ITERATED_AT else {})
             pairs = zip(images.clean(), images.at_severity(noise, severity), strict=True)
             batches = ((clean, noisy) for (clean, _), (noisy, _) in pairs)
-            measured = stability_under([*conditions.values()], model, feature_maps, batches)
-            found |= {(severity, *condition): one for condition, one in zip(conditions, measured, strict=True)}
+            feature_maps = partial(_feature_maps, model, tried, solved if severity == ITERATED_AT else [])
+            found[severity] = stability_under(model, feature_maps, batches)
     common = run_columns(spec) | {
         "data_source": images.data_source,
         "noise": noise.name,
         "noise_source": images.noise_source(noise),
         "lambda0": lambda0,
-        "n_iter0": n_iter,
+        "n_iter0": None if lambda0 is None else model[1].conv1.n_iter,
         "images": len(images),
     }
     rows = [
         common
         | {"severity": severity, "lambda": lmbd, "n_iter": count, "place": place}
-        | vars(one[place])
-        | {"image_noise_to_signal": one["image"].noise_to_signal}
-        for (severity, lmbd, count), one in found.items()
-        for place in ("layer", "behind")
+        | vars(one)
+        | {"image_noise_to_signal": of_severity[IMAGE].noise_to_signal}
+        for severity, of_severity in found.items()
+        for (place, lmbd, count), one in of_severity.items()
+        if place != "image"
     ]
     results.write(folder / "stability.csv", "stability", rows)
     print(f"{folder}/stability.csv: noise to signal over that of the images, {noise.name} noise\n{_page(rows)}")
+
+
+IMAGE = ("image", None, None)
+
+
+def _feature_maps(
+    model: nn.Sequential, tried: Sequence[float], solved: Sequence[float], x: Tensor
+) -> Iterator[tuple[tuple[str, float | None, int | None], Tensor]]:
+    """What is measured, by its place, lambda and iterations: at lambdas `tried`, with more iterations at `solved`."""
+    normalize, network = model
+    image, layer = normalize(x), network.conv1
+    yield IMAGE, image
+    if not tried:
+        output, behind = network.stem(image)
+        yield from [(("layer", None, None), output), (("behind", None, None), behind)]
+        return
+    yield ("atoms", None, None), layer.adjoint(image)
+    for lmbd in tried:
+        with use_lambda(model, lmbd):
+            code, behind = network.stem(image)
+        yield from [(("layer", lmbd, layer.n_iter), code), (("behind", lmbd, layer.n_iter), behind)]
+    for lmbd, count in itertools.product(solved, ITERATIONS):
+        if count != layer.n_iter:
+            with use_lambda(model, lmbd), _iterations(layer, count):
+                code = layer(image)
+            yield ("layer", lmbd, count), code
 
 
 @contextmanager

@@ -16,6 +16,10 @@ def track(folder: Path) -> None:
     """Log every trained run of a results folder: the epochs that MLflow lacks, final numbers, and all result files.
 
     Then what the folder shows of them: means over seeds, tables and figures.
+
+    Raises:
+        ValueError: if there is no trained run.
+        OSError: if MLflow did not take something; why, a warning has said.
     """
     networks, trained = defaultdict(lambda: defaultdict(list)), sorted(folder.glob("runs/*/*/*/environment.json"))
     if not trained:
@@ -32,14 +36,15 @@ def track(folder: Path) -> None:
         tracker.log_results(numbers, sorted([*run.glob("*.csv"), *run.glob("[!m]*.json")]))
         tracker.close()
         if not tracker.active:
-            return
+            raise OSError(f"MLflow did not take {run}: once its server answers, the same command goes on")
         print(f"tracked {run}")
         spec = json.loads((run / "spec.json").read_text())
         if in_results(run, spec):
+            preset = spec["preset"]
             for name, value in numbers.items():
                 networks[f"{spec['dataset']['name']}/{spec['system']}"][name].append(value)
     if networks:
-        log_summary(spec["preset"], networks, sorted(file for file in folder.iterdir() if file.suffix in SHOWN))
+        log_summary(preset, networks, sorted(file for file in folder.iterdir() if file.suffix in SHOWN))
 
 
 def final_numbers(run: Path) -> dict[str, float]:

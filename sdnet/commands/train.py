@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections import deque
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
 from sdnet.training import distributed
-from sdnet.training.checkpoint import latest_checkpoint, trained_by
+from sdnet.training.checkpoint import latest_checkpoint
 from sdnet.training.loop import fit
 
 
@@ -95,11 +96,11 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
             results.write(folder / "history.csv", "history", history)
             tracker.log_epochs(history)
             _report(history, recipe["epochs"])
+        _write_environment(folder / "environment.json", latest_checkpoint(checkpoints)["trained_by"])
+        save_model(model, folder / "model.pt")
     except BaseException:
         tracker.close("FAILED")
         raise
-    _write_environment(folder / "environment.json", trained_by(latest_checkpoint(checkpoints)))
-    save_model(model, folder / "model.pt")
     last = history[-1]
     tracker.log_results(
         {"final_test_accuracy": last["test_correct"] / last["test_total"]},
@@ -110,20 +111,18 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
 
 def _write_environment(path: Path, processes: list[tuple[int, dict]]) -> None:
     """Say with what the weights were trained, which need not be the present process."""
-    trained = [(epoch, provenance.get("environment", {})) for epoch, provenance in processes]
-    if trained[-1][1] or not path.exists():  # of an older version's last epoch the file may know more
-        results.write_text(path, json.dumps(environment.of_training(trained), indent=2))
+    trained = [(epoch, provenance["environment"]) for epoch, provenance in processes]
+    results.write_text(path, json.dumps(environment.of_training(trained), indent=2))
 
 
-def _only_process(path: Path) -> FileLock:
-    """A lock of the run's folder: a process that outlived its workflow and its successor never write together."""
+def _only_process(path: Path) -> AbstractContextManager:
+    """Holds a lock of the run's folder: a process that outlived its workflow and its successor never write together."""
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=False)
-        lock.release()
+        return lock.acquire(blocking=False)
     except Timeout:
         print(f"{path.parent}: another process trains this run; waiting for it to end", file=sys.stderr)
-    return lock
+        return lock.acquire()
 
 
 def _checkpoints(folder: Path, spec: dict) -> Path:

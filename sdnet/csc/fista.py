@@ -81,9 +81,8 @@ def fista(
 class _Fista(torch.autograd.Function):
     """The iteration, and its exact derivative by x and by the dictionary.
 
-    Kept for the way back are x and the iterates. What automatic differentiation would keep besides are the residuals,
-    of which all but the costliest and the smallest are computed again, and the codes before shrinkage, of which no more
-    is needed than where it made them zero.
+    Kept for the backward pass: x and the iterates. Residuals are computed again, but for the costliest and the
+    smallest. Of the codes before shrinkage only the zero pattern is needed, and the iterates have it.
 
     The iterates are those of Eq. 6 divided by the step size, s = z / t, so that shrinkage is by lambda, a number that
     the host knows, and t is multiplied into the dictionary, which is small:

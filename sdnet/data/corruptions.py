@@ -129,7 +129,10 @@ def corrupt_level(
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"corrupt: images are {images.dtype} of shape {images.shape}; give uint8, (N, H, W, channels)")
     if level is not None and not (level > 0 if noise == "shot" else level >= 0):
-        raise ValueError(f"corrupt: level {level!r} of {noise} noise is not allowed; give a positive number, or None")
+        raise ValueError(
+            f"corrupt: level {level!r} of {noise} noise is not allowed; give "
+            + ("a positive number, or None" if noise == "shot" else "0, a positive number, or None")
+        )
     indices = range(len(images)) if indices is None else indices
     if len(indices) != len(images):
         raise ValueError(f"corrupt: {len(indices)} indices for {len(images)} images; give one for each image")

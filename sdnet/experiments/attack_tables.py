@@ -48,7 +48,7 @@ ATTACKS = {
     "worst": "all attacks",
 }
 STEP = {"restarts": "c", "autoattack": "d", "aware": "e", "worst": "worst"}
-AT_ONE_LAMBDA = ("known", "aware")  # at the lambda of training they are other attacks, or none: no gain
+AT_ONE_LAMBDA = ("known", "aware")  # made for one lambda: none like it at the lambda of training, so no gain
 NORMS = {"linf": "L∞", "l2": "L2"}
 
 

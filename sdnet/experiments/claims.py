@@ -82,6 +82,7 @@ class Claim(Which):
     statement: str
     place: str
     paper: str = Field("", description="What the paper says in place of a number.")
+    implied: bool = Field(False, description="The paper does not say it: it follows, or is the next question.")
     quantity: str = Field(description="In words, what the effects are the mean of.")
     about: list[Literal[tuple(DATASETS)]] = Field(min_length=1, description="Data sets that it is claimed of.")
     stand_in: bool = Field(True, description="Whether another data set may stand in for these.")

@@ -10,11 +10,6 @@ from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torchdeq", "mlflow", "snakemake")
 
-# What stands for an environment that was not recorded.
-UNKNOWN = dict.fromkeys(
-    ("time", "commit", "device", "host", "platform", "python", "precision", "data_source"), "unknown"
-) | {"packages": {}, "command": []}
-
 
 def describe(device: str) -> dict:
     """Versions, machine, commit and time, for a run's environment.json; `device` is the accelerator's name."""
@@ -34,7 +29,7 @@ def of_training(processes: list[tuple[int, dict]]) -> dict:
     """A run's environment.json, if each of several processes went on from the last epoch of the one before it.
 
     Args:
-        processes: the first epoch of each, and its environment; {} for one that was not recorded.
+        processes: the first epoch of each, and its environment.
 
     Returns:
         the environment of the last one; `earlier` lists those before it that differ in more than the time, each with
@@ -42,11 +37,8 @@ def of_training(processes: list[tuple[int, dict]]) -> dict:
     """
     _, last = processes[-1]
     different = [next(alike) for _, alike in groupby(processes, lambda process: process[1] | {"time": None})]
-    earlier = [
-        {"epochs": [first, following - 1]} | (about or UNKNOWN)
-        for (first, about), (following, _) in pairwise(different)
-    ]
-    return (last or UNKNOWN) | ({"earlier": earlier} if earlier else {})
+    earlier = [{"epochs": [first, following - 1]} | about for (first, about), (following, _) in pairwise(different)]
+    return last | ({"earlier": earlier} if earlier else {})
 
 
 def tags(about: dict) -> dict[str, str]:

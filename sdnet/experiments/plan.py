@@ -21,8 +21,6 @@ TABLES = {
     "table6": ("sdnet18", "sdnet18-all", "sdnet34", "sdnet34-all"),
     "readings": ("sdnet18", "sdnet18-nonnegative"),
 }
-BENCHMARKED = ("table1", "table6")  # tables of speed and memory, which are measured beside those of `REFERENCE`
-REFERENCE = "resnet18"  # with which stability is compared, too
 FIGURES = {
     "figure1": ("sdnet18", "sdnet18-nonnegative"),
     "figure2": ("sdnet18", "sdnet18-nonnegative"),
@@ -33,12 +31,34 @@ FIGURES = {
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
     "figure_stability": ("resnet18", "sdnet18", "sdnet18-nonnegative", "sdnet18-iter4", "sdnet18-iter8"),
 }
-ATTACKED = ("table4", "figure_attacks")
-# Under noise: what is made of sweeps, and of Algorithm 1, as in workflow/rules/report.smk.
-SWEPT = ("table2", "table3", "readings", "figure2")
-CALIBRATED = ("table2", "table3", "table5", "readings", "figure3")
-STABLE = "figure_stability"
-OF_LAMBDA = (*CALIBRATED, "figure_attacks", STABLE)  # which have nothing to show without a network with a lambda
+# What each reads: files of every run that it shows, for every noise where a name has a star, and speeds.
+READS: dict[str, list[str]] = {
+    "table1": ["accuracy.csv", "benchmark"],
+    "table2": ["accuracy.csv", "sweep-*.csv", "adaptive-*.csv"],
+    "table3": ["accuracy.csv", "sweep-*.csv", "adaptive-*.csv"],
+    "table4": ["accuracy.csv", "attack-paper.csv", "attack-adaptive.csv", "diagnostics.csv"],
+    "table5": ["accuracy.csv", "adaptive-*.csv"],
+    "table6": ["accuracy.csv", "benchmark"],
+    "readings": ["accuracy.csv", "codes.csv", "sweep-*.csv", "adaptive-*.csv"],
+    "figure1": ["accuracy.csv", "inversion.npz"],
+    "figure2": ["accuracy.csv", "sweep-*.csv"],
+    "figure3": ["accuracy.csv", "peaks-*.csv", "lines-*.csv", "sweep-*.csv", "adaptive-*.csv"],
+    "figure4": ["accuracy.csv", "inversion.csv", "inversion.npz"],
+    "figure5": ["accuracy.csv", "dictionary.csv"],
+    "figure6": ["accuracy.csv", "codes.csv"],
+    "figure_attacks": ["accuracy.csv", "attack-adaptive.csv"],
+    "figure_stability": ["accuracy.csv", "stability.csv"],
+}
+
+
+def _that_read(file: str) -> tuple[str, ...]:
+    return tuple(name for name, files in READS.items() if file in files)
+
+
+BENCHMARKED, SWEPT, CALIBRATED = map(_that_read, ("benchmark", "sweep-*.csv", "adaptive-*.csv"))
+ATTACKED, STABLE, INVERTED = map(_that_read, ("attack-adaptive.csv", "stability.csv", "inversion.npz"))
+OF_LAMBDA = (*CALIBRATED, "figure_attacks", *STABLE)  # which have nothing to show without a network with a lambda
+REFERENCE = "resnet18"  # speed, memory and stability are measured against its
 UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too
 
 
@@ -206,7 +226,7 @@ def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
                 f"{missing[0]}_noise/; it must hold <noise>_noise/<severity>/<class>/ of each noise in the preset's "
                 "datasets.imagenet.noises"
             )
-    return folder if images.noise_source == "official" or (folder is not None and Path(folder).is_dir()) else None
+    return folder if images.noise_source == "official" or dataset == "imagenet" else None
 
 
 def noise_options(run: Run, preset: Preset) -> str:
@@ -232,7 +252,7 @@ def calibration_options(run: Run, preset: Preset) -> str:
 
 def noises_of(target: str, preset: Preset) -> list[str]:
     """The noises that a table or figure shows; Table 2 has Gaussian noise alone."""
-    return {"table2": ["gaussian"], STABLE: [line_noise(preset)]}.get(target, preset.robustness.noises)
+    return {"table2": ["gaussian"], "figure_stability": [line_noise(preset)]}.get(target, preset.robustness.noises)
 
 
 def noises_on(dataset: str, preset: Preset) -> list[str]:
@@ -277,7 +297,7 @@ def attack_options(preset: Preset, command: str) -> str:
 
 def shows(target: str, dataset: str, preset: Preset) -> bool:
     """Whether a table or figure shows a data set of the preset: attacked, or tested under a noise that it shows."""
-    if target in (*SWEPT, *CALIBRATED, STABLE):
+    if target in (*SWEPT, *CALIBRATED, *STABLE):
         return not set(noises_of(target, preset)).isdisjoint(noises_on(dataset, preset))
     return target not in ATTACKED or dataset in preset.adversarial.datasets
 

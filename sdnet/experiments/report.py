@@ -251,7 +251,7 @@ def legend() -> str:
         "replicated": "holds, and by about as much as in the paper",
         "direction": "holds; by how much is another matter, or cannot be judged at this scale or by one seed",
         "contradicted": "does not hold, beyond the uncertainty of images and seeds, at the scale of these runs",
-        "undecided": "neither is certain, no fair comparison, or too few seeds to contradict",
+        "undecided": "neither is certain, no fair comparison, or too few seeds or epochs, or too narrow, to contradict",
         "not run": "results are missing",
     }
     words = "".join(f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meanings[name]}</li>' for name in VERDICTS)

@@ -110,11 +110,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "severity": "1 (weakest) to 5; the paper's level is one less",
         "lambda": "sparsity weight of all CSC layers; empty for a network without one",
         "lambda0": "lambda of training; empty for a network without one",
-        "n_iter": "FISTA iterations of the first layer; empty without a CSC layer",
+        "n_iter": "FISTA iterations of the first layer; empty without a CSC layer, and of atoms",
         "n_iter0": "those of training",
         "images": "test images",
         "place": "layer: what the first layer makes of an image. behind: what reaches the next one, behind batch norm "
-        "and, where there is one, ReLU",
+        "and, where there is one, ReLU. atoms: the convolution of the image with the atoms of the first layer, A*(x)",
         "noise_to_signal": "mean squared change of it by the noise, over its variance between clean images",
         "zeros": "share of its entries that are exactly zero, of clean images",
         "new": "share of its non-zero entries, of noisy images, that are zero of the clean ones",
@@ -262,6 +262,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "paper": "the same of the paper's numbers; empty where it prints none",
         "n_seeds": "number of seeds, of the effect with the fewest",
         "data": "the images that it was judged on, in words",
+        "implied": "whether the paper does not say it itself: it follows from what it says, or is the next question",
         "stand_in": "whether the paper claims it of other images",
         "scale": "width, epochs and training images",
         "reason": "how the verdict came about, or what is missing",
@@ -372,6 +373,5 @@ def _check(path: Path, kind: str, given: list[str]) -> None:
     if wrong:
         raise ValueError(
             f"{path} is no {kind} file: missing or unknown columns {', '.join(sorted(wrong))}; "
-            f"it must have {', '.join(COLUMNS[kind])}; if an older version wrote it, remove it and make it anew with: "
-            + _command(path)
+            f"it must have {', '.join(COLUMNS[kind])}; remove it and make it anew with: " + _command(path)
         )

@@ -114,7 +114,9 @@ class Dataset(Images):
 
     recipe: str = Field("default", description="Which of `recipes` trains on it.")
     noise_source: Literal["official", "generated", "auto"] = Field(
-        "auto", description="CIFAR-10-C or ImageNet-C, or our own noise; auto is official where it is at hand."
+        "auto",
+        description="CIFAR-10-C or ImageNet-C, or our own noise; auto is ImageNet-C where imagenet_c_root names it, "
+        "else our own.",
     )
     noise_scale: Literal["cifar", "imagenet"] = Field("cifar", description="Whose severities generated noise has.")
     noise_levels: Literal["interleaved", "released"] = Field(

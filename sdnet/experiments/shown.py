@@ -52,8 +52,8 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
         folder: a results folder.
         target: the table or figure.
         kind: of result file, a key of `results.COLUMNS`.
-        noises: read <kind>-<noise>.csv of those of them that the data set is tested under; of kinds that need a lambda,
-            of networks that have one.
+        noises: read <kind>-<noise>.csv for each of these that the data set is tested under; kinds that need a lambda
+            only of networks that have one.
 
     Raises:
         FileNotFoundError: if a file is missing; the message says how to make it.

@@ -12,8 +12,6 @@ from sdnet.experiments import plan
 from sdnet.experiments.plan import Run
 from sdnet.experiments.settings import Preset, Site, has_lambda
 
-INVERTED = ("figure1", "figure4")
-
 IMAGES = {"digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "imagenet": (1281167, 50000)}
 VALUES = {"digits": 16 * 16, "cifar10": 32 * 32 * 3, "cifar100": 32 * 32 * 3}  # of an image
 LARGE_VALUES = 224 * 224 * 3  # of an image of ImageNet or a folder, where a preset gives no size
@@ -62,6 +60,22 @@ class Job:
     differentiated: float = 0
 
 
+KINDS = {"trained": "trained", "passed": "passed", "attacked": "differentiated"}  # see `Job`
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a machine does with one network, in images per second; see `Job` for the kinds."""
+
+    trained: float
+    passed: float
+    differentiated: float
+
+    def seconds(self, job: Job, start: float) -> float:
+        """How long a job takes, `start` of which is what any job takes before it begins."""
+        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in KINDS.values())
+
+
 def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[Job]:
     """The jobs of one run, without those that it shares with others."""
     images, recipe, robustness = preset.datasets[run.dataset], run.spec["training"], preset.robustness
@@ -71,7 +85,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     if not preset.imported:
         yield Job("train", trained=recipe["epochs"] * train_images, passed=recipe["epochs"] * test_images)
     yield Job("evaluate", passed=test_images)
-    if targets & set(INVERTED):
+    if targets & set(plan.INVERTED):
         yield Job("invert", passed=INVERTED_IMAGES)
     adjustable = has_lambda(run.spec["model"]["name"])
     grid = len(robustness.lambdas) if adjustable else 1
@@ -91,7 +105,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
         if "released" in robustness.variants:
             passed += LEVELS["released"][noise] * noisy_images * released
         yield Job("calibrate", passed=passed)
-    if plan.STABLE in targets:
+    if targets & set(plan.STABLE):
         yield Job("stability")  # the first layer alone, a minute or two on a CPU: not counted
     if targets & set(plan.ATTACKED):
         yield from _attacks(preset, adjustable, grid, test_images, plan.undefended(run, planned) is not None)

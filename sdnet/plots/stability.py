@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.plots.layout import PAGE_WIDTH, note_below
 
+CONVOLUTION = 0.5  # where the convolution with the same atoms stands among numbers of iterations
 PANELS = [  # place, against what, title
     ("layer", "lambda", "the first layer's output"),
     ("behind", "lambda", "what reaches the next layer"),
@@ -21,8 +22,9 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
     """Noise to signal of the first layer's output, and of what reaches the next layer, over that of the images.
 
     A row of panels per data set and a curve per network: against lambda, and against the iterations of the layer, its
-    dictionary unchanged, at the lambda of training. A network without CSC layers is a dashed line. All are geometric
-    means over the severities; bands are the standard deviation over seeds. The dotted line and the dots: as trained.
+    dictionary unchanged, at the lambda of training (thick) and two larger ones (thin); squares are the convolution
+    with the same atoms. A network without CSC layers is a dashed line. All are geometric means over the severities;
+    bands are the standard deviation over seeds. The dotted line and the dots: as trained.
 
     Args:
         stability: rows of stability.csv.
@@ -36,7 +38,8 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
     colors = dict(zip(systems, sns.color_palette("colorblind", len(systems)), strict=True))
     for line, dataset in zip(axes, datasets, strict=True):
         for axis, (place, against, title) in zip(line, PANELS, strict=True):
-            here = gains[against][(gains[against].dataset == dataset) & (gains[against].place == place)]
+            places = [place, "atoms"] if against == "n_iter" else [place]
+            here = gains[against][(gains[against].dataset == dataset) & gains[against].place.isin(places)]
             for system, of_system in here.groupby("system", sort=False):
                 _draw(axis, of_system, against, {"color": colors[system]}, system_label(system))
             axis.axhline(1, color="0.7", linewidth=0.6, zorder=0)
@@ -47,7 +50,8 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
             axis.set_title(title, loc="left", fontsize="small")
             if against == "n_iter":
                 axis.set_xscale("log", base=2)
-                axis.xaxis.set_major_formatter("{x:g}")
+                axis.xaxis.set_major_locator(FixedLocator([CONVOLUTION, *sorted(here.n_iter.dropna().unique())]))
+                axis.xaxis.set_major_formatter(lambda x, _: "A*x" if x == CONVOLUTION else f"{x:g}")
             else:
                 axis.axvline(stability.lambda0.min(), color="0.5", linestyle=":", linewidth=1)
             axis.set_xlabel("λ" if against == "lambda" else "FISTA iterations", fontsize="small")
@@ -68,18 +72,22 @@ def _noise_gains(stability: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(axis: plt.Axes, rows: pd.DataFrame, against: str, look: dict, label: str) -> None:
-    if rows["lambda"].isna().all():
+    if rows.lambda0.isna().all():
         low, mean, high = _band(rows.gain.agg(["mean", "std"]))
         axis.axhline(mean, linestyle="--", linewidth=1.2, label=label, **look)
         axis.axhspan(low, high, alpha=0.12, linewidth=0, **look)
         return
-    as_trained = rows.n_iter == rows.n_iter0
-    shown = rows[as_trained if against == "lambda" else np.isclose(rows["lambda"], rows.lambda0)]
+    code = rows[rows.place != "atoms"]
+    shown = code[code.n_iter == code.n_iter0 if against == "lambda" else np.isclose(code["lambda"], code.lambda0)]
     low, mean, high = _band(shown.groupby(against).gain.agg(["mean", "std"]))
     axis.plot(mean.index, mean, linewidth=1.2, label=label, **look)
     axis.fill_between(mean.index, low, high, alpha=0.15, linewidth=0, **look)
     if against == "n_iter":
-        axis.plot(rows.n_iter0.iloc[0], mean[rows.n_iter0.iloc[0]], "o", markersize=3.5, **look)
+        axis.plot(code.n_iter0.iloc[0], mean[code.n_iter0.iloc[0]], "o", markersize=3.5, **look)
+        axis.plot(CONVOLUTION, rows[rows.place == "atoms"].gain.mean(), "s", markersize=3.5, **look)
+        tried = code.groupby("lambda").filter(lambda of_lambda: of_lambda.n_iter.nunique() > 1)
+        for _, larger in tried.drop(shown.index).groupby("lambda"):
+            axis.plot(larger.groupby("n_iter").gain.mean(), linewidth=0.6, **look)
 
 
 def _band(summary: pd.DataFrame | pd.Series) -> tuple:

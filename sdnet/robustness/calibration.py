@@ -100,7 +100,7 @@ class Peak:
     at_grid_end: bool  # the highest accuracy is at the first or last lambda: the true maximum may lie outside
 
 
-def find_peaks(correct: np.ndarray, lambdas: Sequence[float], *, seed: int, resamples: int = 1000) -> list[Peak]:
+def find_peaks(correct: np.ndarray, lambdas: Sequence[float], *, seed: int = 0, resamples: int = 1000) -> list[Peak]:
     """The best lambda of each noise level (steps 7 to 10 of Algorithm 1), by both estimators.
 
     Args:
@@ -216,7 +216,7 @@ def bootstrap_lambdas(
     lambdas: Sequence[float],
     test_residuals: Sequence[float],
     *,
-    seed: int,
+    seed: int = 0,
     estimator: str = "argmax",
 ) -> np.ndarray:
     """What lambda(r) could have been with other calibration images: (RESAMPLES, T) for T test residuals.

@@ -37,9 +37,6 @@ def calibrate(
     levels: Sequence[Any],
     lambdas: Sequence[float],
     lambda0: float = 0.1,
-    *,
-    estimator: str = "argmax",
-    definition: str = "norm",
 ) -> Calibration:
     """Fit lambda(r) for one type of noise, on clean images with labels (steps 4 to 12 of Algorithm 1).
 
@@ -50,8 +47,6 @@ def calibrate(
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
         lambda0: the lambda of training.
-        estimator: see `best_lambdas`.
-        definition: of the residual, see `image_residuals`.
 
     Raises:
         ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
@@ -68,17 +63,14 @@ def calibrate(
     if not sum(batch[0].correct.shape[-1] for batch in sweeps):
         raise ValueError("calibrate: there is no image; give batches of images and labels")
     correct = np.concatenate([[sweep.correct for sweep in batch] for batch in sweeps], axis=-1)
-    residuals = np.concatenate(
-        [[image_residuals(sweep.residuals, definition) for sweep in batch] for batch in sweeps], axis=-1
-    )
+    residuals = np.concatenate([[image_residuals(sweep.residuals) for sweep in batch] for batch in sweeps], axis=-1)
     if not np.isfinite(residuals).all():
         raise ValueError("calibrate: the residual of an image is not finite; does corrupt give images in [0, 1]?")
     return fit_calibration(
         residuals.mean(axis=-1),
-        best_lambdas(correct.mean(axis=-1), lambdas, estimator),
+        best_lambdas(correct.mean(axis=-1), lambdas),
         lambdas,
         lambda0=lambda0,
-        definition=definition,
     )
 
 

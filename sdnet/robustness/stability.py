@@ -1,7 +1,6 @@
 """How far noise moves what a layer makes of an image (sections 1 and 3.3: stable recovery, Theorem 1)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,31 +52,25 @@ class _Sums:
 
 @torch.no_grad()
 def stability_under(
-    conditions: Sequence[Callable[[], AbstractContextManager]],
     model: nn.Module,
-    feature_maps: Callable[[Tensor], dict[str, Tensor]],
+    feature_maps: Callable[[Tensor], Iterable[tuple[Hashable, Tensor]]],
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
-) -> list[dict[str, Stability]]:
-    """The stability of some feature maps of a network, under each of some conditions, on the same images and noise.
+) -> dict[Hashable, Stability]:
+    """The stability of some feature maps of a network, by their names, on the same images and noise.
 
     Args:
-        conditions: each gives a context manager, such as `use_lambda(model, 0.5)`, in which the network is measured.
         model: the network; it is measured in evaluation mode, and left as it was found.
-        feature_maps: gives what is to be measured of images in [0, 1], (N, channels, H, W), by name.
+        feature_maps: gives each one's name, and what it is of images in [0, 1], (N, channels, H, W); one by one.
         batches: of clean images and the same with noise, uint8, (N, H, W, channels).
 
     Raises:
         ValueError: if there is no batch.
     """
-    sums: list[dict[str, _Sums]] = [{} for _ in conditions]
+    sums: dict[Hashable, _Sums] = {}
     with evaluation_mode(model):
         for clean, noisy in batches:
-            pair = [as_input(images, model) for images in (clean, noisy)]
-            for of_condition, condition in zip(sums, conditions, strict=True):
-                with condition():
-                    before, after = map(feature_maps, pair)
-                for name in before:
-                    of_condition.setdefault(name, _Sums()).add(before[name], after[name])
-    if not sums[0]:
+            for name, z in feature_maps(as_input(np.concatenate([clean, noisy]), model)):
+                sums.setdefault(name, _Sums()).add(*z.chunk(2))
+    if not sums:
         raise ValueError("stability_under: there is no batch; give images, and no iterator that is used up already")
-    return [{name: one.result() for name, one in of_condition.items()} for of_condition in sums]
+    return {name: one.result() for name, one in sums.items()}

@@ -29,7 +29,7 @@ def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int, resamples: int = 10_000) -> Interval:
+def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = 10_000) -> Interval:
     """Accuracy of `first` minus that of `second` on the same images, with its 95% interval by the paired bootstrap.
 
     Where no image differs, the bootstrap sees no variance. Then the ends are the exact bound (Clopper-Pearson)
@@ -67,7 +67,7 @@ def adaptive_difference(
     lambda_draws: np.ndarray,
     baseline: np.ndarray,
     *,
-    seed: int,
+    seed: int = 0,
 ) -> Interval:
     """Accuracy at a fitted lambda minus a baseline, its 95% (percentile) interval covering the fit and the test images.
 

@@ -74,14 +74,6 @@ def latest_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict 
     return None
 
 
-def trained_by(state: dict) -> list[tuple[int, dict]]:
-    """The processes that trained a checkpoint's epochs, in order: the first epoch of each, and its provenance.
-
-    It is {} where none was recorded, as by older versions.
-    """
-    return state.get("trained_by", [(1, {})])
-
-
 def _digest(folder: Path, content: memoryview | bytes) -> str:
     digest = hashlib.sha256(folder.name.encode())
     digest.update(content)

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sdnet.training import distributed
-from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint, trained_by
+from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
 from sdnet.training.deterministic import deterministic_algorithms
 from sdnet.training.evaluate import evaluate
 from sdnet.training.schedule import learning_rate_factor
@@ -62,7 +62,8 @@ def fit(
         milestones: as shares of the training, 0 to 1.
         precision: "bfloat16" (autocast) or "float32".
         deterministic: the same bits each time on a GPU, too, see `deterministic_algorithms`.
-        provenance: what the checkpoints shall say of this process, in plain values; see `checkpoint.trained_by`.
+        provenance: what the checkpoints shall say of this process, in plain values. Their `trained_by` lists the first
+            epoch of each process that trained them, with its provenance.
         device: where to train, in this process.
 
     Yields:
@@ -95,7 +96,7 @@ def fit(
         settings = optimiser.state_dict()["param_groups"]  # those of this device, and not of the one that wrote it
         optimiser.load_state_dict({"state": state["optimizer"]["state"], "param_groups": settings})
         _set_random_state(state["random"], device)
-        history, processes = state["history"], trained_by(state)
+        history, processes = state["history"], state["trained_by"]
     distributed.agree(len(history), device)
     if history:
         yield history

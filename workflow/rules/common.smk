@@ -78,7 +78,7 @@ def refuse_without_images():
 
 
 def training_images(wildcards):
-    """The same, to train on; of a run whose weights are imported nothing.
+    """The images that a run is trained on; none where its weights are imported.
 
     To download a file anew, Snakemake would remove all networks that were trained on it, and train them again.
     """

@@ -1,34 +1,5 @@
 """Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
-# What each reads: files of every run that it shows, for every noise where a name has a star, and speeds.
-READS = {
-    "table1": ["accuracy.csv", "benchmark"],
-    "table2": ["accuracy.csv", "sweep-*.csv", "adaptive-*.csv"],
-    "table3": ["accuracy.csv", "sweep-*.csv", "adaptive-*.csv"],
-    "table4": [
-        "accuracy.csv",
-        "attack-paper.csv",
-        "attack-adaptive.csv",
-        "diagnostics.csv",
-    ],
-    "table5": ["accuracy.csv", "adaptive-*.csv"],
-    "table6": ["accuracy.csv", "benchmark"],
-    "readings": ["accuracy.csv", "codes.csv", "sweep-*.csv", "adaptive-*.csv"],
-    "figure1": ["accuracy.csv", "inversion.npz"],
-    "figure2": ["accuracy.csv", "sweep-*.csv"],
-    "figure3": [
-        "accuracy.csv",
-        "peaks-*.csv",
-        "lines-*.csv",
-        "sweep-*.csv",
-        "adaptive-*.csv",
-    ],
-    "figure4": ["accuracy.csv", "inversion.csv", "inversion.npz"],
-    "figure5": ["accuracy.csv", "dictionary.csv"],
-    "figure6": ["accuracy.csv", "codes.csv"],
-    "figure_attacks": ["accuracy.csv", "attack-adaptive.csv"],
-    "figure_stability": ["accuracy.csv", "stability.csv"],
-}
 LABELS = {
     "readings": "Two readings",
     "figure_attacks": "Attacks",
@@ -36,7 +7,7 @@ LABELS = {
 }
 
 
-for target, reads in READS.items():
+for target, reads in plan.READS.items():
     label = LABELS.get(target, f"{target[:-1].capitalize()} {target[-1]}")
     table = target in plan.TABLES
     page = f"{{root}}/notebooks/{target}.html"

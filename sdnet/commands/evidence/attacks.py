@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.evidence.runs import BOOTSTRAP_SEED, BOTH, Row, Runs, nearest, percent, point, wilson
+from sdnet.commands.evidence.runs import BOTH, Row, Runs, nearest, percent, point, wilson
 from sdnet.experiments import results
 from sdnet.experiments.settings import Adversarial
 from sdnet.experiments.tables import paper_values
@@ -78,7 +78,7 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
             both = [
                 (_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds
             ]
-            found = [percent(paired_difference(*pair, seed=BOOTSTRAP_SEED)) for pair in both]
+            found = [percent(paired_difference(*pair)) for pair in both]
             yield runs.row(("robust", f"{system} {choice}", "resnet18", norm, "paper"), found, seeds, label)
     if seeds := runs.seeds([system], *files):
         prices, distances = [], []
@@ -88,7 +88,7 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
             )
             arrays = results.read_arrays(runs.path(system, seed, "attack-paper.npz"))
             both = [nearest(arrays["lambdas"], value) for value in (tuned, _lambda0(runs, system, seed))]
-            prices.append(percent(paired_difference(*arrays["correct"][both], seed=BOOTSTRAP_SEED)))
+            prices.append(percent(paired_difference(*arrays["correct"][both])))
             distances.append(point(abs(predicted - tuned)))
         yield runs.row(("accuracy", f"{system} tuned", f"{system} fixed", norm, "clean"), prices, seeds, label)
         yield runs.row(("lambda", f"{system} algorithm1", f"{system} tuned", norm, "paper"), distances, seeds, label)

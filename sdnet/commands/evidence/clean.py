@@ -8,6 +8,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from sdnet.commands.evidence.runs import Row, Runs, point, readings
 from sdnet.experiments import results
+from sdnet.experiments.verdicts import KEPT
 from sdnet.robustness.statistics import Interval
 
 # Of accuracies, differences are taken; of speed, memory and parameters, ratios.
@@ -43,8 +44,8 @@ def clean(runs: Runs) -> Iterator[Row]:
             clock = "by processor time" if first.device.startswith("CPU") else "by the clock"
             memory, kept = (
                 ("peak_memory_bytes", "largest allocated")
-                if pd.notna(first.peak_memory_bytes)
-                else ("saved_bytes", "kept for the backward pass")
+                if pd.notna([first.peak_memory_bytes, second.peak_memory_bytes]).all()
+                else ("saved_bytes", KEPT)
             )
             how = f"{first.device}, {first.precision}, batch size {first.batch_size}"
             yield runs.row(("speed", *pair, "", ""), [_ratio(first, second)], seeds, f"{how}, {clock}")

@@ -8,7 +8,6 @@ import pandas as pd
 
 from sdnet.commands.evidence.noise import Fates, chosen_by, fates, lambda_draws
 from sdnet.commands.evidence.runs import (
-    BOOTSTRAP_SEED,
     BOTH,
     SEVERITY,
     Row,
@@ -38,7 +37,7 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
             curves = [100 * one.correct[position].mean(axis=-1) for one in swept]
             rises = [point(curve.max() - max(curve[0], curve[-1])) for curve in curves]
             yield runs.row(("accuracy", best, "both ends of the grid", noise, level), rises, seeds, how)
-        peaks = [find_peaks(one.correct, one.lambdas, seed=BOOTSTRAP_SEED) for one in swept]
+        peaks = [find_peaks(one.correct, one.lambdas) for one in swept]
         chosen = [[normal(peak.parabola, peak.parabola_std) for peak in of_seed] for of_seed in peaks]
         order = [point(kendall([peak.estimate for peak in of_seed])) for of_seed in chosen]
         rows = [
@@ -55,7 +54,7 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
 def _split_half_gain(one: Fates, severity: int) -> Interval:
     """The best lambda over that of training; chosen on one half of the images, measured on the other."""
     chosen, _ = split_half(one.correct[severity], one.lambdas)
-    return percent(paired_difference(chosen, one.fixed[severity], seed=BOOTSTRAP_SEED))
+    return percent(paired_difference(chosen, one.fixed[severity]))
 
 
 def lines(runs: Runs) -> Iterator[Row]:
@@ -98,8 +97,4 @@ def _own_line_gain(runs: Runs, system: str, seed: int, noise: str, lines: dict[s
         if name != noise
     ]
     baseline = np.mean(others, axis=0)
-    return percent(
-        adaptive_difference(
-            swept.correct, swept.lambdas, own["lambda"], lambda_draws(own), baseline, seed=BOOTSTRAP_SEED
-        )
-    )
+    return percent(adaptive_difference(swept.correct, swept.lambdas, own["lambda"], lambda_draws(own), baseline))

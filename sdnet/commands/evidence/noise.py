@@ -8,7 +8,6 @@ import pandas as pd
 from scipy import stats
 
 from sdnet.commands.evidence.runs import (
-    BOOTSTRAP_SEED,
     RESAMPLES,
     SEVERITY,
     Row,
@@ -85,7 +84,7 @@ def _fixed_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: str,
     both = [[fates(runs, name.split()[0], seed, noise).fixed for name in pair] for seed in seeds]
     for level in [*SEVERITY, "mean"]:
         chosen = slice(None) if level == "mean" else int(level) - 1
-        found = [percent(paired_difference(a[chosen], b[chosen], seed=BOOTSTRAP_SEED)) for a, b in both]
+        found = [percent(paired_difference(a[chosen], b[chosen])) for a, b in both]
         yield runs.row(("accuracy", *pair, noise, level), found, seeds, how)
 
 
@@ -145,7 +144,6 @@ def _adaptive_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: s
                 chosen["lambda"].iloc[at],
                 lambda_draws(chosen)[:, at],
                 baseline[at],
-                seed=BOOTSTRAP_SEED,
             )
             counted = over.fixed[at].mean() if reference is None else _accuracy(reference.iloc[at])
             shift = _accuracy(chosen.iloc[at]) - counted - interpolated.estimate
@@ -163,7 +161,7 @@ def lambda_draws(chosen: pd.DataFrame) -> np.ndarray:
     Their errors are taken as normal, and as common to all severities, as one line gives them all.
     """
     std = (chosen.lambda_high - chosen.lambda_low).fillna(0) / 3.92
-    errors = np.random.default_rng(BOOTSTRAP_SEED).normal(size=(RESAMPLES, 1))
+    errors = np.random.default_rng(0).normal(size=(RESAMPLES, 1))
     return chosen["lambda"].to_numpy() + std.to_numpy() * errors
 
 

@@ -21,7 +21,6 @@ SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
 COSTS = ("parameters", "speed", "memory")  # which no training changes
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
-BOOTSTRAP_SEED = 0
 RESAMPLES = 1000
 
 Row = dict[str, object]

@@ -17,28 +17,28 @@ def stability(runs: Runs) -> Iterator[Row]:
         shares = [100 * _rows(runs, plan.REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
         yield runs.row(("zeros", plan.REFERENCE, "", "clean", ""), [point(share) for share in shares], seeds)
     for system in BOTH:
-        seeds = runs.seeds([system, plan.REFERENCE], "stability.csv")
-        fitted = [seed for seed in seeds if seed in runs.seeds([system], f"adaptive-{noise}.csv")]
-        pairs = [
-            ("fixed", plan.REFERENCE, seeds),
-            ("solved", plan.REFERENCE, seeds),
-            ("adaptive", f"{system} fixed", fitted),
-        ]
-        for choice, over, measured in pairs:
+        own, beside = runs.seeds([system], "stability.csv"), runs.seeds([system, plan.REFERENCE], "stability.csv")
+        fitted = [seed for seed in own if seed in runs.seeds([system], f"adaptive-{noise}.csv")]
+        for choice, over, place, measured in (
+            ("fixed", plan.REFERENCE, "layer", beside),
+            ("fixed", plan.REFERENCE, "behind", beside),
+            ("fixed", f"{system} atoms", "layer", own),
+            ("solved", f"{system} atoms", "layer", own),
+            ("adaptive", f"{system} fixed", "layer", fitted),
+            ("adaptive", f"{system} fixed", "behind", fitted),
+        ):
             if not measured:
                 continue
             levels = _iterated(runs, system, measured[0]) if choice == "solved" else SEVERITY
-            # Batch norm does not know a code of more iterations, so that what comes behind it would say little.
-            for place in ("layer",) if choice == "solved" else ("layer", "behind"):
-                both = (f"{system} {choice}", over)
-                logs = [[_log(runs, name, seed, place, noise, levels) for name in both] for seed in measured]
-                ratios = [point(np.exp(mine - others)) for mine, others in logs]
-                yield runs.row(("noise_to_signal", *both, noise, place), ratios, measured)
+            both = (f"{system} {choice}", over)
+            logs = [[_log(runs, name, seed, place, noise, levels) for name in both] for seed in measured]
+            row = runs.row(("noise_to_signal", *both, noise, place), [point(a - b) for a, b in logs], measured)
+            yield row | {name: np.exp(row[name]) for name in ("estimate", "low", "high")}
 
 
 def _iterated(runs: Runs, system: str, seed: int) -> list[str]:
     """The severities at which other numbers of iterations were tried."""
-    rows = runs.read(system, seed, "stability")
+    rows = runs.read(system, seed, "stability").dropna(subset="n_iter")
     return [str(severity) for severity in rows[rows.n_iter != rows.n_iter0].severity.unique()]
 
 
@@ -48,12 +48,16 @@ def _rows(runs: Runs, system: str, seed: int, place: str) -> pd.DataFrame:
 
 
 def _log(runs: Runs, name: str, seed: int, place: str, noise: str, levels: list[str]) -> float:
-    """Log of noise to signal, mean over severities: as trained, with most iterations, or at Algorithm 1's lambda."""
+    """Log of noise to signal, mean over severities.
+
+    As trained; at Algorithm 1's lambda; with most iterations, at the lambda where that is least; or of the convolution
+    with the same atoms.
+    """
     system, _, choice = name.partition(" ")
-    rows = _rows(runs, system, seed, place)
+    rows = _rows(runs, system, seed, "atoms" if choice == "atoms" else place)
     rows = rows[rows.severity.isin(levels)]
     if choice == "solved":
-        return rows[rows.n_iter == rows.n_iter.max()].log.mean()
+        return rows[rows.n_iter == rows.n_iter.max()].groupby("lambda").log.mean().min()
     rows = rows[rows.n_iter.isna() | (rows.n_iter == rows.n_iter0)]
     if choice != "adaptive":
         return rows[rows["lambda"].isna() | np.isclose(rows["lambda"], rows.lambda0)].log.mean()

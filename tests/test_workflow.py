@@ -219,6 +219,17 @@ def made_by_hand(project, snakemake, *targets):
     snakemake.succeed(project, "--touch", "--forceall", *targets)
 
 
+def test_where_a_training_died_after_a_setting_changed_it_is_what_the_same_command_goes_on_with(made, snakemake):
+    """Snakemake has removed the weights by then; what was measured of the old ones is still there."""
+    accuracy = made / RUN_ON_CIFAR / "accuracy.csv"
+    edit(made / "config/presets/small.yaml", "default: {epochs: 12}", "default: {epochs: 13}")
+    snakemake.succeed(made, f"{RUN_ON_CIFAR}/spec.json")
+    (accuracy.parent / "model.pt").unlink()
+    (accuracy.parent / "history.csv").unlink()
+    jobs = snakemake.plan(made, f"{RUN_ON_CIFAR}/accuracy.csv").jobs
+    assert {name: jobs[name] for name in ("train", "evaluate")} == {"train": 1, "evaluate": 1}
+
+
 def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):
     target, images = f"{RUN_ON_CIFAR}/accuracy.csv", made / "data/cifar10.npz"
     images.unlink()

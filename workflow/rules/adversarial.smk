@@ -3,6 +3,7 @@
 
 rule attack:
     input:
+        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
@@ -28,6 +29,7 @@ rule attack:
 
 rule attack_adaptive:
     input:
+        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
         paper=f"{RUN_FOLDER}/attack-paper.csv",
@@ -56,6 +58,7 @@ rule attack_adaptive:
 
 rule diagnose:
     input:
+        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
         paper=f"{RUN_FOLDER}/attack-paper.csv",

@@ -7,6 +7,7 @@ wildcard_constraints:
 
 rule sweep:
     input:
+        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
         noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
@@ -33,6 +34,7 @@ rule sweep:
 
 rule calibrate:
     input:
+        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         swept=f"{RUN_FOLDER}/sweep-{{noise}}.npz",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
@@ -65,6 +67,7 @@ rule calibrate:
 
 rule stability:
     input:
+        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
         noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),

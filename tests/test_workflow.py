@@ -220,12 +220,11 @@ def made_by_hand(project, snakemake, *targets):
 
 
 def test_where_a_training_died_after_a_setting_changed_it_is_what_the_same_command_goes_on_with(made, snakemake):
-    """Snakemake has removed the weights by then; what was measured of the old ones is still there."""
-    accuracy = made / RUN_ON_CIFAR / "accuracy.csv"
+    """Snakemake has removed the weights by then, and taken the new spec for what they were made of."""
     edit(made / "config/presets/small.yaml", "default: {epochs: 12}", "default: {epochs: 13}")
-    snakemake.succeed(made, f"{RUN_ON_CIFAR}/spec.json")
-    (accuracy.parent / "model.pt").unlink()
-    (accuracy.parent / "history.csv").unlink()
+    failed = snakemake.fail(made, "--cores", "1", f"{RUN_ON_CIFAR}/accuracy.csv")
+    assert "train failed: results/small/logs/train/cifar10-sdnet18-seed0.log" in failed  # the images are no images
+    assert not (made / RUN_ON_CIFAR / "model.pt").exists()
     jobs = snakemake.plan(made, f"{RUN_ON_CIFAR}/accuracy.csv").jobs
     assert {name: jobs[name] for name in ("train", "evaluate")} == {"train": 1, "evaluate": 1}
 

@@ -161,7 +161,7 @@ def noise_options(command):
         click.option(
             "--scale", type=ScaleName, default="cifar", show_default=True, help="Whose severities generated noise has."
         ),
-        click.option("--noise-seed", default=0, show_default=True, help="Of generated noise."),
+        click.option("--noise-seed", type=click.IntRange(0), default=0, show_default=True, help="Of generated noise."),
         click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
         click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]"),
     ]

@@ -545,6 +545,16 @@ def empty(content):
     return b""
 
 
+def test_weights_of_a_training_of_another_length_are_refused(trained, tmp_path, error_of):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    done = len(results.read(folder / "history.csv", "history"))
+    edited(folder / "spec.json", training__epochs=done + 1)
+    assert error_of("evaluate", folder, "--gpus", "0") == (
+        f"{folder} is of {done} epochs, and its spec.json asks for {done + 1}; train the run with: "
+        f"python -m sdnet train {folder}/spec.json"
+    )
+
+
 @pytest.mark.parametrize("damage", [damaged, foreign, empty])
 def test_damaged_weights_are_refused(tmp_path, trained, error_of, damage):
     folder = make_spec(tmp_path / "run").parent

@@ -306,6 +306,12 @@ def test_a_width_need_not_fit_a_network_that_is_trained_on_none_of_the_data_sets
         (changed(RECIPE, "default: {momentum: 0.0}"), "nesterov: given true with momentum 0"),
         (changed(SYSTEM, "model: resnet18, options: {n_iter: 4}}"), "options: given n_iter for resnet18"),
         (changed(DIGITS, "digits: {image_size: 224}"), "digits has a size of its own"),
+        (
+            changed(DIGITS, "digits: {train_images: 2000}"),
+            "datasets.digits.train_images: given 2000; must be at most 1437",
+        ),
+        (changed(DIGITS, "digits: {test_images: 400}"), "datasets.digits.test_images: given 400; must be at most 360"),
+        (TINY + "width: 8\n", "tiny.yaml is not valid YAML: width is given twice"),
         (changed(RECIPE, "default: {weight_decay: 5e-4}"), "write it with a point, as in 5.0e-4"),
         (changed(DIGITS, "digits:"), "write {} for its defaults"),
         (TINY + "robustness: {lambdas: [0.5, 0.1]}\n", "ascending"),

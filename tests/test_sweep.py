@@ -303,6 +303,17 @@ def test_a_line_remembers_the_lambda_at_which_its_residuals_were_measured(detect
     assert [fitted.residual_min, fitted.residual_max] == pytest.approx(sorted(residuals))
 
 
+def test_residuals_are_measured_at_the_lambda_of_the_network_where_none_is_given(detector):
+    x, y = atom_images(detector, 60, seed=1)
+    detector = copy.deepcopy(detector)
+    detector.csc.lmbd = 0.3
+    options = {"levels": [0, 0.2], "lambdas": [0.2, 0.4]}
+    fitted = calibrate(detector, [(x, y)], add_noise, **options)
+    given = calibrate(detector, [(x, y)], add_noise, **options, lambda0=0.3)
+    assert (fitted.lambda0, fitted.residual_min, fitted.residual_max) == (0.3, given.residual_min, given.residual_max)
+    assert fitted.residual_max != calibrate(detector, [(x, y)], add_noise, **options, lambda0=0.1).residual_max
+
+
 def test_robust_inference_without_images_or_levels_is_refused_in_a_sentence(detector):
     x, y = atom_images(detector, 20, seed=1)
     lambdas = [0.1, 0.2]

@@ -69,7 +69,7 @@ def test_the_jobs_are_those_of_the_workflow(snakemake, tmp_path):
 
 def test_what_is_known_without_the_data_agrees_with_it():
     digits = load("digits", None)
-    assert work.IMAGES["digits"] == (len(digits.train_images), len(digits.test_images))
+    assert work.NUMBER_OF_IMAGES["digits"] == (len(digits.train_images), len(digits.test_images))
     for name, values in work.VALUES.items():
         assert values == INFO[name].size ** 2 * INFO[name].channels
     assert {kind: {noise: len(c) for noise, c in of.items()} for kind, of in CALIBRATION_LEVELS.items()} == work.LEVELS

@@ -464,6 +464,20 @@ def test_what_is_mistyped_is_answered_in_one_sentence(fresh, snakemake, typed, s
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize("name", ["train", "table1", "runs"])
+def test_a_preset_of_a_name_that_is_taken_is_refused(own_fresh, snakemake, name):
+    shutil.copy(own_fresh / "config/presets/quick.yaml", own_fresh / f"config/presets/{name}.yaml")
+    printed = snakemake.fail(own_fresh, "--dry-run", "quick")
+    assert f"config/presets/{name}.yaml: {name} is the name of a rule, or of a folder of results; rename" in printed
+
+
+def test_a_preset_of_images_that_no_folder_is_named_of_says_so(own_fresh, snakemake):
+    preset = "description: large\nextends: quick\ndatasets:\n  imagenet: {}\n"
+    (own_fresh / "config/presets/mine.yaml").write_text(preset)
+    printed = snakemake.fail(own_fresh, "--dry-run", "mine")
+    assert "the preset mine has no images: config/config.yaml, or your --configfile, names no folder of ima" in printed
+
+
 def test_a_preset_that_shows_nothing_says_so_instead_of_doing_nothing(own_fresh, snakemake):
     preset = "description: one network\nextends: quick\nsystems:\n  mine: {model: resnet18}\n"
     (own_fresh / "config/presets/mine.yaml").write_text(preset)

@@ -17,4 +17,4 @@ def judge(given: Path) -> None:
     results.write(folder / "effects.csv", "effects", effects.to_dict("records"))
     results.write(folder / "claims.csv", "claims", judged.to_dict("records"))
     results.write_text(folder / "claims.md", verdicts.in_markdown(judged))
-    print(verdicts.tally(judged))
+    print(f"{given}/claims.md: {verdicts.tally(judged)}")

@@ -17,6 +17,7 @@ from sdnet.csc import csc_layers
 from sdnet.data.datasets import CLASS_FOLDERS, INFO, load
 from sdnet.data.images import Images, subset
 from sdnet.data.loaders import DeviceLoader
+from sdnet.experiments import results
 from sdnet.experiments.settings_files import data_dir, image_folder
 from sdnet.files import whole
 from sdnet.models import Normalize, build
@@ -214,11 +215,17 @@ def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device)
     """The trained network of a run's folder, in evaluation mode.
 
     Raises:
-        FileNotFoundError, ValueError: if there are no weights, or they are not this network's.
+        FileNotFoundError, ValueError: if there are no weights, or they are not this network's, or another training
+            than that of spec.json has been begun or done since.
     """
-    path = folder / "model.pt"
+    path, history, epochs = folder / "model.pt", folder / "history.csv", spec["training"]["epochs"]
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; train the run with: python -m sdnet train {folder}/spec.json")
+    if history.exists() and (done := len(results.read(history, "history"))) != epochs:
+        raise ValueError(
+            f"{folder} is of {done} epochs, and its spec.json asks for {epochs}; train the run with: "
+            f"python -m sdnet train {folder}/spec.json"
+        )
     model = build_model(spec, num_classes)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

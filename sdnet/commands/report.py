@@ -17,3 +17,4 @@ def report(given: Path) -> None:
     source = project_folder() / "notebooks" / "report.ipynb"
     done = execute(source, {"results": root}, folder / "notebooks" / source.name)
     write_page(done, folder / "report.html", title=f"SDNet, replicated: {root}", exclude_input=True)
+    print(f"{given}/report.html")

@@ -87,4 +87,7 @@ def load(name: str, path: Path | None) -> Images:
     except PermissionError:
         raise
     except (TypeError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{name}: the file {path} is damaged ({error}); delete it, {remedy} again.") from error
+        raise ValueError(
+            f"{name}: {path} is damaged or holds something else; if it is no other file of yours, delete it: "
+            f"{remedy} again."
+        ) from error

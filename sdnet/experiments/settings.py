@@ -36,6 +36,13 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
 WIDTHS = {"mdeq": (16, math.inf), "scn": (4, 36)}
 GREY = ("digits",)  # of one channel; the other data sets have three
 
+NUMBER_OF_IMAGES = {  # to train on, and to test
+    "digits": (1437, 360),
+    "cifar10": (50000, 10000),
+    "cifar100": (50000, 10000),
+    "imagenet": (1281167, 50000),
+}
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
@@ -292,6 +299,15 @@ class Preset(_Settings):
     def _sizes_can_be_chosen(self) -> "Preset":
         for name, dataset in self.datasets.items():
             _check_size(f"datasets.{name}.image_size", dataset.image_size, name)
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_so_many_images(self) -> "Preset":
+        for name, dataset in self.datasets.items():
+            wanted = {"train_images": dataset.train_images, "test_images": dataset.test_images}
+            for (split, count), size in zip(wanted.items(), NUMBER_OF_IMAGES.get(name, ()), strict=False):
+                if count is not None and count > size:
+                    raise ValueError(f"datasets.{name}.{split}: given {count}; must be at most {size}")
         return self
 
     @model_validator(mode="after")

@@ -19,8 +19,15 @@ def read_yaml(path: Path) -> dict:
     """
     import yaml  # here, since training needs none
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [key.value for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise yaml.MarkedYAMLError(problem=f"{twice[0]} is given twice", problem_mark=node.start_mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), Loader)
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist; run this in the project's folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -23,12 +23,12 @@ def project_folder() -> Path:
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "config" / "presets").is_dir():
             return folder
-    raise FileNotFoundError(f"{Path.cwd()} is not inside the project's folder; open the notebook from there")
+    raise FileNotFoundError(f"{Path.cwd()} is not inside the project's folder; work there")
 
 
 def results_folder(given: str) -> Path:
     """A results folder, named from the project's folder: `results` or `results/<preset>`."""
-    return project_folder() / given
+    return Path(os.path.normpath(project_folder() / given))
 
 
 def typed_folder(given: Path) -> tuple[Path, str]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from sdnet.experiments import plan
 from sdnet.experiments.plan import Run
-from sdnet.experiments.settings import Preset, Site, has_lambda
+from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, Site, has_lambda
 
-IMAGES = {"digits": (1437, 360), "cifar10": (50000, 10000), "cifar100": (50000, 10000), "imagenet": (1281167, 50000)}
 VALUES = {"digits": 16 * 16, "cifar10": 32 * 32 * 3, "cifar100": 32 * 32 * 3}  # of an image
 LARGE_VALUES = 224 * 224 * 3  # of an image of ImageNet or a folder, where a preset gives no size
 LEVELS = {"interleaved": dict.fromkeys(("gaussian", "shot", "speckle", "impulse"), 8)} | {
@@ -165,7 +164,7 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
         test = root / ("val" if (root / "val").is_dir() else "test")
         found = tuple(sum(1 for _ in part.glob("*/*")) for part in (root / "train", test))
     else:
-        found = _entry("IMAGES", IMAGES, dataset)
+        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "settings.py")
     chosen = preset.datasets[dataset]
     train, test = (
         min(wanted or n, n) for wanted, n in zip((chosen.train_images, chosen.test_images), found, strict=True)
@@ -173,9 +172,9 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
     return train, test
 
 
-def _entry(name: str, table: dict, key: str) -> Any:
+def _entry(name: str, table: dict, key: str, file: str = "work.py") -> Any:
     if key not in table:
-        raise ValueError(f"{key} is not in {name} of sdnet/experiments/work.py; add it there")
+        raise ValueError(f"{key} is not in {name} of sdnet/experiments/{file}; add it there")
     return table[key]
 
 

@@ -36,7 +36,7 @@ def calibrate(
     corrupt: Callable[[Tensor, Any], Tensor],
     levels: Sequence[Any],
     lambdas: Sequence[float],
-    lambda0: float = 0.1,
+    lambda0: float | None = None,
 ) -> Calibration:
     """Fit lambda(r) for one type of noise, on clean images with labels (steps 4 to 12 of Algorithm 1).
 
@@ -46,7 +46,7 @@ def calibrate(
         corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level.
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
-        lambda0: the lambda of training.
+        lambda0: the lambda of training, at which residuals are measured; None for that of the first CSC layer.
 
     Raises:
         ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
@@ -57,6 +57,7 @@ def calibrate(
             f"calibrate: {type(model).__name__} has no CSC layer, so there is no lambda to choose; "
             "give it one with replace_conv2d and train it"
         )
+    lambda0 = csc_layers(model)[0].lmbd if lambda0 is None else lambda0
     if len(levels) < 2:
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [[evaluate_at(model, [(corrupt(x, level), y)], lambdas, lambda0) for level in levels] for x, y in batches]

@@ -7,6 +7,11 @@ def tables_and_figures(name):
     """Every one of a preset."""
     root = plan.results_folder(name)
     tables, figures = plan.targets(RUNS[name], PRESETS[name])
+    if not RUNS[name]:
+        raise WorkflowError(
+            f"the preset {name} has no images: config/config.yaml, or your --configfile, names no folder of "
+            f"{', '.join(PRESETS[name].datasets)} (imagenet_root, folder_root)"
+        )
     if not (tables or figures):
         raise WorkflowError(
             f"the preset {name} has nothing to show: no table or figure has enough of its networks "

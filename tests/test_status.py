@@ -1,6 +1,7 @@
 """`python -m sdnet status`: what it says of real runs, in the states that they go through."""
 
 import re
+import os
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,17 @@ def test_a_failed_run_says_why_and_a_silent_one_has_stopped(tmp_path, spec):
     log.write_text("epoch 1/8  loss 2.0\n")
     (spec.parent / "checkpoints").mkdir()
     assert status(tmp_path, RUN).state == "stopped"
+
+
+def test_a_training_that_died_in_the_workflow_is_as_far_as_its_last_checkpoint(tmp_path, spec):
+    """Snakemake removes history.csv then. A checkpoint from before the settings changed is of another training."""
+    kept = spec.parent / "checkpoints/0123456789ab/epoch0005.pt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    found = status(tmp_path, RUN)
+    assert (found.state, found.epoch) == ("stopped", 5)
+    os.utime(kept, (0, 0))
+    assert status(tmp_path, RUN).epoch == 0
 
 
 def test_columns_stand_below_each_other(tmp_path, spec):

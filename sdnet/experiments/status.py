@@ -61,7 +61,8 @@ def status(folder: Path, run: str, epochs: int | None = None, *, now: float | No
     if epochs is None:
         epochs = _epochs(home / "spec.json")
     history = _history(home / "history.csv")
-    progress = {"epoch": len(history), "epochs": epochs}
+    # Of a training that died Snakemake has removed history.csv, and not the checkpoints that it goes on from.
+    progress = {"epoch": len(history) or _kept(home), "epochs": epochs}
     if history:
         last, seconds = history[-1], [float(row["train_seconds"]) for row in history]
         progress["accuracy"] = int(last["test_correct"]) / int(last["test_total"])
@@ -76,7 +77,7 @@ def status(folder: Path, run: str, epochs: int | None = None, *, now: float | No
         return Status(run, "training", **progress)
     if reason := _last_words(folder / "logs" / "train" / f"{run.replace('/', '-')}.log"):
         return Status(run, "failed", **progress, reason=reason)
-    begun = history or (home / "checkpoints").exists()
+    begun = progress["epoch"] or (home / "checkpoints").exists()
     return Status(run, "stopped" if begun else "waiting", **progress)
 
 
@@ -130,6 +131,19 @@ def _history(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
+
+
+def _kept(home: Path) -> int:
+    """The epoch of the last checkpoint, if it was written since the run's settings were."""
+    since = (home / "spec.json").stat().st_mtime if (home / "spec.json").exists() else 0
+    return max(
+        (
+            int(path.stem.removeprefix("epoch"))
+            for path in home.glob("checkpoints/*/epoch*.pt")
+            if path.stat().st_mtime >= since
+        ),
+        default=0,
+    )
 
 
 def _locked(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """`python -m sdnet status`: what it says of real runs, in the states that they go through."""
 
-import re
 import os
+import re
 import shutil
 import signal
 import subprocess

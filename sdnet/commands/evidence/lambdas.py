@@ -32,10 +32,9 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
         swept = [fates(runs, system, seed, noise) for seed in seeds]
         best = f"{system} best"
         for position, level in enumerate(SEVERITY):
-            gains = [_split_half_gain(one, position) for one in swept]
+            gains = [_split_half_gain(one, position, one.fixed[position]) for one in swept]
             yield runs.row(("accuracy", best, f"{system} fixed", noise, level), gains, seeds, how)
-            curves = [100 * one.correct[position].mean(axis=-1) for one in swept]
-            rises = [point(curve.max() - max(curve[0], curve[-1])) for curve in curves]
+            rises = [_split_half_gain(one, position, _better_end(one.correct[position])) for one in swept]
             yield runs.row(("accuracy", best, "both ends of the grid", noise, level), rises, seeds, how)
         peaks = [find_peaks(one.correct, one.lambdas) for one in swept]
         chosen = [[normal(peak.parabola, peak.parabola_std) for peak in of_seed] for of_seed in peaks]
@@ -51,10 +50,15 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
         yield runs.row(("inversions", f"{best} lambda", "severity", noise, ""), falls, seeds, how)
 
 
-def _split_half_gain(one: Fates, severity: int) -> Interval:
-    """The best lambda over that of training; chosen on one half of the images, measured on the other."""
+def _split_half_gain(one: Fates, severity: int, baseline: np.ndarray) -> Interval:
+    """The best lambda over a baseline; chosen on one half of the images, measured on the other."""
     chosen, _ = split_half(one.correct[severity], one.lambdas)
-    return percent(paired_difference(chosen, one.fixed[severity]))
+    return percent(paired_difference(chosen, baseline))
+
+
+def _better_end(correct: np.ndarray) -> np.ndarray:
+    """Of (L, N), each image (N,) at the first or the last lambda, whichever classifies more images correctly."""
+    return max(correct[0], correct[-1], key=np.mean)
 
 
 def lines(runs: Runs) -> Iterator[Row]:

@@ -115,4 +115,5 @@ onsuccess:
 
 
 onerror:
+    forget_what_failed()
     say_what_failed()

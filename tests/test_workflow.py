@@ -220,13 +220,26 @@ def made_by_hand(project, snakemake, *targets):
 
 
 def test_where_a_training_died_after_a_setting_changed_it_is_what_the_same_command_goes_on_with(made, snakemake):
-    """Snakemake has removed the weights by then, and taken the new spec for what they were made of."""
+    """Snakemake has removed the weights by then, and recorded the new spec as what they were made of."""
     edit(made / "config/presets/small.yaml", "default: {epochs: 12}", "default: {epochs: 13}")
     failed = snakemake.fail(made, "--cores", "1", f"{RUN_ON_CIFAR}/accuracy.csv")
     assert "train failed: results/small/logs/train/cifar10-sdnet18-seed0.log" in failed  # the images are no images
     assert not (made / RUN_ON_CIFAR / "model.pt").exists()
     jobs = snakemake.plan(made, f"{RUN_ON_CIFAR}/accuracy.csv").jobs
     assert {name: jobs[name] for name in ("train", "evaluate")} == {"train": 1, "evaluate": 1}
+
+
+def test_a_measurement_that_failed_after_a_setting_changed_is_made_by_the_same_command(own_fresh, snakemake):
+    """And not passed over, since the figure of the older measurements stands."""
+    target = "results/small/figure_stability.pdf"
+    made_by_hand(own_fresh, snakemake, target)
+    assert not snakemake.plan(own_fresh, target).jobs
+    edit(own_fresh / "config/presets/small.yaml", "  test_images: 1000", "  test_images: 900")
+    planned = snakemake.plan(own_fresh, target).jobs["stability"]
+    assert planned > 1
+    failed = snakemake.fail(own_fresh, "--cores", "1", target)
+    assert "stability failed: results/small/logs/stability/cifar10-" in failed  # the weights are no weights
+    assert snakemake.plan(own_fresh, target).jobs["stability"] == planned
 
 
 def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):

@@ -3,7 +3,6 @@
 
 rule attack:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
@@ -29,7 +28,6 @@ rule attack:
 
 rule attack_adaptive:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
         paper=f"{RUN_FOLDER}/attack-paper.csv",
@@ -58,7 +56,6 @@ rule attack_adaptive:
 
 rule diagnose:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
         paper=f"{RUN_FOLDER}/attack-paper.csv",

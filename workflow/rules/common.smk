@@ -248,6 +248,19 @@ def say_what_was_made():
         logger.info(f"Read {' and '.join(reports)}; `make ui` shows the runs.")
 
 
+def forget_what_failed():
+    """Let no job that failed pass for done.
+
+    Snakemake removes its outputs, but records them as made of the present inputs and parameters. Where something made of
+    older ones stands, such as a table, the same command would find nothing to do, and the table would stay as it is.
+    """
+    records = workflow.persistence
+    for file in {file for job in workflow.scheduler.failed for file in job.output}:
+        if record := records.metadata(file):
+            record.params = ["failed"]
+            records._write_record(str(file), record)
+
+
 def say_what_failed():
     """Each job that failed, after all its retries, with its log and the error that this ends in."""
     for job in sorted(workflow.scheduler.failed, key=lambda job: job.log[-1]):

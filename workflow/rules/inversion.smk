@@ -3,7 +3,6 @@
 
 rule invert:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
     output:

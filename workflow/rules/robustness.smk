@@ -7,7 +7,6 @@ wildcard_constraints:
 
 rule sweep:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
         noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
@@ -34,7 +33,6 @@ rule sweep:
 
 rule calibrate:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         swept=f"{RUN_FOLDER}/sweep-{{noise}}.npz",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
@@ -67,7 +65,6 @@ rule calibrate:
 
 rule stability:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),
         noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),

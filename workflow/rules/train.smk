@@ -52,11 +52,8 @@ rule train:
         "python -m sdnet train {input.spec} --gpus {resources.gpu} 2> {log}"
 
 
-# What measures a run names its spec, too. Where a training dies after a setting was changed, its model.pt is gone, which
-# is no reason for Snakemake to make it again while what was measured of the old one stands.
 rule evaluate:
     input:
-        spec=f"{RUN_FOLDER}/spec.json",
         model=f"{RUN_FOLDER}/model.pt",
         history=f"{RUN_FOLDER}/history.csv",
         images=lambda wildcards: ancient(images_of(run_of(wildcards))),

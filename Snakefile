@@ -88,7 +88,7 @@ rule all:
 
 # One target rule for every other preset, by its name.
 for name in [name for name in PRESETS if name != "paper"]:
-    if name in ("runs", "logs", *(rule.name for rule in workflow.rules)):
+    if name in ("runs", "logs", "notebooks", *(rule.name for rule in workflow.rules)):
         raise WorkflowError(
             f"config/presets/{name}.yaml: {name} is the name of a rule, or of a folder of results; rename the file"
         )

@@ -23,6 +23,7 @@ SYSTEMS = {
     "sdnet18-all-plain": "SDNet-18-All without shortcuts",
     "sdnet18-nonnegative": "SDNet-18, released reading",
 }
+KEPT = "kept for the backward pass"  # memory, in place of the peak of a GPU's
 
 
 def dataset_label(name: str, source: str = "official") -> str:

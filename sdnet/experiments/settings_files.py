@@ -19,7 +19,7 @@ def read_yaml(path: Path) -> dict:
     """
     import yaml  # here, since training needs none
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # which by itself takes the last of equal keys
         def construct_mapping(self, node, deep=False):
             keys = [key.value for key, _ in node.value]
             if twice := [key for key in keys if keys.count(key) > 1]:

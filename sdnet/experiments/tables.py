@@ -7,7 +7,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
-from sdnet.experiments.labels import dataset_label, scale_label, system_label
+from sdnet.experiments.labels import KEPT, dataset_label, scale_label, system_label
 from sdnet.experiments.plan import REFERENCE, SEVERITIES
 from sdnet.experiments.shown import preset_of, project_folder, read_runs
 
@@ -67,7 +67,7 @@ def _rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[d
     how = f"{speed.device}, {speed.precision}, batch size {speed.batch_size}"
     if (gpus := preset_of(folder).datasets[dataset].gpus) > 1:
         how += f" (the part of one of {gpus} GPUs; the paper's figure is of all)"
-    held = "largest memory allocated" if on_gpu else "kept for the backward pass"
+    held = "largest memory allocated" if on_gpu else KEPT
     return [
         common | {"quantity": "parameters", "unit": "million", "ours": first.parameters / 1e6, "measure": "counted"},
         common | accuracy("accuracy", last) | {"measure": "after the last epoch"},

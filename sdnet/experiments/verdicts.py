@@ -18,12 +18,11 @@ from sdnet.experiments.claims import (
     as_released,
     as_text,
 )
-from sdnet.experiments.labels import DATASETS, SYSTEMS
+from sdnet.experiments.labels import DATASETS, KEPT, SYSTEMS
 from sdnet.experiments.settings import Preset, has_lambda
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
 MEASURED_ONCE = ("speed of ", "memory of ")  # once for each network, not for each seed
-KEPT = "kept for the backward pass"  # in place of the peak of a GPU's memory
 LEARNED = ("accuracy", "robust", "noise_to_signal")  # what hangs on the seed, and on how long one trains
 
 

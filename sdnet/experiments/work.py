@@ -105,7 +105,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
             passed += LEVELS["released"][noise] * noisy_images * released
         yield Job("calibrate", passed=passed)
     if targets & set(plan.STABLE):
-        yield Job("stability")  # the first layer alone, a minute or two on a CPU: not counted
+        yield Job("stability")  # of the first layer alone: not counted
     if targets & set(plan.ATTACKED):
         yield from _attacks(preset, adjustable, grid, test_images, plan.undefended(run, planned) is not None)
 

@@ -19,7 +19,7 @@ class Stability:
         noise_to_signal: the mean of ||z(x + e) - z(x)||^2 over the variance of z(x) between images. Neither a scale nor
             a shift of the feature map changes it.
         zeros: the share of the entries of z(x) that are exactly zero.
-        new: the share of the non-zero entries of z(x + e) that are zero in z(x): none, by Theorem 1 (i).
+        new: the share of the non-zero entries of z(x + e) that are zero in z(x).
     """
 
     noise_to_signal: float

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from sdnet.commands.evidence.runs import Row, Runs, point, readings
 from sdnet.experiments import results
-from sdnet.experiments.verdicts import KEPT
+from sdnet.experiments.labels import KEPT
 from sdnet.robustness.statistics import Interval
 
 # Of accuracies, differences are taken; of speed, memory and parameters, ratios.

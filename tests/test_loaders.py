@@ -1,6 +1,10 @@
 """Loaders: what a batch holds, and that an epoch follows from its seed and number alone."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -333,3 +337,38 @@ def test_an_unreadable_image_is_named_in_one_sentence(tree, workers, content):
         list(folder_loader(tree, workers=workers).epoch(0))
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+READER = """
+import sys
+from pathlib import Path
+
+import torch.utils.data._utils.worker
+
+from sdnet.data.folders import FolderLoader
+
+torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = 1e6  # seconds until a worker itself looks for its reader
+batches = FolderLoader(Path(sys.argv[1]), "val", image_size=32, batch_size=1, augment=False, workers=2).epoch(0)
+next(batches)
+print("reads", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_workers_end_when_the_process_they_read_for_is_killed(tree):
+    """They have its output open, too, which ends with the last of them."""
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", READER, tree], **options) as reader:
+        try:
+            assert reader.stdout.readline() == "reads\n"
+            reader.kill()
+            assert reader.communicate(timeout=60) == ("", None)
+        finally:
+            if reader.returncode is None:
+                os.killpg(reader.pid, signal.SIGKILL)
+
+
+def test_a_worker_whose_reader_was_killed_before_it_started_ends_at_once():
+    code = "import os; from sdnet.data.folders import end_with; end_with(os.getpid(), 0); print('lives')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

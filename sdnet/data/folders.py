@@ -1,6 +1,9 @@
 """Images in folders, one per class, as ImageNet has them: read by worker processes, batch by batch."""
 
+import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +116,7 @@ class FolderLoader:
             ],
             num_workers=self.workers,
             collate_fn=collate,
+            worker_init_fn=partial(end_with, os.getpid()),
             pin_memory=self.device.type == "cuda",
             generator=generator,
         )
@@ -161,3 +165,18 @@ class Epoch(Dataset):
 def collate(samples: list) -> list[Tensor] | ValueError:
     """One batch of images and labels, or the first error among them."""
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or default_collate(samples)
+
+
+def end_with(reader: int, worker: int) -> None:
+    """The first thing that a worker process does: see to it that it ends when the process it reads for is killed.
+
+    torch's own check notices that within 5 seconds, or never if the worker had just been started. Until then the worker
+    holds what it got from that process: the lock of the run, and what a launcher waits for to learn of the death.
+
+    Args:
+        reader: id of the process that reads.
+        worker: number of the worker, as a loader passes it.
+    """
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # on Linux; elsewhere it does nothing
+    if os.getppid() != reader:  # it was killed before that
+        os._exit(1)

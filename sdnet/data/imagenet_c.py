@@ -3,7 +3,9 @@
 Gaussian, shot and impulse noise are in the archive "noise"; speckle noise is in the archive "extra".
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from sdnet.data.corruptions import check_cell
-from sdnet.data.folders import Epoch, collate
+from sdnet.data.folders import Epoch, collate, end_with
 
 SIZE = 224
 
@@ -73,7 +75,10 @@ class ImageNetC(Epoch):
         Raises:
             ValueError: naming the file, if an image cannot be read or is too small.
         """
-        for batch in DataLoader(Subset(self, indices), size, num_workers=workers, collate_fn=collate):
+        ends = partial(end_with, os.getpid())
+        for batch in DataLoader(
+            Subset(self, indices), size, num_workers=workers, collate_fn=collate, worker_init_fn=ends
+        ):
             if isinstance(batch, ValueError):
                 raise batch
             images, labels = batch

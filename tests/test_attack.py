@@ -29,8 +29,9 @@ from sdnet.commands.attack import (
     tuned_lambda,
 )
 from sdnet.commands.diagnose import diagnose
-from sdnet.commands.experiment import load_model, read_spec, save_model
+from sdnet.commands.network import load_model, save_model
 from sdnet.commands.parts import Parts
+from sdnet.commands.spec import read_spec
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import csc_layers, use_lambda

@@ -9,8 +9,9 @@ import torch
 from test_commands import make_spec
 
 from sdnet.commands.calibrate import calibrate
-from sdnet.commands.experiment import load_model, read_spec
+from sdnet.commands.network import load_model
 from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.spec import read_spec
 from sdnet.commands.sweep import sweep, sweep_rows
 from sdnet.commands.train import train
 from sdnet.data.corruptions import CALIBRATION_LEVELS

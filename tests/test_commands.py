@@ -23,10 +23,12 @@ from filelock import FileLock
 from sdnet import __main__ as command_line
 from sdnet import csc
 from sdnet.__main__ import cli, main, readings
-from sdnet.commands import experiment
+from sdnet.commands.device import choose_device, has_bfloat16
 from sdnet.commands.evaluate import CodeHistogram, evaluate
-from sdnet.commands.experiment import build_model, load_model, open_data, read_spec, save_model
+from sdnet.commands.images import folder_source, open_data
 from sdnet.commands.invert import invert
+from sdnet.commands.network import build_model, load_model, save_model
+from sdnet.commands.spec import read_spec
 from sdnet.commands.train import train
 from sdnet.csc import CSCConv2d
 from sdnet.data.datasets import load
@@ -136,7 +138,7 @@ def test_a_killed_training_started_again_ends_in_the_same_weights(tmp_path, bare
 def test_a_device_that_only_imitates_bfloat16_trains_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
     train(make_spec(tmp_path / "float32"), None, 0)
     assert "instructions" not in capsys.readouterr().err
-    monkeypatch.setattr(experiment, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr("sdnet.commands.device.has_bfloat16", lambda device: False)
     train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
     assert "has no bfloat16 instructions; training in float32" in capsys.readouterr().err
     for run in ("float32", "bfloat16"):
@@ -154,7 +156,7 @@ def test_on_x86_bfloat16_takes_its_instructions(machine, instructions, expected,
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    assert experiment.has_bfloat16(CPU) == expected
+    assert has_bfloat16(CPU) == expected
 
 
 def test_commands_compute_float32_in_float32():
@@ -162,7 +164,7 @@ def test_commands_compute_float32_in_float32():
 
 
 def test_a_device_with_bfloat16_trains_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr("sdnet.commands.device.has_bfloat16", lambda device: True)
     train(make_spec(tmp_path / "float32"), None, 0)
     train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
     assert json.loads((tmp_path / "bfloat16/environment.json").read_text())["precision"] == "bfloat16"
@@ -821,9 +823,9 @@ def test_a_data_set_is_downloaded_to_where_commands_look_for_it(tmp_path, monkey
 
 def test_a_gpu_that_torch_cannot_use_is_said_to_be_left_for_the_cpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert experiment.choose_device((2,)) == CPU
+    assert choose_device((2,)) == CPU
     assert "cannot use GPU 2, which nvidia-smi lists; working on the CPU" in capsys.readouterr().err
-    assert experiment.choose_device(()) == CPU
+    assert choose_device(()) == CPU
     assert capsys.readouterr().err == "", "where none is leased there is nothing to say"
 
 
@@ -838,13 +840,13 @@ def test_gpus_that_torch_cannot_use_are_left_for_one_process_on_the_cpu(tmp_path
 def test_an_imagenet_with_all_its_images_and_classes_is_the_official_one():
     synsets = [f"n{number:08}" for number in range(1000)]
     train_, val = (SimpleNamespace(classes=synsets, samples=range(n)) for n in (1_281_167, 50_000))
-    assert experiment.folder_source("imagenet", train_, "train") == "official"
-    assert experiment.folder_source("imagenet", val, "val") == "official"
-    assert experiment.folder_source("folder", val, "val") == "local folder of 1000 classes"
+    assert folder_source("imagenet", train_, "train") == "official"
+    assert folder_source("imagenet", val, "val") == "official"
+    assert folder_source("folder", val, "val") == "local folder of 1000 classes"
     part = SimpleNamespace(classes=synsets, samples=range(49_999))
     renamed = SimpleNamespace(classes=["cat", *synsets[1:]], samples=range(50_000))
     for other in (part, renamed, train_):
-        assert experiment.folder_source("imagenet", other, "val") == "local folder of 1000 classes"
+        assert folder_source("imagenet", other, "val") == "local folder of 1000 classes"
 
 
 def test_a_seed_is_that_of_the_weights_and_of_the_order_and_not_of_the_choice_of_images(tmp_path):

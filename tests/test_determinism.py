@@ -8,7 +8,10 @@ import torch
 from test_commands import make_spec, weights
 from test_training import last, loaders, without_time
 
-from sdnet.commands.experiment import build_model, choose_device, open_data, read_spec
+from sdnet.commands.device import choose_device
+from sdnet.commands.images import open_data
+from sdnet.commands.network import build_model
+from sdnet.commands.spec import read_spec
 from sdnet.data.digits import load_digits_images
 from sdnet.data.images import subset
 from sdnet.models import build

@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sdnet.commands.experiment import build_model, open_data, read_spec, recipe_on
+from sdnet.commands.device import recipe_on
+from sdnet.commands.images import open_data
+from sdnet.commands.network import build_model
+from sdnet.commands.spec import read_spec
 from sdnet.commands.train import train
 from sdnet.csc import update_dictionaries
 from sdnet.data.folders import FolderLoader

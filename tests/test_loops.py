@@ -8,8 +8,9 @@ import torch
 from test_commands import edited, make_spec, untracked  # noqa: F401
 
 from sdnet.__main__ import cli
-from sdnet.commands.experiment import build_model, read_spec
 from sdnet.commands.loops import compare
+from sdnet.commands.network import build_model
+from sdnet.commands.spec import read_spec
 from sdnet.data.datasets import INFO, load
 from sdnet.data.images import subset
 from sdnet.data.loaders import DeviceLoader

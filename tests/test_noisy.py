@@ -12,8 +12,9 @@ from PIL import Image
 from test_commands import edited, make_spec
 
 from sdnet.commands import noisy
-from sdnet.commands.experiment import build_model, read_spec, save_model
+from sdnet.commands.network import build_model, save_model
 from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.spec import read_spec
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import corrupt, corrupt_level, jpeg

@@ -13,7 +13,8 @@ from torch import nn
 from sdnet.__main__ import main
 from sdnet.commands import import_released
 from sdnet.commands.evaluate import evaluate
-from sdnet.commands.experiment import load_model, read_spec
+from sdnet.commands.network import load_model
+from sdnet.commands.spec import read_spec
 from sdnet.csc import CSCConv2d, csc_layers, update_dictionaries
 from sdnet.experiments import plan, results
 from sdnet.experiments.settings import load_presets, load_site, read_yaml

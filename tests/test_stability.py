@@ -11,7 +11,7 @@ from torch import nn
 
 from sdnet import plots
 from sdnet.commands import evidence
-from sdnet.commands.experiment import build_model
+from sdnet.commands.network import build_model
 from sdnet.commands.noisy import Noise
 from sdnet.commands.stability import stability
 from sdnet.csc import CSCConv2d, use_lambda

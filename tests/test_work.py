@@ -12,7 +12,7 @@ from small_project import PROJECT, copy_project
 
 from sdnet.__main__ import cli
 from sdnet.commands import calibrate
-from sdnet.commands.experiment import build_model, load_model, save_model
+from sdnet.commands.network import build_model, load_model, save_model
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.data.datasets import INFO, load
 from sdnet.experiments import plan, work

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdnet.commands.experiment import choose_device, read_spec
+from sdnet.commands.device import choose_device
 from sdnet.commands.fates import COURSE, OUTCOME, Fate, write_fates
 from sdnet.commands.parts import Arrays, Parts, digest, file_digest
+from sdnet.commands.spec import read_spec
 from sdnet.commands.target import Defence, Target
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
@@ -82,7 +83,7 @@ def attack_as_the_paper(
 
     Args:
         folder: of the run.
-        data_path: as in `experiment.open_data`.
+        data_path: as in `images.open_data`.
         radii: eps of each norm, in pixels of [0, 1].
         limit: how many test images; None for all.
         defence: how the network predicts.

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from sdnet.commands.experiment import build_model, choose_device, device_name, image_size, precision_on, read_spec
+from sdnet.commands.device import choose_device, device_name, precision_on
+from sdnet.commands.network import build_model
+from sdnet.commands.spec import image_size, read_spec
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease

@@ -8,8 +8,10 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
+from sdnet.commands.device import choose_device
+from sdnet.commands.network import load_model, training_lambda
 from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.spec import read_spec, run_columns
 from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
@@ -67,7 +69,7 @@ def calibrate(
 
     Args:
         folder: the run's.
-        data_path: as in `experiment.open_data`.
+        data_path: as in `images.open_data`.
         noise: which noise.
         lambdas: the set Lambda, as in the sweep.
         levels: which set C, a key of `CALIBRATION_LEVELS`.

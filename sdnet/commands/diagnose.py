@@ -10,8 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
-from sdnet.commands.experiment import choose_device, run_columns
+from sdnet.commands.device import choose_device
 from sdnet.commands.parts import Arrays, Parts, file_digest
+from sdnet.commands.spec import run_columns
 from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
 from sdnet.experiments import results
@@ -39,7 +40,7 @@ def diagnose(
 
     Args:
         folder: of the run.
-        data_path: as in `experiment.open_data`.
+        data_path: as in `images.open_data`.
         radii: eps of each norm, in pixels of [0, 1].
         limit: how many test images; no more than were attacked.
         defence: how the network predicts.

@@ -5,7 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sdnet.commands.experiment import choose_device, load_model, open_data, read_spec, run_columns
+from sdnet.commands.device import choose_device
+from sdnet.commands.images import open_data
+from sdnet.commands.network import load_model
+from sdnet.commands.spec import read_spec, run_columns
 from sdnet.csc import CSCConv2d, csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.experiment import run_columns
 from sdnet.commands.parts import Arrays
+from sdnet.commands.spec import run_columns
 from sdnet.commands.target import Target
 from sdnet.experiments import results
 from sdnet.robustness.ladder import Attempt

@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from sdnet.commands.benchmark import Contender, rates, warm_up
-from sdnet.commands.experiment import choose_device, device_name, precision_on
+from sdnet.commands.device import choose_device, device_name, precision_on
 from sdnet.experiments.devices import lease
 from sdnet.files import whole
 from sdnet.robustness.sweep import evaluate_at

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdnet.commands.experiment import SMALL_IMAGES, build_model, image_size, save_model
+from sdnet.commands.network import SMALL_IMAGES, build_model, save_model
 from sdnet.commands.parts import file_digest
+from sdnet.commands.spec import image_size
 from sdnet.data.datasets import INFO
 from sdnet.experiments import environment, plan, results
 from sdnet.experiments.settings import Dataset, Options, System, load_presets, load_site, read_yaml

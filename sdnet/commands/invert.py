@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import sdnet.csc
-from sdnet.commands.experiment import EVALUATION_BATCH, choose_device, load_model, read_spec, run_columns
+from sdnet.commands.device import choose_device
+from sdnet.commands.images import EVALUATION_BATCH
+from sdnet.commands.network import load_model
 from sdnet.commands.noisy import Split
+from sdnet.commands.spec import read_spec, run_columns
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
@@ -26,7 +29,7 @@ def invert(folder: Path, data_path: Path | None, images: int, gpus: int) -> None
 
     Args:
         folder: of a trained run.
-        data_path: as in `experiment.open_data`.
+        data_path: as in `images.open_data`.
         images: how many test images, class-balanced; the pictures are of different classes.
         gpus: devices to hold.
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sdnet.commands.experiment import build_model, device_name, open_data, open_images, read_spec, recipe_on
+from sdnet.commands.device import device_name, recipe_on
+from sdnet.commands.images import open_data, open_images
+from sdnet.commands.network import build_model
+from sdnet.commands.spec import read_spec
 from sdnet.data.datasets import CLASS_FOLDERS, INFO
 from sdnet.data.images import subset
 from sdnet.training.loop import fit

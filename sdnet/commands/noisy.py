@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdnet.commands.experiment import (
-    EVALUATION_BATCH,
-    SMALL_IMAGES,
-    folder_source,
-    image_size,
-    open_folder,
-    open_images,
-)
+from sdnet.commands.images import EVALUATION_BATCH, folder_source, open_folder, open_images
+from sdnet.commands.network import SMALL_IMAGES
+from sdnet.commands.spec import image_size
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
 from sdnet.data.datasets import CLASS_FOLDERS
@@ -48,7 +43,7 @@ class Split:
 
     Args:
         spec: the run's, as from `read_spec`.
-        data_path: as in `experiment.open_data`.
+        data_path: as in `images.open_data`.
         split: "train" (not augmented) or "test".
         limit: the largest number of images; None for all that the run uses.
     """

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from sdnet.commands.benchmark import Contender, rates, warm_up
-from sdnet.commands.experiment import choose_device, cores, device_name
+from sdnet.commands.device import choose_device, cores, device_name
 from sdnet.experiments.devices import lease
 from sdnet.experiments.work import Speed
 

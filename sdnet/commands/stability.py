@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
-from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
+from sdnet.commands.device import choose_device
+from sdnet.commands.network import load_model, training_lambda
 from sdnet.commands.noisy import Noise, Split
+from sdnet.commands.spec import read_spec, run_columns
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.experiment import choose_device, load_model, read_spec, run_columns, training_lambda
+from sdnet.commands.device import choose_device
+from sdnet.commands.network import load_model, training_lambda
 from sdnet.commands.noisy import Noise, Split
 from sdnet.commands.parts import digest, file_digest
+from sdnet.commands.spec import read_spec, run_columns
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdnet.commands.experiment import EVALUATION_BATCH, load_model, read_spec, training_lambda
+from sdnet.commands.images import EVALUATION_BATCH
+from sdnet.commands.network import load_model, training_lambda
 from sdnet.commands.noisy import Split
 from sdnet.commands.parts import Arrays
+from sdnet.commands.spec import read_spec
 from sdnet.data.images import balanced_indices
 from sdnet.experiments import results
 from sdnet.robustness.calibration import Calibration, image_residuals

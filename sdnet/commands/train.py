@@ -10,15 +10,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from sdnet.commands.experiment import (
-    build_model,
-    choose_device,
-    device_name,
-    open_data,
-    read_spec,
-    recipe_on,
-    save_model,
-)
+from sdnet.commands.device import choose_device, device_name, recipe_on
+from sdnet.commands.images import open_data
+from sdnet.commands.network import build_model, save_model
+from sdnet.commands.spec import read_spec
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
@@ -32,7 +27,7 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
 
     Args:
         spec_path: the description.
-        data_path: as in `experiment.open_data`.
+        data_path: as in `images.open_data`.
         gpus: how many to lease; several have a process each. Processes that someone's own torchrun started lease and
             lock nothing; each takes the GPU of its number, or the CPU if this is 0.
         processes: on the CPU, how many share the training; None for one.

@@ -1,0 +1,74 @@
+"""The network that a run's spec.json describes, untrained or with its weights."""
+
+import io
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sdnet.commands.spec import image_size
+from sdnet.csc import csc_layers
+from sdnet.data.datasets import INFO
+from sdnet.experiments import results
+from sdnet.files import whole
+from sdnet.models import Normalize, build
+
+SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
+
+
+def build_model(spec: dict, num_classes: int) -> nn.Sequential:
+    """The run's network as it is at the start of training: `normalize`, then `network`; images in [0, 1] in."""
+    info, model = INFO[spec["dataset"]["name"]], spec["model"]
+    torch.manual_seed(spec["seed"])
+    network = build(
+        model["name"],
+        num_classes,
+        width=model["width"],
+        small_input=image_size(spec) <= SMALL_IMAGES,
+        in_channels=info.channels,
+        **model["options"],
+    )
+    sequence = nn.Sequential()
+    sequence.add_module("normalize", Normalize(info.mean, info.std))
+    sequence.add_module("network", network)
+    return sequence
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write the weights, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    with whole(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device) -> nn.Sequential:
+    """The trained network of a run's folder, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: if there are no weights, or they are not this network's, or another training
+            than that of spec.json has been begun or done since.
+    """
+    path, history, epochs = folder / "model.pt", folder / "history.csv", spec["training"]["epochs"]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; train the run with: python -m sdnet train {folder}/spec.json")
+    if history.exists() and (done := len(results.read(history, "history"))) != epochs:
+        raise ValueError(
+            f"{folder} is of {done} epochs, and its spec.json asks for {epochs}; train the run with: "
+            f"python -m sdnet train {folder}/spec.json"
+        )
+    model = build_model(spec, num_classes)
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} does not hold the weights of this run ({reason}); remove it and train again"
+        ) from None
+    return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def training_lambda(model: nn.Module) -> float | None:
+    """The sparsity weight that a network is trained at; None without CSC layers."""
+    layers = csc_layers(model)
+    return layers[0].lmbd if layers else None

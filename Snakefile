@@ -70,6 +70,7 @@ wildcard_constraints:
 
 include: "workflow/rules/devices.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/guards.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/robustness.smk"

@@ -1,0 +1,84 @@
+"""Around the jobs: what is refused before the first, what is said and set right after the last."""
+
+
+def refuse_unknown_targets():
+    """Say what there is where something is asked for that no rule makes."""
+    presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    timed = {
+        f"{plan.results_folder(name)}/benchmark/{run.dataset}.csv"
+        for name in RUNS
+        for run in RUNS[name]
+    }
+    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
+        path = target if os.path.isabs(target) else os.path.relpath(target)
+        folder = os.path.dirname(path)
+        if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:
+            raise WorkflowError(
+                f"{folder} is no run of any preset; config/presets/ lists their data sets, systems and seeds"
+            )
+        if Path(path).match("benchmark/*.csv") and path not in timed:
+            raise WorkflowError(
+                f"{path} is of a data set that its preset does not have; allowed are {', '.join(sorted(timed))}"
+            )
+        made = any(rule.is_producer(path) for rule in workflow.rules)
+        if target not in presets and not made and not Path(path).is_file():
+            raise WorkflowError(
+                f"nothing makes {target}; what does is a preset ({', '.join(sorted(presets))}), "
+                "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"
+            )
+
+
+def refuse_unknown_resources():
+    """A limit of what no rule asks for would limit nothing."""
+    known = {"disk_mb"}.union(*(rule.resources for rule in workflow.rules))
+    if unknown := workflow.global_resources.keys() - known:
+        allowed = [name for name in sorted(known) if not name.startswith("_")]
+        raise WorkflowError(
+            f"--resources: given {', '.join(sorted(unknown))}, which no rule asks for; allowed are {', '.join(allowed)}"
+        )
+
+
+def refuse_without_images():
+    """Before any job: images that are gone are fetched first and alone, or all that was made of them is lost."""
+    jobs = list(workflow.dag.needrun_jobs())
+    made = {file for job in jobs for file in job.output}
+    for job in jobs:
+        for file in job.input:
+            if file in GONE - made or (
+                job.rule.name in ("sweep", "calibrate", "stability")
+                and file in made
+                and not Path(file).exists()
+                and file in noisy_images_of(run_of(job.wildcards))
+                and any(Path(path).exists() for path in job.output)
+            ):
+                raise WorkflowError(gone(file))
+
+
+def say_what_was_made():
+    """Where there is something to read, once all is done."""
+    files = {file for job in workflow.dag.jobs for file in job.output}
+    reports = sorted(file for file in files if Path(file).name == "report.html")
+    if reports:
+        logger.info(f"Read {' and '.join(reports)}; `make ui` shows the runs.")
+
+
+def forget_what_failed():
+    """Let no job that failed pass for done.
+
+    Snakemake removes its outputs, but records them as made of the present inputs and parameters. Where something made of
+    older ones stands, such as a table, the same command would find nothing to do, and the table would stay as it is.
+    """
+    records = workflow.persistence
+    for file in {file for job in workflow.scheduler.failed for file in job.output}:
+        if record := records.metadata(file):
+            record.params = ["failed"]
+            records._write_record(str(file), record)
+
+
+def say_what_failed():
+    """Each job that failed, after all its retries, with its log and the error that this ends in."""
+    for job in sorted(workflow.scheduler.failed, key=lambda job: job.log[-1]):
+        path = Path(job.log[-1])
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        error = [line for line in lines if line.startswith("error:")][-1:]
+        logger.error("\n    ".join([f"{job.rule.name} failed: {path}", *error]))

@@ -109,20 +109,16 @@ class FolderLoader:
         if self.augment:
             order = order[torch.randperm(self.num_images, generator=generator)]
         first, every = self.shard
-        batches = DataLoader(
+        batches = read_batches(
             Epoch(self.samples, self.transform, self.seed, k),
+            workers=self.workers,
             batch_sampler=[
                 batch[first::every].tolist() for batch in order.split(self.batch_size) if len(batch) > first
             ],
-            num_workers=self.workers,
-            collate_fn=collate,
-            worker_init_fn=partial(end_with, os.getpid()),
             pin_memory=self.device.type == "cuda",
             generator=generator,
         )
         for batch in batches:
-            if isinstance(batch, ValueError):
-                raise batch
             images, labels = (part.to(self.device, non_blocking=True) for part in batch)
             yield unit_pixels(images), labels
 
@@ -162,20 +158,28 @@ class Epoch(Dataset):
             return torch.from_numpy(np.array(self.transform(image))), label
 
 
-def collate(samples: list) -> list[Tensor] | ValueError:
-    """One batch of images and labels, or the first error among them."""
+def read_batches(dataset: Dataset, *, workers: int, **options) -> Iterator[list[Tensor]]:
+    """Batches of items such as those of `Epoch`, read by worker processes; options as of torch's `DataLoader`.
+
+    Raises:
+        ValueError: the first that is met in place of an item.
+    """
+    ends = partial(_end_with, os.getpid())
+    for batch in DataLoader(dataset, num_workers=workers, collate_fn=_collate, worker_init_fn=ends, **options):
+        if isinstance(batch, ValueError):
+            raise batch
+        yield batch
+
+
+def _collate(samples: list) -> list[Tensor] | ValueError:
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or default_collate(samples)
 
 
-def end_with(reader: int, worker: int) -> None:
+def _end_with(reader: int, worker: int) -> None:
     """The first thing that a worker process does: see to it that it ends when the process it reads for is killed.
 
     torch's own check notices that within 5 seconds, or never if the worker had just been started. Until then the worker
     holds what it got from that process: the lock of the run, and what a launcher waits for to learn of the death.
-
-    Args:
-        reader: id of the process that reads.
-        worker: number of the worker, as a loader passes it.
     """
     torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # on Linux; elsewhere it does nothing
     if os.getppid() != reader:  # it was killed before that

@@ -3,18 +3,16 @@
 Gaussian, shot and impulse noise are in the archive "noise"; speckle noise is in the archive "extra".
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from sdnet.data.corruptions import check_cell
-from sdnet.data.folders import Epoch, collate, end_with
+from sdnet.data.folders import Epoch, read_batches
 
 SIZE = 224
 
@@ -75,13 +73,7 @@ class ImageNetC(Epoch):
         Raises:
             ValueError: naming the file, if an image cannot be read or is too small.
         """
-        ends = partial(end_with, os.getpid())
-        for batch in DataLoader(
-            Subset(self, indices), size, num_workers=workers, collate_fn=collate, worker_init_fn=ends
-        ):
-            if isinstance(batch, ValueError):
-                raise batch
-            images, labels = batch
+        for images, labels in read_batches(Subset(self, indices), workers=workers, batch_size=size):
             yield images.numpy(), labels.numpy()
 
 

@@ -25,10 +25,11 @@ report: "workflow/report/workflow.rst"
 
 
 try:
-    SITE = settings.load_site(
-        config,
-        " or ".join(["config/config.yaml", *map(str, workflow.overwrite_configfiles)]),
-    )
+    SITE_FILES = ["config/config.yaml", *map(str, workflow.overwrite_configfiles)]
+    # Snakemake has read them, and of a key that is given twice it took the last.
+    for path in SITE_FILES:
+        settings.read_yaml(Path(path))
+    SITE = settings.load_site(config, " or ".join(SITE_FILES))
     PRESETS = settings.load_presets(Path("config/presets"))
     RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
 except settings.SettingsError as error:

@@ -467,6 +467,23 @@ def test_what_is_left_of_an_image_in_the_first_third_of_the_layers_is_compared_w
     assert effect(folder, quantity="kendall", subject="sdnet18-all-plain").estimate == -1
 
 
+def test_weaker_attacks_that_leave_what_the_paper_prints_are_named(folder):
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900])
+    about = {"dataset": "cifar10", "system": "resnet18", "seed": 0, "data_source": "official", "choice": "given"}
+    found = [("a'", "PGD-1", 28), ("a'", "PGD-7", 5), ("worst", results.TOGETHER, 0)]
+    rows = [
+        dict.fromkeys(results.COLUMNS["attack-adaptive"])
+        | about
+        | {"norm": norm, "eps": eps, "step": step, "attack": attack, "correct": left, "total": 100}
+        for norm, eps in NORMS.items()
+        for step, attack, left in found
+    ]
+    results.write(folder / "runs/cifar10/resnet18/seed0/attack-adaptive.csv", "attack-adaptive", rows)
+    assert (
+        "Measured: L2 0.5; weaker attacks that leave about 29.47%: PGD-1 (28%)" in judged(folder).loc["A2", ""].reason
+    )
+
+
 def test_attacks_of_another_radius_than_the_paper_s_decide_nothing(folder, monkeypatch):
     monkeypatch.setitem(NORMS, "l2", 1.5)
     write_attacks(folder, "resnet18", robust=[0], clean=[1900])

@@ -67,6 +67,39 @@ def test_a_claim_that_one_folder_alone_has_run_stands_in_its_place(tmp_path):
     assert page.index("| A ") < page.index("| B ") < page.index("| C ")
 
 
+def test_a_claim_judged_in_the_released_reading_alone_is_stated(tmp_path):
+    page = side_by_side([folder(tmp_path / "one", {"claim": "C1", "reading": "released", "verdict": "undecided"})])
+    assert "| It holds.<br><sub>a difference</sub><br>by the layer as in the authors' code |" in page
+
+
+def test_several_data_sets_are_named_with_what_the_paper_has_of_each(tmp_path):
+    held = {"claim": "C1", "reading": "", "verdict": "direction", "effect": 2.0}
+    one = folder(
+        tmp_path / "one", held | {"paper": "4"}, held | {"data": "ImageNet", "paper": "5", "verdict": "contradicted"}
+    )
+    two = folder(tmp_path / "two", held | {"paper": "4"})
+    on = "<br><sub>on CIFAR-10</sub>"
+    assert cells(side_by_side([one, two]), "C1") == [
+        [
+            "4, CIFAR-10<br>5, ImageNet",
+            f"🟢 direction<br>2{on}<br>🟥 contradicted<br>2<br><sub>on ImageNet</sub>",
+            f"🟢 direction<br>2{on}",
+        ]
+    ]
+
+
+def test_folders_of_one_name_are_told_apart_and_one_given_twice_is_one(tmp_path):
+    ran = {"claim": "C1", "reading": "", "verdict": "undecided"}
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    mine, theirs = (folder(tmp_path / name / "small", ran) for name in ("mine", "theirs"))
+    page = side_by_side([mine, theirs])
+    assert f"* {mine}: CIFAR-10" in page
+    assert f"* {theirs}: CIFAR-10" in page
+    assert side_by_side([mine, mine]) == side_by_side([mine])
+    assert "1 undecided" in side_by_side([mine, mine])
+
+
 def test_a_folder_without_verdicts_is_named(tmp_path):
     command = [sys.executable, "-m", "sdnet", "compare", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)

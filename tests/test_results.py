@@ -94,6 +94,7 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
         ("trial/lines-shot.csv", "python -m sdnet calibrate {folder}/trial --noise shot ..."),
         ("trial/attack-paper.csv", "python -m sdnet attack {folder}/trial"),
         ("trial/claims.csv", "python -m sdnet claims {folder}/trial"),
+        ("docs/results/brief/claims.csv", "python -m sdnet claims {folder}/docs/results/brief"),
         ("trial/table1.csv", "snakemake, in the project's folder"),
     ],
 )

@@ -212,6 +212,9 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
         def read(self, system, seed, kind, noise=""):
             return given[system] if kind == "stability" else chosen
 
+        def path(self, system, seed, file):
+            return f"{system}/{file}"
+
         def row(self, keys, intervals, seeds):
             return dict(zip(("keys", "estimate"), (keys, intervals[0].estimate), strict=True)) | {"low": 0, "high": 0}
 
@@ -225,3 +228,19 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
         }
     found = {row["keys"]: row["estimate"] for row in evidence.stability(Runs())}
     assert found == pytest.approx(expected)
+    given["resnet18"]["noise"] = "shot"
+    with pytest.raises(
+        ValueError, match=r"resnet18/stability.csv is of shot noise, and of this preset it is of gaussian"
+    ):
+        list(evidence.stability(Runs()))
+
+
+def test_other_iterations_are_tried_at_the_lambda_of_training_and_larger_ones_alone(tmp_path):
+    spec = spec_of("sdnet18", width=4)
+    spec["model"]["options"] = {"lmbd": 0.5}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    torch.manual_seed(0)
+    torch.save(build_model(spec, 10).state_dict(), tmp_path / "model.pt")
+    stability(tmp_path, None, Noise("gaussian", "imagenet", 0, None), [0.1, 0.3, 0.5, 0.7, 0.9], 20, gpus=0)
+    found = results.read(tmp_path / "stability.csv", "stability")
+    assert sorted(found[found.n_iter == 64]["lambda"].unique()) == [0.5, 0.7, 0.9]

@@ -439,6 +439,15 @@ def test_tables_and_figures_and_mean_accuracies_are_put_to_runs_of_their_own(cli
     assert files == {"table1.csv", "table1.md", "table1.tex", "figure5.pdf", "figure5.png"}
 
 
+def test_tables_that_mlflow_did_not_take_are_an_error(client, tmp_path, monkeypatch, capsys):
+    trained(tmp_path, SPEC | {"preset": "partly"}, 0.1, 90)
+    (tmp_path / "results/partly/table1.csv").write_text("content")
+    monkeypatch.setattr("sdnet.experiments.tracking.statistics.mean", lambda values: 1 / 0)
+    with pytest.raises(OSError, match=r"^MLflow did not take the tables and figures of partly: once its server answers"):
+        track(tmp_path / "results/partly")
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def measured(folder, kind, noise, rows):
     """Write a result file whose other columns are empty."""
     suffix = f"-{noise}" if noise else ""

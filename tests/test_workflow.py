@@ -439,6 +439,12 @@ def test_lint_finds_nothing(fresh, snakemake):
         ),
         (
             "config/config.yaml",
+            "jobs_per_gpu: 1",
+            "jobs_per_gpu: 1\njobs_per_gpu: 2",
+            "config/config.yaml is not valid YAML: jobs_per_gpu is given twice",
+        ),
+        (
+            "config/config.yaml",
             "imagenet_root: null",
             "imagenet_root: notebooks",
             "config/config.yaml or --configfile: imagenet_root: given 'notebooks', which has no folder train/;",

@@ -8,7 +8,7 @@ from sdnet.experiments import results
 from sdnet.experiments.verdicts import effect_in_words, tally
 
 SIGNS = {"replicated": "🟩", "direction": "🟢", "contradicted": "🟥", "undecided": "⬜"}
-READINGS = {"": "{}", "text": "{}", "released": "the same, by the layer as in the authors' code"}
+THE_SAME = "the same, by the layer as in the authors' code"
 
 
 def side_by_side(folders: list[Path]) -> str:
@@ -20,32 +20,54 @@ def side_by_side(folders: list[Path]) -> str:
     Raises:
         FileNotFoundError, ValueError: if one has no claims.csv or a damaged one; the message says how to make it.
     """
-    columns = [results.read(folder / "claims.csv", "claims").assign(folder=str(folder)) for folder in folders]
+    columns = _named(folders)
+    tables = [results.read(folder / "claims.csv", "claims").assign(folder=name) for name, folder in columns.items()]
     words = ["reading", "paper", "scale"]
-    judged = pd.concat(columns).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))
+    judged = pd.concat(tables).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))
     ran = judged.verdict != "not run"
     rows = []
     for topic, of_topic in judged[ran].groupby("topic", sort=False):
-        rows.append(["", f"**{topic}**", "", *("" for _ in folders)])
+        rows.append(["", f"**{topic}**", "", *("" for _ in columns)])
         for claim in judged.claim[judged.topic == topic].unique():
-            for reading, title in READINGS.items():
-                found = of_topic[(of_topic.claim == claim) & (of_topic.reading == reading)]
-                if len(found):
-                    first = found.iloc[0]
-                    statement = title.format(f"{first.statement}<br><sub>{first.quantity}</sub>")
-                    cells = ["<br>".join(map(_cell, found[found.folder == str(folder)].iloc)) for folder in folders]
-                    rows.append([claim, statement, next(filter(None, found.paper), ""), *cells])
-    titles = ["", "The paper claims", "paper", *(folder.name for folder in folders)]
-    table = pd.DataFrame(rows, columns=titles).to_markdown(index=False, disable_numparse=True)
-    scales = [_scale(folder.name, judged[judged.folder == str(folder)]) for folder in folders]
+            of_claim = of_topic[of_topic.claim == claim]
+            for k, reading in enumerate(name for name in ("", "text", "released") if name in set(of_claim.reading)):
+                found = of_claim[of_claim.reading == reading]
+                statement = f"{found.statement.iloc[0]}<br><sub>{found.quantity.iloc[0]}</sub>"
+                if reading == "released":
+                    statement = THE_SAME if k else f"{statement}<br>by the layer as in the authors' code"
+                several = found["data"].nunique() > 1
+                cells = [
+                    "<br>".join(_cell(row, several) for row in found[found.folder == name].iloc) for name in columns
+                ]
+                rows.append([claim, statement, _printed(found), *cells])
+    table = pd.DataFrame(rows, columns=["", "The paper claims", "paper", *columns])
+    scales = [_scale(name, judged[judged.folder == name]) for name in columns]
     nowhere = sorted(set(judged.claim) - set(judged.claim[ran]))
-    return "\n".join([*scales, *([f"* judged in none of them: {', '.join(nowhere)}"] if nowhere else []), "", table])
+    if nowhere:
+        scales.append(f"* judged in none of them: {', '.join(nowhere)}")
+    return "\n".join([*scales, "", table.to_markdown(index=False, disable_numparse=True)])
 
 
-def _cell(row: pd.Series) -> str:
-    """What came of one claim in one folder."""
+def _named(folders: list[Path]) -> dict[str, Path]:
+    """The folders by the names of their columns, each once: the last part of the path where that tells them apart."""
+    once = list({folder.resolve(): folder for folder in folders}.values())
+    short = {folder.name: folder for folder in once}
+    return short if len(short) == len(once) and "" not in short else {str(folder): folder for folder in once}
+
+
+def _printed(found: pd.DataFrame) -> str:
+    """What the paper has of a claim, by the data set where it differs."""
+    printed = found[found.paper != ""].drop_duplicates("data")
+    if printed.paper.nunique() == 1:
+        return printed.paper.iloc[0]
+    return "<br>".join(f"{row.paper}, {row['data']}" for row in printed.iloc)
+
+
+def _cell(row: pd.Series, several: bool) -> str:
+    """What came of one claim in one folder; on which images, if the table has it on several or they stand in."""
+    where = f"{row['data']}, a stand-in" if row.stand_in else row["data"]
     return f"{SIGNS[row.verdict]} {row.verdict}<br>{effect_in_words(row)}" + (
-        f"<br><sub>on {row['data']}, a stand-in</sub>" if row.stand_in else ""
+        f"<br><sub>on {where}</sub>" if several or row.stand_in else ""
     )
 
 

@@ -31,7 +31,8 @@ def stability(
     """Write stability.csv into a run's folder.
 
     It has the first layer's output and what reaches the next layer, at each lambda; the convolution of the image with
-    the same atoms; and the first layer's output after more iterations, at the lambda of training and two larger ones.
+    the same atoms; and the first layer's output after more iterations, at the lambda of training and, of the larger
+    ones, the middle and the last.
 
     Raises:
         ValueError: if the network is no ResNet, with or without CSC layers.
@@ -47,7 +48,8 @@ def stability(
             )
         lambda0 = training_lambda(model)
         tried = [] if lambda0 is None else sorted({lambda0, *map(float, lambdas)})
-        solved = sorted({lambda0, tried[len(tried) // 2], tried[-1]}) if tried else []
+        larger = [lmbd for lmbd in tried if lmbd >= lambda0]
+        solved = sorted({*larger[:1], *larger[len(larger) // 2 :][:1], *larger[-1:]})
         found = {}
         for severity in SEVERITIES:
             pairs = zip(images.clean(), images.at_severity(noise, severity), strict=True)

@@ -351,10 +351,10 @@ def _missing(path: Path) -> FileNotFoundError:
 
 def _command(path: Path) -> str:
     """What makes a result file: Snakemake in the project's results, elsewhere the command itself."""
-    if "results" in path.parts:
+    kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
+    if "results" in path.parts and kind != "claims":  # which need not wait for all that a preset has
         last = len(path.parts) - 1 - path.parts[::-1].index("results")
         return f"snakemake --cores all {Path(*path.parts[last:])}"
-    kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
     if kind is None:
         return "snakemake, in the project's folder"
     noise = path.stem.removeprefix(kind).removeprefix("-")

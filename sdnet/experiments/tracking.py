@@ -170,6 +170,9 @@ def log_summary(preset: str, numbers: dict[str, dict[str, list[float]]], files: 
         numbers: those of each seed, by <data set>/<network> and metric; the run that the seeds are nested in gets
             their means, and the standard deviation of the accuracy.
         files: tables and figures, attached to a run of their own.
+
+    Raises:
+        OSError: if MLflow did not take all of it.
     """
     try:
         with _connection(preset) as (client, experiment):
@@ -183,6 +186,9 @@ def log_summary(preset: str, numbers: dict[str, dict[str, list[float]]], files: 
                 client.log_artifact(run_id, str(file))
     except Exception as error:  # as above
         _warn(error)
+        raise OSError(
+            f"MLflow did not take the tables and figures of {preset}: once its server answers, the same command goes on"
+        ) from error
 
 
 def _log_numbers(client: "MlflowClient", run_id: str, numbers: dict[str, float]) -> None:

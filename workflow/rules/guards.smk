@@ -10,7 +10,7 @@ def refuse_unknown_targets():
         for run in RUNS[name]
     }
     for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
-        path = target if os.path.isabs(target) else os.path.relpath(target)
+        path = os.path.relpath(target)
         folder = os.path.dirname(path)
         if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:
             raise WorkflowError(

@@ -43,7 +43,12 @@ def _iterated(runs: Runs, system: str, seed: int) -> list[str]:
 
 
 def _rows(runs: Runs, system: str, seed: int, place: str) -> pd.DataFrame:
-    rows = runs.read(system, seed, "stability").astype({"severity": str})
+    rows, noise = runs.read(system, seed, "stability").astype({"severity": str}), plan.line_noise(runs.preset)
+    if other := set(rows.noise) - {noise}:
+        path = runs.path(system, seed, "stability.csv")
+        raise ValueError(
+            f"{path} is of {', '.join(other)} noise, and of this preset it is of {noise}; measure it again"
+        )
     return rows[rows.place == place].assign(log=lambda row: np.log(row.noise_to_signal))
 
 
@@ -57,7 +62,8 @@ def _log(runs: Runs, name: str, seed: int, place: str, noise: str, levels: list[
     rows = _rows(runs, system, seed, "atoms" if choice == "atoms" else place)
     rows = rows[rows.severity.isin(levels)]
     if choice == "solved":
-        return rows[rows.n_iter == rows.n_iter.max()].groupby("lambda").log.mean().min()
+        iterated = rows[rows.groupby("lambda").n_iter.transform("nunique") > 1]
+        return iterated[iterated.n_iter == iterated.n_iter.max()].groupby("lambda").log.mean().min()
     rows = rows[rows.n_iter.isna() | (rows.n_iter == rows.n_iter0)]
     if choice != "adaptive":
         return rows[rows["lambda"].isna() | np.isclose(rows["lambda"], rows.lambda0)].log.mean()

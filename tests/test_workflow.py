@@ -473,12 +473,16 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
             "-n results/quick/benchmark/cifar10.csv",
             "results/quick/benchmark/cifar10.csv is of a data set that its preset does not have; allowed are results/",
         ),
+        (
+            "-n {project}/results/quick/benchmark/digits.csv",
+            "/results/quick/benchmark/digits.csv; what does is a preset",
+        ),
         ("-n --resources gpus=4 gpu=1 quick", "--resources: given gpus, which no rule asks for; allowed are disk_mb,"),
         ("-n --configfile myne.yaml quick", "--configfile: there is no file myne.yaml"),
     ],
 )
 def test_what_is_mistyped_is_answered_in_one_sentence(fresh, snakemake, typed, sentence):
-    printed = snakemake.fail(fresh, *typed.split())
+    printed = snakemake.fail(fresh, *typed.format(project=fresh).split())
     assert printed.count(sentence) == 1, printed
     assert "Traceback" not in printed
 

@@ -20,9 +20,8 @@ def refuse_unknown_targets():
             raise WorkflowError(
                 f"{path} is of a data set that its preset does not have; allowed are {', '.join(sorted(timed))}"
             )
-        typed = (
-            target if os.path.isabs(target) else path
-        )  # Snakemake does not know its files by absolute paths
+        # Snakemake does not know its files by absolute paths.
+        typed = target if os.path.isabs(target) else path
         made = any(rule.is_producer(typed) for rule in workflow.rules)
         if target not in presets and not made and not Path(path).is_file():
             raise WorkflowError(

@@ -188,8 +188,8 @@ def readings(text: str) -> list[str]:
 @gpus_option
 def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
     """Accuracy of the trained network in the folder RUN against lambda, under one noise (Figure 2)."""
-    from sdnet.commands.noisy import Noise
     from sdnet.commands.sweep import sweep
+    from sdnet.runs.noisy import Noise
 
     sweep(run, data_path, Noise(noise, scale, noise_seed, official), lambdas, images, gpus)
 
@@ -201,8 +201,8 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
 @gpus_option
 def stability(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
     """How far noise moves what the first layer of the network in RUN makes of an image, against lambda."""
-    from sdnet.commands.noisy import Noise
     from sdnet.commands.stability import stability
+    from sdnet.runs.noisy import Noise
 
     stability(run, data_path, Noise(noise, scale, noise_seed, official), lambdas, images, gpus)
 
@@ -231,7 +231,7 @@ def calibrate(
 ) -> None:
     """Algorithm 1 for the network in the folder RUN, which has been swept: fit lambda(r), and test with it."""
     from sdnet.commands.calibrate import calibrate
-    from sdnet.commands.noisy import Noise
+    from sdnet.runs.noisy import Noise
 
     calibrate(
         run,

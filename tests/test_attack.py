@@ -29,9 +29,7 @@ from sdnet.commands.attack import (
     tuned_lambda,
 )
 from sdnet.commands.diagnose import diagnose
-from sdnet.commands.network import load_model, save_model
 from sdnet.commands.parts import Parts
-from sdnet.commands.spec import read_spec
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import csc_layers, use_lambda
@@ -45,6 +43,8 @@ from sdnet.robustness.diagnostics import Check
 from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, craft, paper_attempt, weaker_attempts
 from sdnet.robustness.pgd import PGD, STEP_SIZE, attack
 from sdnet.robustness.sweep import evaluate_at
+from sdnet.runs.network import load_model, save_model
+from sdnet.runs.spec import read_spec
 
 CPU = torch.device("cpu")
 RADII = {"linf": 0.1, "l2": 0.8}

@@ -11,10 +11,10 @@ from test_commands import edited, make_spec
 
 from sdnet.__main__ import cli
 from sdnet.commands.benchmark import PAPER, Contender, against, paper_ratios
-from sdnet.commands.spec import read_spec
 from sdnet.commands.speed import leased_machine
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
+from sdnet.runs.spec import read_spec
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_what_noise_and_attacks_will_take_is_measured_in_float32(tmp_path, monke
             used.add(("train", self.step.precision))
             super().train_step()
 
-    monkeypatch.setattr("sdnet.commands.device.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("sdnet.runs.device.has_bfloat16", lambda device: True)
     monkeypatch.setattr("sdnet.commands.speed.Contender", Noted)
     with leased_machine(0) as machine:
         machine.speed(read_spec(make_spec(tmp_path / "run", precision="bfloat16")), gpus=1)

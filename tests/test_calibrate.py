@@ -9,9 +9,6 @@ import torch
 from test_commands import make_spec
 
 from sdnet.commands.calibrate import calibrate
-from sdnet.commands.network import load_model
-from sdnet.commands.noisy import Noise, Split
-from sdnet.commands.spec import read_spec
 from sdnet.commands.sweep import sweep, sweep_rows
 from sdnet.commands.train import train
 from sdnet.data.corruptions import CALIBRATION_LEVELS
@@ -19,6 +16,9 @@ from sdnet.experiments import results
 from sdnet.robustness.calibration import bootstrap_lambdas
 from sdnet.robustness.statistics import adaptive_difference, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
+from sdnet.runs.network import load_model
+from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.spec import read_spec
 
 NOISE = Noise("gaussian", "cifar", seed=0, official=None)
 LAMBDAS = [0.1, 0.4]

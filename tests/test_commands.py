@@ -23,18 +23,18 @@ from filelock import FileLock
 from sdnet import __main__ as command_line
 from sdnet import csc
 from sdnet.__main__ import cli, main, readings
-from sdnet.commands.device import choose_device, has_bfloat16
 from sdnet.commands.evaluate import CodeHistogram, evaluate
-from sdnet.commands.images import folder_source, open_data
 from sdnet.commands.invert import invert
-from sdnet.commands.network import build_model, load_model, save_model
-from sdnet.commands.spec import read_spec
 from sdnet.commands.train import train
 from sdnet.csc import CSCConv2d
 from sdnet.data.datasets import load
 from sdnet.data.images import subset_indices
 from sdnet.experiments import environment, results
 from sdnet.experiments.settings_files import image_folder
+from sdnet.runs.device import choose_device, has_bfloat16
+from sdnet.runs.images import folder_source, open_data
+from sdnet.runs.network import build_model, load_model, save_model
+from sdnet.runs.spec import read_spec
 
 CPU = torch.device("cpu")
 NOT_NEEDED = ("mlflow", "pydantic", "snakemake", "papermill", "seaborn", "statsmodels")
@@ -138,7 +138,7 @@ def test_a_killed_training_started_again_ends_in_the_same_weights(tmp_path, bare
 def test_a_device_that_only_imitates_bfloat16_trains_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
     train(make_spec(tmp_path / "float32"), None, 0)
     assert "instructions" not in capsys.readouterr().err
-    monkeypatch.setattr("sdnet.commands.device.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("sdnet.runs.device.has_bfloat16", lambda device: False)
     train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
     assert "has no bfloat16 instructions; training in float32" in capsys.readouterr().err
     for run in ("float32", "bfloat16"):
@@ -164,7 +164,7 @@ def test_commands_compute_float32_in_float32():
 
 
 def test_a_device_with_bfloat16_trains_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdnet.commands.device.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("sdnet.runs.device.has_bfloat16", lambda device: True)
     train(make_spec(tmp_path / "float32"), None, 0)
     train(make_spec(tmp_path / "bfloat16", precision="bfloat16"), None, 0)
     assert json.loads((tmp_path / "bfloat16/environment.json").read_text())["precision"] == "bfloat16"

@@ -8,13 +8,13 @@ import torch
 from test_commands import make_spec, weights
 from test_training import last, loaders, without_time
 
-from sdnet.commands.device import choose_device
-from sdnet.commands.images import open_data
-from sdnet.commands.network import build_model
-from sdnet.commands.spec import read_spec
 from sdnet.data.digits import load_digits_images
 from sdnet.data.images import subset
 from sdnet.models import build
+from sdnet.runs.device import choose_device
+from sdnet.runs.images import open_data
+from sdnet.runs.network import build_model
+from sdnet.runs.spec import read_spec
 from sdnet.training.loop import fit
 
 # In folders named <threads>-..., each in a process of its own: two runs alone, then four at once.

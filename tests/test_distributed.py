@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sdnet.commands.device import recipe_on
-from sdnet.commands.images import open_data
-from sdnet.commands.network import build_model
-from sdnet.commands.spec import read_spec
 from sdnet.commands.train import train
 from sdnet.csc import update_dictionaries
 from sdnet.data.folders import FolderLoader
 from sdnet.data.loaders import DeviceLoader
 from sdnet.experiments import results
 from sdnet.models import build
+from sdnet.runs.device import recipe_on
+from sdnet.runs.images import open_data
+from sdnet.runs.network import build_model
+from sdnet.runs.spec import read_spec
 from sdnet.training import distributed
 from sdnet.training.evaluate import evaluate
 from sdnet.training.loop import fit

@@ -9,11 +9,11 @@ from test_commands import edited, make_spec, untracked  # noqa: F401
 
 from sdnet.__main__ import cli
 from sdnet.commands.loops import compare
-from sdnet.commands.network import build_model
-from sdnet.commands.spec import read_spec
 from sdnet.data.datasets import INFO, load
 from sdnet.data.images import subset
 from sdnet.data.loaders import DeviceLoader
+from sdnet.runs.network import build_model
+from sdnet.runs.spec import read_spec
 from sdnet.training.loop import fit
 from sdnet.training.plain import fit_plainly
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from test_commands import edited, make_spec
 
-from sdnet.commands import noisy
-from sdnet.commands.network import build_model, save_model
-from sdnet.commands.noisy import Noise, Split
-from sdnet.commands.spec import read_spec
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import corrupt, corrupt_level, jpeg
 from sdnet.data.images import Images
+from sdnet.runs import noisy
+from sdnet.runs.network import build_model, save_model
+from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.spec import read_spec
 
 CLASSES = {"n01": 3, "n02": 2}
 

@@ -87,8 +87,8 @@ def test_a_spec_says_all_that_a_run_needs():
 def test_a_spec_is_read_and_trained_as_it_is_planned(tmp_path):
     from inspect import signature
 
-    from sdnet.commands.network import build_model
-    from sdnet.commands.spec import read_spec
+    from sdnet.runs.network import build_model
+    from sdnet.runs.spec import read_spec
     from sdnet.training.loop import fit
 
     (tmp_path / "spec.json").write_text(specs()["digits/sdnet18/seed0"])
@@ -329,7 +329,7 @@ def test_imported_runs_have_no_epochs():
 
 
 def test_every_run_of_the_shipped_presets_can_be_built():
-    from sdnet.commands.network import build_model
+    from sdnet.runs.network import build_model
 
     presets = load_presets(PROJECT / "config" / "presets")
     networks = {}

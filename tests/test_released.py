@@ -13,13 +13,13 @@ from torch import nn
 from sdnet.__main__ import main
 from sdnet.commands import import_released
 from sdnet.commands.evaluate import evaluate
-from sdnet.commands.network import load_model
-from sdnet.commands.spec import read_spec
 from sdnet.csc import CSCConv2d, csc_layers, update_dictionaries
 from sdnet.experiments import plan, results
 from sdnet.experiments.settings import load_presets, load_site, read_yaml
 from sdnet.models import build
 from sdnet.models.released import Variant, load_released, variant_of
+from sdnet.runs.network import load_model
+from sdnet.runs.spec import read_spec
 
 PROJECT = Path(__file__).parents[1]
 NETWORKS = {

@@ -11,14 +11,14 @@ from torch import nn
 
 from sdnet import plots
 from sdnet.commands import evidence
-from sdnet.commands.network import build_model
-from sdnet.commands.noisy import Noise
 from sdnet.commands.stability import stability
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results
 from sdnet.experiments.settings import Recipe
 from sdnet.models import build
 from sdnet.robustness.stability import stability_under
+from sdnet.runs.network import build_model
+from sdnet.runs.noisy import Noise
 
 CLEAN = np.array([0, 51, 102, 204], np.uint8).reshape(4, 1, 1, 1)  # 0, 0.2, 0.4 and 0.8
 NOISY = np.array([51, 51, 51, 255], np.uint8).reshape(4, 1, 1, 1)  # 0.2, 0.2, 0.2 and 1

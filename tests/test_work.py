@@ -12,12 +12,12 @@ from small_project import PROJECT, copy_project
 
 from sdnet.__main__ import cli
 from sdnet.commands import calibrate
-from sdnet.commands.network import build_model, load_model, save_model
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.data.datasets import INFO, load
 from sdnet.experiments import plan, work
 from sdnet.experiments.settings import Preset, load_presets, load_site, read_yaml
 from sdnet.models import MODELS, build
+from sdnet.runs.network import build_model, load_model, save_model
 
 SITE = load_site(read_yaml(PROJECT / "config/config.yaml"))
 PRESETS = load_presets(PROJECT / "config/presets")

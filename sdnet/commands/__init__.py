@@ -1,1 +1,1 @@
-"""What each command of `python -m sdnet` does: the joints between settings, networks, data and result files."""
+"""What each command of `python -m sdnet` does."""

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdnet.commands.device import choose_device
 from sdnet.commands.fates import COURSE, OUTCOME, Fate, write_fates
 from sdnet.commands.parts import Arrays, Parts, digest, file_digest
-from sdnet.commands.spec import read_spec
 from sdnet.commands.target import Defence, Target
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
@@ -26,6 +24,8 @@ from sdnet.robustness.ladder import (
     paper_attempt,
     weaker_attempts,
 )
+from sdnet.runs.device import choose_device
+from sdnet.runs.spec import read_spec
 
 
 class Campaign:

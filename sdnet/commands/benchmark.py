@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from sdnet.commands.device import choose_device, device_name, precision_on
-from sdnet.commands.network import build_model
-from sdnet.commands.spec import image_size, read_spec
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
+from sdnet.runs.device import choose_device, device_name, precision_on
+from sdnet.runs.network import build_model
+from sdnet.runs.spec import image_size, read_spec
 from sdnet.training.evaluate import autocast
 from sdnet.training.step import WARM_UP, TrainingStep
 

@@ -8,10 +8,6 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.commands.device import choose_device
-from sdnet.commands.network import load_model, training_lambda
-from sdnet.commands.noisy import Noise, Split
-from sdnet.commands.spec import read_spec, run_columns
 from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
@@ -28,6 +24,10 @@ from sdnet.robustness.calibration import (
 )
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
+from sdnet.runs.device import choose_device
+from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.spec import read_spec, run_columns
 
 RELEASED_LAMBDA_MAX = 1.4  # the released code's grid: 0.1 to 1.4
 LINE = ["variant", "slope", "intercept", "r_squared"]  # what is printed

@@ -10,9 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
-from sdnet.commands.device import choose_device
 from sdnet.commands.parts import Arrays, Parts, file_digest
-from sdnet.commands.spec import run_columns
 from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
 from sdnet.experiments import results
@@ -20,6 +18,8 @@ from sdnet.experiments.devices import lease
 from sdnet.robustness import autoattack, diagnostics
 from sdnet.robustness.ladder import AT_LAMBDA0
 from sdnet.robustness.pgd import PGD, STEP_SIZE, Attacked, attack
+from sdnet.runs.device import choose_device
+from sdnet.runs.spec import run_columns
 
 STEPS = (0.2, 0.4, 1, 2, 4)  # of D2, in those of the attack under test: 10 to 200 for 50
 DIFFERENTIATED = 20  # images of D10

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sdnet.commands.device import choose_device
-from sdnet.commands.images import open_data
-from sdnet.commands.network import load_model
-from sdnet.commands.spec import read_spec, run_columns
 from sdnet.csc import CSCConv2d, csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
+from sdnet.runs.device import choose_device
+from sdnet.runs.images import open_data
+from sdnet.runs.network import load_model
+from sdnet.runs.spec import read_spec, run_columns
 from sdnet.training.evaluate import evaluate as score_of
 
 BINS = 121  # odd, so that zero is inside a bin

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from sdnet.commands.parts import Arrays
-from sdnet.commands.spec import run_columns
 from sdnet.commands.target import Target
 from sdnet.experiments import results
 from sdnet.robustness.ladder import Attempt
 from sdnet.robustness.statistics import held_out, paired_difference, split_half
+from sdnet.runs.spec import run_columns
 
 OUTCOME = ("adv_pred", "margin", "linf", "l2")
 COURSE = ("first_broken_step", "loss_start", "loss_end")  # of PGD alone

@@ -8,10 +8,10 @@ import torch
 from tqdm import tqdm
 
 from sdnet.commands.benchmark import Contender, rates, warm_up
-from sdnet.commands.device import choose_device, device_name, precision_on
 from sdnet.experiments.devices import lease
 from sdnet.files import whole
 from sdnet.robustness.sweep import evaluate_at
+from sdnet.runs.device import choose_device, device_name, precision_on
 
 BASE = {"batch size": 64, "width": 16, "image size": 32, "iterations": 2}
 GROWTH = {

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sdnet.commands.network import SMALL_IMAGES, build_model, save_model
 from sdnet.commands.parts import file_digest
-from sdnet.commands.spec import image_size
 from sdnet.data.datasets import INFO
 from sdnet.experiments import environment, plan, results
 from sdnet.experiments.settings import Dataset, Options, System, load_presets, load_site, read_yaml
 from sdnet.models.released import Variant, load_released, variant_of
+from sdnet.runs.network import SMALL_IMAGES, build_model, save_model
+from sdnet.runs.spec import image_size
 
 PRESET = "released"
 

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import sdnet.csc
-from sdnet.commands.device import choose_device
-from sdnet.commands.images import EVALUATION_BATCH
-from sdnet.commands.network import load_model
-from sdnet.commands.noisy import Split
-from sdnet.commands.spec import read_spec, run_columns
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import as_input
+from sdnet.runs.device import choose_device
+from sdnet.runs.images import EVALUATION_BATCH
+from sdnet.runs.network import load_model
+from sdnet.runs.noisy import Split
+from sdnet.runs.spec import read_spec, run_columns
 
 SHOWN = 5  # images of Figure 4
 PARTS = 4  # code channels of Figure 1

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sdnet.commands.device import device_name, recipe_on
-from sdnet.commands.images import open_data, open_images
-from sdnet.commands.network import build_model
-from sdnet.commands.spec import read_spec
 from sdnet.data.datasets import CLASS_FOLDERS, INFO
 from sdnet.data.images import subset
+from sdnet.runs.device import device_name, recipe_on
+from sdnet.runs.images import open_data, open_images
+from sdnet.runs.network import build_model
+from sdnet.runs.spec import read_spec
 from sdnet.training.loop import fit
 from sdnet.training.plain import fit_plainly
 

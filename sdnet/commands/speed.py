@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import torch
 
 from sdnet.commands.benchmark import Contender, rates, warm_up
-from sdnet.commands.device import choose_device, cores, device_name
 from sdnet.experiments.devices import lease
 from sdnet.experiments.work import Speed
+from sdnet.runs.device import choose_device, cores, device_name
 
 SECONDS = 0.3  # of each kind of step, at least one
 CPU_CHANNELS = 2048  # images of a batch times width: a whole batch of a wide network would take a CPU minutes

@@ -9,10 +9,6 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
-from sdnet.commands.device import choose_device
-from sdnet.commands.network import load_model, training_lambda
-from sdnet.commands.noisy import Noise, Split
-from sdnet.commands.spec import read_spec, run_columns
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results
@@ -20,6 +16,10 @@ from sdnet.experiments.devices import lease
 from sdnet.models.resnet import ResNet
 from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.stability import stability_under
+from sdnet.runs.device import choose_device
+from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.spec import read_spec, run_columns
 
 ITERATIONS = (1, 2, 4, 8, 16, 32, 64)  # towards the solution of Eq. 4, with the dictionary as it is
 ITERATED_AT = 3  # of the severities, since so many take time and the severity matters little

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.device import choose_device
-from sdnet.commands.network import load_model, training_lambda
-from sdnet.commands.noisy import Noise, Split
 from sdnet.commands.parts import digest, file_digest
-from sdnet.commands.spec import read_spec, run_columns
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at
+from sdnet.runs.device import choose_device
+from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.spec import read_spec, run_columns
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sdnet.commands.images import EVALUATION_BATCH
-from sdnet.commands.network import load_model, training_lambda
-from sdnet.commands.noisy import Split
 from sdnet.commands.parts import Arrays
-from sdnet.commands.spec import read_spec
 from sdnet.data.images import balanced_indices
 from sdnet.experiments import results
 from sdnet.robustness.calibration import Calibration, image_residuals
 from sdnet.robustness.outcome import frozen
 from sdnet.robustness.sweep import evaluate_at
+from sdnet.runs.images import EVALUATION_BATCH
+from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.noisy import Split
+from sdnet.runs.spec import read_spec
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from sdnet.commands.device import choose_device, device_name, recipe_on
-from sdnet.commands.images import open_data
-from sdnet.commands.network import build_model, save_model
-from sdnet.commands.spec import read_spec
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
+from sdnet.runs.device import choose_device, device_name, recipe_on
+from sdnet.runs.images import open_data
+from sdnet.runs.network import build_model, save_model
+from sdnet.runs.spec import read_spec
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint
 from sdnet.training.loop import fit

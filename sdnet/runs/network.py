@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdnet.commands.spec import image_size
 from sdnet.csc import csc_layers
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.files import whole
 from sdnet.models import Normalize, build
+from sdnet.runs.spec import image_size
 
 SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
 

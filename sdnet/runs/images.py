@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sdnet.commands.device import cores
-from sdnet.commands.spec import image_size
 from sdnet.data.datasets import CLASS_FOLDERS, INFO, load
 from sdnet.data.images import Images, subset
 from sdnet.data.loaders import DeviceLoader
 from sdnet.experiments.settings_files import data_dir, image_folder
+from sdnet.runs.device import cores
+from sdnet.runs.spec import image_size
 
 if TYPE_CHECKING:
     from sdnet.data.folders import FolderLoader

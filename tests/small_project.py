@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -92,7 +93,11 @@ class Snakemake:
     def __call__(self, folder: Path, *arguments: str) -> tuple[int, str]:
         """Exit code and all that was printed."""
         process = self.start(folder, *arguments)
-        printed, _ = process.communicate()
+        try:
+            printed, _ = process.communicate()
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         return process.returncode, printed
 
     def succeed(self, folder: Path, *arguments: str) -> str:

@@ -1,5 +1,7 @@
 """GPU leases between real processes, on devices that are only counted."""
 
+import contextlib
+import fcntl
 import os
 import random
 import subprocess
@@ -63,6 +65,7 @@ def quiet_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("SDNET_GPU_LOCKS", str(tmp_path / devices.LOCKS.name))
     monkeypatch.setattr(devices, "LOCKS", tmp_path / devices.LOCKS.name)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(devices, "DRIVER", tmp_path / "nvidia0")
     for name in (*devices.STEP, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "checks").mkdir()
@@ -294,6 +297,37 @@ def test_a_machine_without_a_driver_has_no_device(tmp_path, monkeypatch):
     assert devices.visible() == [], "there is none"
     with lease(1) as own:
         assert own == ()
+
+
+@pytest.mark.parametrize("failure", ["exit 9", "sleep 60"])
+def test_gpus_that_nvidia_smi_does_not_tell_of_are_not_left_for_the_cpu_unnoticed(tmp_path, monkeypatch, failure):
+    install(tmp_path, f"exec {failure}" if "sleep" in failure else failure)
+    run = subprocess.run
+    monkeypatch.setattr(devices.subprocess, "run", lambda *given, **options: run(*given, **options | {"timeout": 2}))
+    if failure == "exit 9":
+        devices.DRIVER.touch()
+    with pytest.raises(OSError, match=r"^nvidia-smi does not say which GPUs there are \(.*\): mend that"), lease(1):
+        pass
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with lease(1) as own:
+        assert own == (1,)
+
+
+def test_what_clears_old_files_leaves_those_of_a_lease(tmp_path):
+    """As systemd-tmpfiles tells: it locks a folder before it clears it."""
+    with lease(1, available=[0]), open_folder(devices.LOCKS) as folder, pytest.raises(BlockingIOError):
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open_folder(devices.LOCKS) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def open_folder(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def test_fewer_devices_than_asked_for_are_all_given():

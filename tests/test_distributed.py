@@ -30,6 +30,7 @@ from sdnet.training.evaluate import evaluate
 from sdnet.training.loop import fit
 
 CPU = torch.device("cpu")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,9 @@ def environment(tmp_path_factory):
 class Job:
     """A training by two processes, as a user starts it; killed at the end if it still runs."""
 
-    def __init__(self, spec, tree, environment):
-        command = ["-m", "sdnet", "train", str(spec), "--gpus", "0", "--processes", "2", "--data", str(tree)]
+    def __init__(self, spec, tree, environment, launcher=()):
+        shared = [] if launcher else ["--processes", "2"]
+        command = [*launcher, "-m", "sdnet", "train", str(spec), "--gpus", "0", *shared, "--data", str(tree)]
         self.process = subprocess.Popen(
             [sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -116,8 +118,17 @@ class Job:
 
     def ranks(self):
         """Process ids of the two that train."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return [child for child in self.children() if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+    def children(self):
+        return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
+
+
+def wait_for_the_end_of(processes, why):
+    deadline = time.monotonic() + 60
+    while any(map(running, processes)):
+        assert time.monotonic() < deadline, why
+        time.sleep(0.02)
 
 
 def running(pid):
@@ -139,8 +150,7 @@ def history(folder):
 def shared(tree, tmp_path_factory, environment):
     """The folder of a run that torchrun, typed by hand, trained in two processes."""
     spec = make_spec(tmp_path_factory.mktemp("shared") / "run")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "sdnet", "train", str(spec), "--gpus", "0", "--data", str(tree)]
+    command = [*TORCHRUN, "-m", "sdnet", "train", str(spec), "--gpus", "0", "--data", str(tree)]
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 12/12") == 1, "one process reports"
@@ -177,10 +187,7 @@ def test_a_killed_process_ends_the_job_with_one_sentence_and_the_job_resumes(sha
         ranks = job.ranks()
         assert len(ranks) == 2
         job.process.kill()
-        deadline = time.monotonic() + 30
-        while any(map(running, ranks)):
-            assert time.monotonic() < deadline, "processes outlive the one that holds the lock and the GPUs"
-            time.sleep(0.02)
+        wait_for_the_end_of(ranks, "processes outlive the one that holds the lock and the GPUs")
     assert not (spec.parent / "model.pt").exists()
     with Job(spec, tree, environment) as job:
         messages = job.process.stderr.read()
@@ -189,6 +196,24 @@ def test_a_killed_process_ends_the_job_with_one_sentence_and_the_job_resumes(sha
     pd.testing.assert_frame_equal(history(spec.parent), history(shared), check_exact=True)
     expected = weights(shared)
     assert all(torch.equal(value, expected[name]) for name, value in weights(spec.parent).items())
+
+
+def test_processes_of_a_torchrun_that_is_killed_end_with_it(tree, tmp_path, environment):
+    """Nobody holds a lock for them, and the same command, typed again, trains in the same folder."""
+    spec = make_spec(tmp_path / "run")
+    with Job(spec, tree, environment, launcher=TORCHRUN) as job:
+        job.wait_for("epoch  1/12")
+        ranks = job.children()
+        assert len(ranks) == 2
+        job.process.kill()
+        wait_for_the_end_of(ranks, "processes outlive torchrun")
+    assert not (spec.parent / "model.pt").exists()
+
+
+def test_a_process_whose_launcher_died_while_it_started_does_not_start():
+    code = "import os; from sdnet.training.distributed import _start; _start(os.getpid(), 1, print, 'lives')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 @pytest.fixture

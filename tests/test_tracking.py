@@ -298,6 +298,25 @@ def test_a_history_longer_than_a_batch_of_mlflow_is_logged_whole(client, folder)
     assert [step for step, _ in steps(client, folder, "test_loss")] == list(range(1, 221))
 
 
+def test_an_epoch_is_in_one_batch_so_that_none_is_recorded_in_part(client, folder, monkeypatch):
+    """What is known of an epoch is not logged again, if a later batch fails."""
+    tracker = Tracker(folder, {})
+    log, batches = tracker._client.log_batch, []
+
+    def fail_the_second(run, metrics):
+        batches.append(metrics)
+        if len(batches) == 2:
+            raise ConnectionError("down")
+        log(run, metrics=metrics)
+
+    monkeypatch.setattr(tracker._client, "log_batch", fail_the_second)
+    tracker.log_epochs(history(220))
+    assert len(batches) == 2
+    Tracker(folder, {}).log_epochs(history(220))
+    for name in ("train_loss", "test_accuracy", "test_loss"):
+        assert [step for step, _ in steps(client, folder, name)] == list(range(1, 221))
+
+
 def test_training_is_tracked_to_its_end(client, folder, capsys):
     train(folder / "spec.json", None, 0)
     run = client.get_run(run_id(folder))

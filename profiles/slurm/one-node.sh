@@ -83,7 +83,9 @@ start() {
 
 stop() {
     for daemon in slurmctld slurmd; do
-        [ ! -e "$folder/$daemon.pid" ] || kill "$(cat "$folder/$daemon.pid")"
+        pid=$(cat "$folder/$daemon.pid" 2> /dev/null) || continue
+        # A file that a killed daemon left may name a process of another program by now.
+        [ "$(cat "/proc/$pid/comm" 2> /dev/null)" != $daemon ] || kill "$pid"
     done
 }
 

@@ -51,6 +51,9 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Noteboo
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
+                # Of a kernel's start and of its messages: by default too short for a slow disk or a loaded machine.
+                start_timeout=600,
+                iopub_timeout=120,
                 config=Config({"KernelManager": sockets}),
             )
     except papermill.PapermillExecutionError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import sys
 from collections import deque
 from contextlib import AbstractContextManager
@@ -41,6 +42,8 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
             f"{folder} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT"
         )
     if distributed.launched():
+        # Of torchrun, which does not see to it that they end with it when it is killed.
+        torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)
         _train_share(spec, folder, data_path, gpus > 0 and torch.cuda.is_available())
         return
     with _only_process(folder / ".lock"):

@@ -1,6 +1,7 @@
 """GPU leases: parallel jobs on one machine get distinct devices. Snakemake only counts them."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import socket
@@ -17,17 +18,27 @@ from sdnet.experiments.settings_files import site_setting
 POLL_SECONDS = 0.5
 # Not in TMPDIR, which may differ from user to user. The tests have folders of their own.
 LOCKS = Path(os.environ.get("SDNET_GPU_LOCKS", f"/tmp/sdnet-gpu-{socket.gethostname()}"))
+DRIVER = Path("/dev/nvidia0")  # there where a driver has found a device
 STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID")
 
 Device = int | str  # the index of nvidia-smi; the UUID of a part of a device (MIG), which has none
 
 
 def installed() -> dict[str, int]:
-    """The UUID and index of each of this machine's NVIDIA devices; empty without a driver."""
+    """The UUID and index of each of this machine's NVIDIA devices; empty without a driver.
+
+    Raises:
+        OSError: if there are some, but nvidia-smi fails or does not answer; a job would go to the CPU, unnoticed.
+    """
     try:
         query = ["nvidia-smi", "--query-gpu=uuid,index", "--format=csv,noheader"]
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        if DRIVER.exists() or isinstance(error, subprocess.TimeoutExpired):
+            raise OSError(
+                f"nvidia-smi does not say which GPUs there are ({error}): mend that and type the same command, or set "
+                "CUDA_VISIBLE_DEVICES to their numbers, or to nothing for the CPU"
+            ) from None
         return {}
     return {uuid: int(index) for uuid, index in (line.split(",") for line in listed.splitlines())}
 
@@ -94,6 +105,7 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
     if count == 0:
         return ()
     folder, places = _lock_folder(), int(site_setting("jobs_per_gpu") or 1)
+    locks.enter_context(_kept(folder))
     wanted = places if alone else 1
     told = False
 
@@ -141,6 +153,17 @@ def _lock_folder() -> Path:
     with contextlib.suppress(PermissionError):  # it is another user's, who has opened it
         folder.chmod(0o777)
     return folder
+
+
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """What clears /tmp of old files (systemd-tmpfiles) passes over a folder that is locked."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _place(folder: Path, device: Device, place: int) -> FileLock:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import statistics
@@ -84,15 +85,19 @@ class Tracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, float(value), now, row["epoch"])
+        epochs = [
+            [
+                Metric(name, float(value), now, row["epoch"])
+                for name, value in _metrics(row).items()
+                if value is not None
+            ]
             for row in history
             if row["epoch"] > self._last_epoch
-            for name, value in _metrics(row).items()
-            if value is not None
         ]
-        for start in range(0, len(metrics), 1000):  # MLflow takes no more in a batch
-            self._client.log_batch(self._id, metrics=metrics[start : start + 1000])
+        at_once = 1000 // max(map(len, epochs), default=1)  # MLflow takes no more in a batch; an epoch is in one
+        for start in range(0, len(epochs), at_once):
+            metrics = list(itertools.chain(*epochs[start : start + at_once]))
+            self._client.log_batch(self._id, metrics=metrics)
         self._last_epoch = max(self._last_epoch, len(history))
 
     @_best_effort

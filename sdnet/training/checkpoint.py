@@ -36,7 +36,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> Path:
     earlier = [other for other in sorted(folder.glob("epoch*.pt")) if other <= path]
     killed_while_writing = folder.glob(".epoch*.pt.*")
     for old in (*earlier[:-KEPT], *killed_while_writing):
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 

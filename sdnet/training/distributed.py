@@ -59,7 +59,8 @@ def launch(count: int, function: Callable, *args) -> None:
                 max_restarts=0,
                 logs_specs=DefaultLogsSpecs(folder),
             )
-            elastic_launch(config, _start)(max(1, torch.get_num_threads() // count), function, *args)
+            threads = max(1, torch.get_num_threads() // count)
+            elastic_launch(config, _start)(os.getpid(), threads, function, *args)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
@@ -77,10 +78,12 @@ def launch(count: int, function: Callable, *args) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _start(threads: int, function: Callable, *args) -> None:
+def _start(launcher: int, threads: int, function: Callable, *args) -> None:
     # Torch sends this signal when the launcher dies; so does Ctrl-C. Python's handler would wait for a collective
     # operation whose other processes are gone.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getppid() != launcher:  # it died while this process was starting
+        os._exit(1)
     multiprocessing.set_start_method(None, force=True)  # of its loader's workers: the usual one, not this process's own
     torch.set_num_threads(threads)
     try:

@@ -17,7 +17,10 @@ ON_CLUSTER = (
 )
 GPUS = _given("gpu")
 if GPUS is None and not ON_CLUSTER:
-    GPUS = len(devices.visible()) * SITE.jobs_per_gpu
+    try:
+        GPUS = len(devices.visible()) * SITE.jobs_per_gpu
+    except OSError as error:
+        raise WorkflowError(str(error))
     workflow.register_resource("gpu", GPUS)
 
 # On a cluster what each job asks for, the same on the node as where it was submitted; a profile can say set-threads.

@@ -1,5 +1,6 @@
 """`python -m sdnet status`: what it says of real runs, in the states that they go through."""
 
+import errno
 import os
 import re
 import shutil
@@ -69,6 +70,16 @@ def test_runs_on_images_whose_folder_is_named_elsewhere_are_shown(spec, tmp_path
     monkeypatch.chdir(tmp_path)
     cli.main(["status", "results/mine"], standalone_mode=False)
     assert RUN in capsys.readouterr().out
+
+
+def test_where_files_cannot_be_locked_all_else_is_shown(spec, tmp_path, monkeypatch):
+    (spec.parent / ".lock").touch()
+
+    def no_locks(*given):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("sdnet.experiments.status.fcntl.flock", no_locks)
+    assert status(tmp_path, RUN).state == "waiting"
 
 
 def test_asking_keeps_no_training_from_its_lock(spec):

@@ -155,6 +155,8 @@ def _locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError:  # a file system may have no such locks
+        return False
     return False
 
 

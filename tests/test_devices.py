@@ -171,6 +171,16 @@ def test_a_wide_job_is_not_passed_over_by_small_ones_and_all_who_wait_say_so(sta
     assert len({device for process in small for device in held(process)}) == 3
 
 
+def test_a_wide_job_that_waits_keeps_nobody_from_devices_that_it_cannot_have(start):
+    first = start(1, "[0]")
+    assert held(first) == [0]
+    wide = start(2, "[0, 1]")
+    assert wide.stderr.readline() == "waiting for 1 of 2 GPUs; 1 of 2 in use\n"
+    assert held(start(1, "[2]")) == [2]
+    finish(first)
+    assert held(wide) == [0, 1]
+
+
 def test_a_job_that_waits_for_one_device_does_not_keep_others_from_another(start):
     """As two workflows of one machine do, each with devices of its own in CUDA_VISIBLE_DEVICES."""
     first = start(1, "[0]")

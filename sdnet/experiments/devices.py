@@ -116,12 +116,15 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
 
     while True:
         with contextlib.ExitStack() as turn:
-            # Whoever holds the gate collects places as they come free; the others queue behind it.
-            gate = _lock(folder / "gate")
-            if not _try(gate, turn, timeout=POLL_SECONDS):
-                if not told:
-                    _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
-                turn.enter_context(gate)
+            # Whoever holds the gates of its devices collects places as they come free; others queue behind it. All take
+            # gates in the same order, so that no two wait for each other.
+            queued = False
+            for gate in (_lock(folder / f"gate{device}") for device in sorted(pool, key=str)):
+                if not _try(gate, turn, timeout=POLL_SECONDS):
+                    if not (told or queued):
+                        _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
+                    queued = True
+                    turn.enter_context(gate)
             mine: dict[Device, set[int]] = {device: set() for device in pool}
             stacks = {device: turn.enter_context(contextlib.ExitStack()) for device in pool}
             while True:

@@ -89,7 +89,7 @@ def _start(launcher: int, threads: int, function: Callable, *args) -> None:
     try:
         function(*args)
     except RuntimeError:  # as of a collective operation whose other process is gone: let that one be found first
-        time.sleep(1)
+        time.sleep(5)
         raise
 
 

@@ -177,7 +177,7 @@ def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snak
     (project / RESULTS / "claims.csv").unlink()
     failed = subprocess.run(command, cwd=project, env=snakemake.environment, capture_output=True, text=True)
     assert failed.returncode != 0
-    assert "make it with: python -m sdnet claims results/quick" in failed.stderr
+    assert f"make it with: python -m sdnet claims {project / RESULTS};" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

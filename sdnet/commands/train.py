@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import signal
+import os
 import sys
 from collections import deque
 from contextlib import AbstractContextManager
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.tracking import Tracker
+from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
 from sdnet.runs.images import open_data
 from sdnet.runs.network import build_model, save_model
@@ -42,8 +43,7 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
             f"{folder} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT"
         )
     if distributed.launched():
-        # Of torchrun, which does not see to it that they end with it when it is killed.
-        torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)
+        end_with(os.getppid())  # torchrun, which does not see to that
         _train_share(spec, folder, data_path, gpus > 0 and torch.cuda.is_available())
         return
     with _only_process(folder / ".lock"):

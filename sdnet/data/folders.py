@@ -1,7 +1,6 @@
 """Images in folders, one per class, as ImageNet has them: read by worker processes, batch by batch."""
 
 import os
-import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from torchvision.transforms import v2
 
 from sdnet.data.images import balanced_indices
 from sdnet.data.loaders import derive_seed, unit_pixels
+from sdnet.processes import end_with
 
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image> (or test for val)"
 SMALL = 64  # pixels: up to here images are cropped as CIFAR's are, beyond as ImageNet's
@@ -164,7 +164,9 @@ def read_batches(dataset: Dataset, *, workers: int, **options) -> Iterator[list[
     Raises:
         ValueError: the first that is met in place of an item.
     """
-    ends = partial(_end_with, os.getpid())
+    # By itself a worker notices the death of this process within 5 seconds, or never if it had just been started. Till
+    # then no launcher learns of that death.
+    ends = partial(end_with, os.getpid())
     for batch in DataLoader(dataset, num_workers=workers, collate_fn=_collate, worker_init_fn=ends, **options):
         if isinstance(batch, ValueError):
             raise batch
@@ -173,14 +175,3 @@ def read_batches(dataset: Dataset, *, workers: int, **options) -> Iterator[list[
 
 def _collate(samples: list) -> list[Tensor] | ValueError:
     return next((sample for sample in samples if isinstance(sample, ValueError)), None) or default_collate(samples)
-
-
-def _end_with(reader: int, worker: int) -> None:
-    """The first thing that a worker process does: see to it that it ends when the process it reads for is killed.
-
-    torch's own check notices that within 5 seconds, or never if the worker had just been started. Until then the worker
-    holds what it got from that process: the lock of the run, and what a launcher waits for to learn of the death.
-    """
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # on Linux; elsewhere it does nothing
-    if os.getppid() != reader:  # it was killed before that
-        os._exit(1)

@@ -151,11 +151,9 @@ def _locked(path: Path) -> bool:
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
-    except OSError:  # a file system may have no such locks
+    except OSError:  # it is not there, or the file system has no such locks
         return False
     return False
 

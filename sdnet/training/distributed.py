@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sdnet.processes import end_with
+
 
 def launched() -> bool:
     """Whether this is one of torchrun's processes."""
@@ -79,11 +81,9 @@ def launch(count: int, function: Callable, *args) -> None:
 
 
 def _start(launcher: int, threads: int, function: Callable, *args) -> None:
-    # Torch sends this signal when the launcher dies; so does Ctrl-C. Python's handler would wait for a collective
-    # operation whose other processes are gone.
+    end_with(launcher)
+    # Of Ctrl-C. Python's handler would wait for a collective operation whose other processes are gone.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if os.getppid() != launcher:  # it died while this process was starting
-        os._exit(1)
     multiprocessing.set_start_method(None, force=True)  # of its loader's workers: the usual one, not this process's own
     torch.set_num_threads(threads)
     try:

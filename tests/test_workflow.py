@@ -462,7 +462,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("-n qiuck", "nothing makes qiuck; what does is a preset (all, long, quick, "),
+        ("-n qiuck", "nothing makes qiuck; what does is a preset (all, full, long, quick, "),
         ("-n results/table7.csv", "nothing makes results/table7.csv; what does is a preset"),
         ("-n table2", "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"),
         (

@@ -40,8 +40,12 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 ui: install
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
-		$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+	@record=$$($(BIN)/python -c 'from sdnet.experiments.tracking import address; print(address())') && \
+	case "$$record" in \
+	http*) echo "the runs are on the server $$record";; \
+	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
+		$(BIN)/mlflow ui --backend-store-uri "$$record" --host 127.0.0.1 --port 5000;; \
+	esac
 
 # Needs uv. One lock for Linux and macOS, Python 3.11 to 3.13, and the conda environment of the same versions.
 lock:

@@ -36,7 +36,7 @@ except settings.SettingsError as error:
     raise WorkflowError(str(error))
 
 RESULTS = Path("results")
-if RESULTS.exists() and not (RESULTS.is_dir() and os.access(RESULTS, os.W_OK)):
+if os.path.lexists(RESULTS) and not (RESULTS.is_dir() and os.access(RESULTS, os.W_OK)):
     raise WorkflowError(
         f"{RESULTS.absolute()} is no folder that can be written to: move it away, or make it one; "
         "a link to a folder elsewhere does as well"

@@ -676,6 +676,7 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     [
         ((30, 25, 35), (0, -1, 1), "holds only against attacks unaware of λ"),
         ((30, 25, 35), (8, 5, 11), "survives attacks that know λ, if smaller"),
+        ((30, 25, 35), (3, 2, 4), "holds only against attacks unaware of λ"),
         ((30, -2, 35), (8, 5, 11), "does not help reliably"),
     ],
 )

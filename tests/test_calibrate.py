@@ -54,6 +54,13 @@ def test_algorithm_1_refuses_a_sweep_of_other_images_noise_or_weights(swept):
         calibrated(swept)
 
 
+def test_a_sweep_without_the_lambda_of_training_is_refused(swept):
+    before = (swept / "sweep-gaussian.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"^--lambdas: given 0.2,0.4; must contain 0.1, that of training$"):
+        sweep(swept, None, NOISE, [0.2, 0.4], IMAGES, gpus=0)
+    assert (swept / "sweep-gaussian.csv").read_bytes() == before
+
+
 def test_a_damaged_sweep_is_named(swept):
     (swept / "sweep-gaussian.npz").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"sweep-gaussian\.npz is damaged"):

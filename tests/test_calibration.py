@@ -109,6 +109,13 @@ def test_where_every_noise_level_has_the_same_best_lambda_there_is_no_r_squared(
     assert np.isnan(fit(np.linspace(6, 8, count), np.full(count, 0.1)).r_squared)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_where_every_noise_level_has_the_same_best_lambda_the_line_is_flat_whatever_rounding_does(seed):
+    calibration = fit(np.sort(np.random.default_rng(seed).uniform(5, 10, 7)), np.full(7, 0.1))
+    chosen = [calibration.lambda_for(residual) for residual in (4.9, 6.1, 7.3, 11)]
+    assert [(one.lmbd, one.clamped) for one in chosen] == [(0.1, False)] * 4
+
+
 def test_a_prediction_beyond_the_tried_lambdas_is_clamped_and_beyond_the_residuals_extrapolated():
     residuals = np.array([0.05, 0.1, 0.25, 0.5])
     calibration = fit(residuals, 2 * residuals + 0.1)

@@ -304,7 +304,8 @@ def write_noisy(folder, dataset, system, seed, noise, correct):
     run.mkdir(parents=True, exist_ok=True)
     lambdas = LAMBDAS if len(correct) > 1 else np.array([np.nan])
     fates = np.stack([[np.arange(IMAGES) < count for count in correct]] * 5)
-    results.write_arrays(run / f"sweep-{noise}.npz", lambdas=lambdas, correct=fates, residuals=np.ones((5, 1, IMAGES)))
+    arrays = {"lambdas": lambdas, "correct": fates, "residuals": np.ones((5, 1, IMAGES)), "indices": np.arange(IMAGES)}
+    results.write_arrays(run / f"sweep-{noise}.npz", **arrays)
     common = {
         "dataset": dataset,
         "system": system,
@@ -578,6 +579,8 @@ def test_networks_are_compared_on_the_seeds_that_both_are_to_have(folder):
     assert table.loc["C1", "released"].n_seeds == 1
     assert table.loc["C4", "text"].n_seeds == 1, "against ResNet-18, which has one"
     assert not table.reason.str.contains("Not all seeds yet").any()
+    Path("config/presets/tiny.yaml").write_text(preset.replace("{sdnet18: [1]}", "{sdnet18: [1], resnet18: [2]}"))
+    assert not judged(folder).reason.str.contains("Not all seeds yet").any(), "they share but one of two each"
 
 
 @pytest.mark.parametrize("folder", ["digits"], indirect=True)
@@ -605,6 +608,42 @@ def test_networks_of_which_one_was_trained_for_much_less_long_decide_nothing(fol
     assert "trained SDNet-18 for 120 epochs, ResNet-18 for 80 epochs" in table.reason["C4", "text"]
     assert table.verdict["P5", "text"] == "replicated", "parameters do not depend on it"
     assert table.verdict["C7", "text"] != "undecided", "SDNet-18 beside itself"
+
+
+def test_seeds_of_different_trainings_decide_nothing_together(folder):
+    """As halfway through a rerun with other settings."""
+    path = folder / "runs/cifar10/sdnet18/seed1/accuracy.csv"
+    path.write_text(path.read_text().replace(",64,120,", ",16,2,"))
+    table = judged(folder)
+    assert table.verdict[["C4", "C7", "P1"]].xs("text", level="reading").unique().tolist() == ["undecided"]
+    assert "seeds of SDNet-18 differ: width 64, 120 epochs" in table.reason["C7", "text"]
+    row = effect(folder, quantity="accuracy", subject="sdnet18 fixed", over="resnet18", condition="shot", level="1")
+    assert not row.full_scale
+
+
+@pytest.mark.parametrize("other", ["images", "noise"])
+def test_networks_that_met_different_noisy_images_are_not_compared(folder, capsys, other):
+    for seed in (0, 1):
+        run = folder / f"runs/cifar10/resnet18/seed{seed}"
+        if other == "images":
+            arrays = results.read_arrays(run / "sweep-gaussian.npz")
+            arrays["indices"] = arrays["indices"] + 1
+            results.write_arrays(run / "sweep-gaussian.npz", **arrays)
+        else:
+            path = run / "sweep-gaussian.csv"
+            path.write_text(path.read_text().replace("cifar severities", "imagenet severities"))
+    found = evidence.effects(folder)
+    compared = found[(found.subject == "sdnet18 fixed") & (found.over == "resnet18")]
+    assert set(compared.condition) == {"shot"}
+    assert "seed0/sweep-gaussian.npz are of different images or noise, and are not compared" in capsys.readouterr().err
+
+
+def test_a_preset_that_attacks_nothing_reads_no_attacks_that_are_left_over(folder):
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900])
+    preset = Path("config/presets/tiny.yaml")
+    assert "robust" in set(evidence.effects(folder).quantity)
+    preset.write_text(preset.read_text() + "adversarial: {datasets: []}\n")
+    assert "robust" not in set(evidence.effects(folder).quantity)
 
 
 def test_the_command_writes_effects_and_verdicts(folder):

@@ -692,6 +692,12 @@ def test_a_notebook_with_other_parameters_is_refused(tmp_path, notebook, error_o
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_is_no_notebook_is_named(tmp_path, error_of):
+    (tmp_path / "page.md").write_text("# A page")
+    message = error_of("notebook", tmp_path / "page.md", "--results", "results/quick", "--out", tmp_path / "out")
+    assert message.startswith(f"{tmp_path}/page.md is no notebook (")
+
+
 def test_a_failing_notebook_is_kept_up_to_the_cell_that_failed(tmp_path, notebook, error_of, monkeypatch):
     source = notebook('results = "default"', "print(results)\n1 / 0")
     with tempfile.TemporaryDirectory() as sockets:  # a short path, as sockets need

@@ -58,6 +58,7 @@ def test_that_the_fit_matters_is_said(one_outlier):
     )
     assert "(SDNet-18, shot noise, " in words
     assert fits.in_words(table.assign(shift=0.05)).startswith("No other line")
+    assert "in 1 of 2 cases" in fits.in_words(table.assign(shift=table["shift"].where(table.fit != "weighted", 0)))
     (row,) = fits.layout(table).to_dict("records")
     assert (row["Network"], row["Noise"], row["Theil-Sen"][:3]) == ("SDNet-18", "shot", "0.0")
 

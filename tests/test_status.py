@@ -56,6 +56,9 @@ def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):  # noqa: 
     done = status(tmp_path, RUN)
     assert (done.state, done.epoch, done.seconds_left) == ("trained", 30, None)
     assert done.measured == ("tested", "swept 2x")
+    assert status(tmp_path, RUN, epochs=40).state == "outdated", "Snakemake would train it anew"
+    with FileLock(spec.parent / ".lock", timeout=0):
+        assert status(tmp_path, RUN, epochs=40).state == "training"
 
 
 def test_runs_on_images_whose_folder_is_named_elsewhere_are_shown(spec, tmp_path, monkeypatch, capsys):
@@ -179,7 +182,7 @@ def test_status_and_plan_load_neither_torch_nor_pandas():
 @pytest.mark.parametrize("text", ["{", "[]", '{"training": {}}'])
 def test_a_damaged_description_is_named(tmp_path, spec, text):
     spec.write_text(text)
-    with pytest.raises(ValueError, match=r"spec.json describes no run .* make it anew with: snakemake"):
+    with pytest.raises(ValueError, match=r"spec.json describes no run .* put it back, or remove its folder"):
         status(tmp_path, RUN)
 
 

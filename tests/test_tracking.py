@@ -45,6 +45,16 @@ SPEC = {
 }
 
 
+PRESET = """\
+description: has seeds 0 to 7
+width: 4
+seeds: [0, 1, 2, 3, 4, 5, 6, 7]
+datasets: {digits: {}}
+systems: {resnet18: {model: resnet18}, sdnet18: {model: sdnet18}}
+recipes: {default: {}}
+"""
+
+
 def history(epochs):
     return [
         {
@@ -112,6 +122,9 @@ def new_folder(project, spec):
     folder = project / results_folder(spec["preset"]) / "runs" / name
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text(json.dumps(spec))
+    preset = project / f"config/presets/{spec['preset']}.yaml"
+    preset.parent.mkdir(parents=True, exist_ok=True)
+    preset.write_text(PRESET)
     return folder
 
 
@@ -456,6 +469,17 @@ def test_tables_and_figures_and_mean_accuracies_are_put_to_runs_of_their_own(cli
     assert of_both["accuracy_std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
     files = {file.path for file in client.list_artifacts(parents["tables and figures"].info.run_id)}
     assert files == {"table1.csv", "table1.md", "table1.tex", "figure5.pdf", "figure5.png"}
+
+
+def test_a_run_that_its_preset_no_longer_has_is_tracked_and_in_no_mean(client, tmp_path):
+    trained(tmp_path, SPEC | {"preset": "fewer"}, 0.1, 90)
+    trained(tmp_path, SPEC | {"preset": "fewer", "seed": 8}, 0.1, 10)
+    trained(tmp_path, SPEC | {"preset": "fewer", "system": "scn"}, 0.1, 10)
+    track(tmp_path / "results/fewer")
+    shown, seeds = tree(client, "sdnet fewer")
+    means = {run.info.run_name: run.data.metrics.get("accuracy") for run in shown}
+    assert means == {"digits/sdnet18": 0.9, "digits/scn": None, "tables and figures": None}
+    assert len(seeds) == 3
 
 
 def test_tables_that_mlflow_did_not_take_are_an_error(client, tmp_path, monkeypatch, capsys):

@@ -177,6 +177,9 @@ def test_a_file_of_one_s_own_settings_wins_key_by_key(monkeypatch, capsys, tmp_p
     own.write_text("downloads: {cifar10: {urls: ['file:///here.tar.gz']}}\n")
     cli.main(["plan", "--preset", "small", "--configfile", str(own)], standalone_mode=False)
     assert "preset     small: " in capsys.readouterr().out
+    own.write_text("data_dri: x\n")
+    with pytest.raises(ValueError, match=r"config/config.yaml or .*mine.yaml: unknown key 'data_dri'"):
+        cli.main(["plan", "--preset", "small", "--configfile", str(own)], standalone_mode=False)
 
 
 def test_an_unknown_preset_is_refused(monkeypatch):

@@ -551,6 +551,9 @@ def test_a_results_folder_that_cannot_be_written_to_is_named(own_fresh, snakemak
     (own_fresh / "results").write_text("no folder")
     printed = snakemake.fail(own_fresh, "--cores", "1", "results/quick/table1.csv")
     assert "is no folder that can be written to" in printed
+    (own_fresh / "results").unlink()
+    (own_fresh / "results").symlink_to("not-mounted")
+    assert "is no folder that can be written to" in snakemake.fail(own_fresh, "-n", "results/quick/table1.csv")
     assert (own_fresh / "results").read_text() == "no folder"
 
 

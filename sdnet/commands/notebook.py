@@ -35,7 +35,10 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Noteboo
     Raises:
         ValueError: if a parameter is not one that the notebook declares, or a cell fails.
     """
-    declared = papermill.inspect_notebook(source)
+    try:
+        declared = papermill.inspect_notebook(source)
+    except ValueError as error:
+        raise ValueError(f"{source} is no notebook ({error}); give one of notebooks/*.ipynb") from None
     if unknown := set(parameters) - set(declared):
         raise ValueError(
             f"{source}: unknown parameters {', '.join(sorted(unknown))}; it declares {', '.join(declared) or 'none'}"

@@ -34,7 +34,7 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         from snakemake.utils import update_config  # what `snakemake --configfile` does; it takes a second to import
 
         update_config(values, read_yaml(site_file))
-    site = load_site(values)
+    site = load_site(values, f"config/config.yaml or {site_file}" if site_file else "config/config.yaml")
     presets = load_presets(Path("config/presets"))
     if name not in presets:
         raise SettingsError(f"--preset: given {name!r}; allowed are {', '.join(presets)}")

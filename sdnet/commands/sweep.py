@@ -27,6 +27,9 @@ def sweep(
         images = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), choose_device(devices))
         lambda0 = training_lambda(model)
+        if lambda0 is not None and not np.isclose(lambdas, lambda0).any():
+            given = ",".join(f"{lmbd:g}" for lmbd in lambdas)
+            raise ValueError(f"--lambdas: given {given}; must contain {lambda0:g}, that of training")
         started = time.perf_counter()
         sweeps = [
             evaluate_at(

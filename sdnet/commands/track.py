@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sdnet.experiments import environment, results
+from sdnet.experiments.plan import has_run
+from sdnet.experiments.shown import preset_of
 from sdnet.experiments.tracking import Tracker, in_results, log_summary
 
 SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures
@@ -39,8 +41,10 @@ def track(folder: Path) -> None:
             raise OSError(f"MLflow did not take {run}: once its server answers, the same command goes on")
         print(f"tracked {run}")
         spec = json.loads((run / "spec.json").read_text())
-        if in_results(run, spec):
-            preset = spec["preset"]
+        if not in_results(run, spec):
+            continue
+        preset = spec["preset"]
+        if has_run(preset_of(folder.resolve()), spec["dataset"]["name"], spec["system"], spec["seed"]):
             for name, value in numbers.items():
                 networks[f"{spec['dataset']['name']}/{spec['system']}"][name].append(value)
     if networks:

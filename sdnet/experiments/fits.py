@@ -74,9 +74,10 @@ def in_words(table: pd.DataFrame) -> str:
         return f"No other line gives a λ further than {NOTABLE} from that of least squares."
     farthest = far.loc[far["shift"].idxmax()]
     lost = table.groupby("fit", sort=False).lost.mean()
+    others = (table.fit != "least squares").sum()
     return (
         f"Another line gives a λ further than {NOTABLE} from that of least squares in {len(far)} of "
-        f"{(table['shift'] > 0).sum()} cases, at most by {farthest['shift']:.2f} ({system_label(farthest.system)}, "
+        f"{others} cases, at most by {farthest['shift']:.2f} ({system_label(farthest.system)}, "
         f"{farthest.noise} noise, {farthest.fit}). Lost to the best λ, mean over all: "
         + ", ".join(f"{name} {value:.2f}" for name, value in lost.items())
         + " percentage points."

@@ -96,7 +96,7 @@ def results_folder(preset: str) -> str:
 
 
 def datasets(preset: Preset, site: Site) -> list[str]:
-    """The preset's data sets that can be used at this site: without ImageNet while `imagenet_root` is not set.
+    """The preset's data sets that can be used at this site: without any whose `imagenet_root` or `folder_root` is null.
 
     Raises:
         SettingsError: if the preset wants what this site does not have, or a root lacks a folder.
@@ -108,9 +108,7 @@ def datasets(preset: Preset, site: Site) -> list[str]:
                 f"config/config.yaml or --configfile: {name}_root: given {roots[name]!r}, which {fault}; "
                 f"it must hold train/<class>/ and val/<class>/"
             )
-    if "folder" in preset.datasets and site.folder_root is None:
-        raise SettingsError("datasets: given folder; it needs folder_root in config/config.yaml, which is null")
-    usable = [name for name in preset.datasets if not (name == "imagenet" and site.imagenet_root is None)]
+    usable = [name for name in preset.datasets if roots.get(name, "") is not None]
     for name in usable:
         noise_source(name, preset, site)  # which refuses what cannot be
     return usable
@@ -124,6 +122,11 @@ def _fault_of_tree(root: Path) -> str | None:
         if not (root / split).is_dir() and not (root / instead).is_dir():
             return f"has no folder {split}/"
     return None
+
+
+def has_run(preset: Preset, dataset: str, system: str, seed: int) -> bool:
+    """Whether a preset has this run; a results folder may hold others, of its former settings."""
+    return dataset in preset.datasets and system in preset.systems and seed in preset.seeds_of(system)
 
 
 def trains_on(network: System, dataset: str) -> bool:

@@ -183,10 +183,8 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict, dict]]:
     """Each trained run of the preset: its folder, spec.json and environment.json."""
     preset = preset_of(folder)
     for path in sorted(folder.glob("runs/*/*/seed*/environment.json")):
-        _, dataset, system, seed = path.relative_to(folder).parts[:4]
-        seeds = preset.seeds_of(system) if system in preset.systems else []
-        if dataset in preset.datasets and seed in [f"seed{number}" for number in seeds]:
-            spec = json.loads((path.parent / "spec.json").read_text())
+        spec = json.loads((path.parent / "spec.json").read_text())
+        if plan.has_run(preset, spec["dataset"]["name"], spec["system"], spec["seed"]):
             yield path.parent, spec, json.loads(path.read_text())
 
 

@@ -133,8 +133,9 @@ def scale_note(accuracy: pd.DataFrame) -> str:
 
 def left_out_note(folder: Path) -> str:
     """A sentence for the caption of a table: the preset's data sets that have no runs; nothing if all have some."""
+    rooted = ("imagenet", "folder")
     names = [
-        dataset_label(name) + (" (which needs imagenet_root in config/config.yaml)" if name == "imagenet" else "")
+        dataset_label(name) + (f" (which needs {name}_root in config/config.yaml)" if name in rooted else "")
         for name in preset_of(folder).datasets
         if not has_runs(folder, name)
     ]

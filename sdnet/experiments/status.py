@@ -28,7 +28,8 @@ class Status:
     Attributes:
         run: <dataset>/<system>/seed<k>.
         state: waiting (asked for, not begun); training (a process holds its lock); failed (the log says why); stopped
-            (no process trains it, and nothing says why); trained.
+            (no process trains it, and nothing says why); trained; outdated (for other epochs than are to be done now:
+            Snakemake trains it anew).
         epoch, epochs: done, and to do in all; epochs is 0 for imported weights.
         accuracy: share of the test images classified correctly after the last epoch.
         rate: training images per second in the last epoch.
@@ -67,9 +68,13 @@ def status(folder: Path, run: str, epochs: int | None = None, *, now: float | No
         last, seconds = history[-1], [float(row["train_seconds"]) for row in history]
         progress["accuracy"] = int(last["test_correct"]) / int(last["test_total"])
         progress["rate"] = int(last["train_total"]) / seconds[-1]
+    locked = _locked(home / ".lock")
     if (home / "model.pt").exists():
-        return Status(run, "trained", **progress, measured=tuple(_measured(home)))
-    if _locked(home / ".lock"):
+        outdated = history and epochs and len(history) != epochs
+        if not (outdated and locked):
+            state = "outdated" if outdated else "trained"
+            return Status(run, state, **progress, measured=tuple(_measured(home)))
+    if locked:
         if history:
             since = (time.time() if now is None else now) - (home / "history.csv").stat().st_mtime
             left = sum(seconds) / len(seconds) * (epochs - len(history)) - since
@@ -92,7 +97,10 @@ def table(rows: Iterable[Status]) -> list[str]:
 def summary(rows: list[Status], unasked: int) -> str:
     """How many runs are in each state, and how many more the preset has that nobody asked for."""
     states = [row.state for row in rows]
-    counts = [f"{states.count(state)} {state}" for state in ("trained", "training", "stopped", "failed", "waiting")]
+    counts = [
+        f"{states.count(state)} {state}"
+        for state in ("trained", "outdated", "training", "stopped", "failed", "waiting")
+    ]
     counts.append(f"{unasked} not asked for")
     return f"{len(rows) + unasked} runs: " + ", ".join(text for text in counts if not text.startswith("0 "))
 
@@ -121,7 +129,7 @@ def _epochs(path: Path) -> int:
     try:
         return int(json.loads(path.read_text())["training"]["epochs"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} describes no run ({error}); make it anew with: snakemake {path}") from None
+        raise ValueError(f"{path} describes no run ({error}); put it back, or remove its folder") from None
 
 
 def _history(path: Path) -> list[dict[str, str]]:

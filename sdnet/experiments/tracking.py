@@ -204,6 +204,11 @@ def _log_numbers(client: "MlflowClient", run_id: str, numbers: dict[str, float])
             client.log_metric(run_id, name, value)
 
 
+def address() -> str:
+    """Where MLflow's record is: a server, or a database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri") or DEFAULT_URI
+
+
 @contextlib.contextmanager
 def _connection(preset: str | None) -> Iterator[tuple["MlflowClient", str]]:
     """A client, and the experiment of a preset or, for None, of runs by hand.
@@ -213,7 +218,7 @@ def _connection(preset: str | None) -> Iterator[tuple["MlflowClient", str]]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri") or DEFAULT_URI
+    uri = address()
     database = Path(uri.removeprefix("sqlite:///"))
     with FileLock(f"{database}.lock", timeout=120) if uri.startswith("sqlite:") else contextlib.nullcontext():
         client, (name, note) = MlflowClient(uri), (f"sdnet {preset}", NOTE) if preset else (BY_HAND, BY_HAND_NOTE)

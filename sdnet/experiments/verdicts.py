@@ -86,11 +86,11 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
 
 
 def _planned_seeds(expected: set[str], reading: str, preset: Preset) -> int:
-    """How many seeds the preset has of every network that some effects are of; 1 for what is benchmarked."""
+    """How many seeds all networks that some effects are of have in the preset; 1 for what is benchmarked."""
     networks = {name for effect in expected for name in _networks(effect) if not effect.startswith(MEASURED_ONCE)}
     if reading == "released":
         networks = set(map(as_released, networks))
-    return min((len(preset.seeds_of(name)) for name in networks), default=1)
+    return len(set.intersection(*(set(preset.seeds_of(name)) for name in networks))) if networks else 1
 
 
 def _networks(name: str) -> set[str]:
@@ -309,6 +309,7 @@ def _sizes(low: np.ndarray, estimate: np.ndarray, high: np.ndarray) -> np.ndarra
 
 def _summary(rows: pd.DataFrame, sizes: bool, printed: str) -> dict:
     """The mean effect, or its size. Effects share their images, so that the interval of the mean is the mean one."""
+    rows = rows[rows.estimate.notna()]
     if rows.empty:
         return {"paper": printed}
     ends, paper = rows[["low", "estimate", "high"]].to_numpy(float).T, rows.paper.to_numpy(float)
@@ -324,6 +325,8 @@ def _summary(rows: pd.DataFrame, sizes: bool, printed: str) -> dict:
 
 
 def _number(estimate: float, low: float, high: float) -> str:
+    if np.isnan(estimate):
+        return "no number"  # as R² of points that all have the same λ
     estimate, low, high = (round(value, 9) + 0.0 for value in (estimate, low, high))  # 0, where rounding left 1e-17
     return f"{estimate:.3g}" + ("" if low == high else f" ({low:.3g} to {high:.3g})")
 

@@ -266,4 +266,6 @@ def _fit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
             f"all {x.size} noise levels have the residual {x[0]:g}, so no line can be fitted; "
             "calibrate with at least two levels, one of them strong"
         )
+    if np.ptp(y) == 0:
+        return 0.0, float(y[0])  # by polyfit it would slope by rounding, one way or the other
     return tuple(np.polyfit(x, y, 1))

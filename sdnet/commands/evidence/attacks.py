@@ -16,6 +16,8 @@ ATTACK_PAIRS = [("sdnet18 fixed", "resnet18"), ("sdnet18 tuned", "resnet18"), ("
 
 def attacks(runs: Runs) -> Iterator[Row]:
     """Robust accuracy, what tuning lambda changes, and what it costs; beside the paper's, only within its radii."""
+    if runs.dataset not in runs.preset.adversarial.datasets:
+        return
     ours, papers = (f"{radii.linf:g}/255 and {radii.l2:g}" for radii in (runs.preset.adversarial, Adversarial()))
     unequal = {"unequal": f"attacked within L∞ and L2 {ours}, the paper within {papers}"}
     for row in _measured(runs):

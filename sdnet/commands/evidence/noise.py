@@ -1,5 +1,6 @@
 """Accuracy under noise, at the lambda of training and at that of Algorithm 1 (Tables 2, 3 and 5)."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -74,9 +75,27 @@ def noisy(runs: Runs) -> Iterator[Row]:
             if pair[1] == f"{systems[0]} fixed":
                 yield from _gains(runs, systems[0], seeds, noise)
                 continue
+            seeds = [seed for seed in seeds if _same_images(runs, systems, seed, noise)]
+            if not seeds:
+                continue
             how = runs.read(systems[0], seeds[0], "sweep", noise).noise_source.iloc[0]
             compare = _adaptive_over if fitted else _fixed_over
             yield from compare(runs, pair, seeds, noise, how)
+
+
+def _same_images(runs: Runs, systems: list[str], seed: int, noise: str) -> bool:
+    """Whether two networks were swept on the same noisy images; if not, a warning says so."""
+    sweeps = [runs.path(system, seed, f"sweep-{noise}.npz") for system in systems]
+    images = {results.read_arrays(path)["indices"].tobytes() for path in sweeps}
+    sources = {runs.read(system, seed, "sweep", noise).noise_source.iloc[0] for system in systems}
+    alike = len(images) == len(sources) == 1
+    if not alike:
+        print(
+            f"warning: {' and '.join(map(str, sweeps))} are of different images or noise, and are not compared; "
+            "sweep both with the same --images, --scale, --noise-seed and --official",
+            file=sys.stderr,
+        )
+    return alike
 
 
 def _fixed_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: str, how: str) -> Iterator[Row]:

@@ -69,31 +69,42 @@ class Runs:
         measure: str = "",
     ) -> Row:
         """An effect, from one estimate per seed; `keys` are those of `KEYS` behind the data set."""
-        run = self.last(keys[1].split()[0], seeds[0])
-        trained = run.epochs >= SIZE_EPOCHS or run.epochs == 0 or keys[0] in COSTS  # 0: imported, trained by others
-        full = run.width >= SIZE_WIDTH and trained
+        networks = dict.fromkeys(word for word in f"{keys[1]} {keys[2]}".split() if word in SYSTEMS)
+        trained = {network: [self.last(network, seed) for seed in seeds] for network in networks}
+        subject = trained[keys[1].split()[0]]
+        full = all(
+            run.width >= SIZE_WIDTH and (run.epochs >= SIZE_EPOCHS or run.epochs == 0 or keys[0] in COSTS)
+            for run in itertools.chain(*trained.values())
+        )  # 0: imported, trained by others
         return (
             dict(zip(KEYS, (self.dataset, *keys), strict=True))
             | over_seeds(intervals)
             | {
-                "data": dataset_label(self.dataset, run.data_source),
-                "official": run.data_source == "official",
-                "scale": scale_label(run.width, run.epochs, run.train_images),
+                "data": dataset_label(self.dataset, subject[0].data_source),
+                "official": all(run.data_source == "official" for run in subject),
+                "scale": " and ".join(_scales(subject)),
                 "full_scale": bool(full),
-                "unequal": self.unequal(keys, seeds[0]),
+                "unequal": "" if keys[0] in COSTS else _unequal(keys[0], trained),
                 "measure": measure,
             }
         )
 
-    def unequal(self, keys: tuple[str, str, str, str, str], seed: int) -> str:
-        """In words, that of two networks whose accuracies are compared one was trained for much less long."""
-        quantity, subject, over, *_ = keys
-        networks = [word for word in f"{subject} {over}".split() if word in SYSTEMS]
-        epochs = {SYSTEMS[name]: self.last(name, seed).epochs for name in networks}
-        shortest, longest = min(epochs.values()), max(epochs.values())
-        if quantity not in ("accuracy", "robust") or shortest == 0 or shortest >= EQUAL_TRAINING * longest:
-            return ""  # 0: imported, trained by others
-        return "trained " + ", ".join(f"{name} for {count} epochs" for name, count in epochs.items())
+
+def _scales(trained: list[pd.Series]) -> list[str]:
+    """At which scales the seeds of a network were trained, each once."""
+    return list(dict.fromkeys(scale_label(run.width, run.epochs, run.train_images) for run in trained))
+
+
+def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
+    """In words, why these networks cannot be compared: one's seeds differ, or one was trained for much less long."""
+    for name, of_seeds in trained.items():
+        if len(scales := _scales(of_seeds)) > 1:
+            return f"seeds of {SYSTEMS[name]} differ: {'; '.join(scales)}"
+    epochs = {SYSTEMS[name]: of_seeds[0].epochs for name, of_seeds in trained.items()}
+    shortest, longest = min(epochs.values()), max(epochs.values())
+    if quantity not in ("accuracy", "robust") or shortest == 0 or shortest >= EQUAL_TRAINING * longest:
+        return ""  # 0: imported, trained by others
+    return "trained " + ", ".join(f"{name} for {count} epochs" for name, count in epochs.items())
 
 
 def over_seeds(intervals: Sequence[Interval]) -> Row:

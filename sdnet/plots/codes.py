@@ -52,6 +52,7 @@ def code_histograms(codes: pd.DataFrame, note: str) -> Figure:
         label = f"exactly zero: {shares.mean():.1f}{spread}%"
         axis.text(0.5, 1.02, label, transform=axis.transAxes, color="C3", ha="center", va="bottom", fontsize="small")
         axis.set_yscale("log")
+        axis.locator_params(axis="x", nbins=4)  # as many labels as have room
         axis.set_xlabel("code entry", fontsize="small")
         axis.set_ylabel("share of entries (%)", fontsize="small")
         axis.set_title(f"{system_label(system)}\n{dataset_label(dataset)}", fontsize="small", pad=14)

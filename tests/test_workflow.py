@@ -551,10 +551,10 @@ def test_a_results_folder_that_cannot_be_written_to_is_named(own_fresh, snakemak
     (own_fresh / "results").write_text("no folder")
     printed = snakemake.fail(own_fresh, "--cores", "1", "results/quick/table1.csv")
     assert "is no folder that can be written to" in printed
+    assert (own_fresh / "results").read_text() == "no folder"
     (own_fresh / "results").unlink()
     (own_fresh / "results").symlink_to("not-mounted")
     assert "is no folder that can be written to" in snakemake.fail(own_fresh, "-n", "results/quick/table1.csv")
-    assert (own_fresh / "results").read_text() == "no folder"
 
 
 def test_a_failing_notebook_is_kept_up_to_its_cell_and_stops_no_other(project, snakemake):

@@ -34,6 +34,7 @@ from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import csc_layers, use_lambda
 from sdnet.experiments import attack_tables, plan, results
+from sdnet.experiments.claims import load_claims
 from sdnet.experiments.results import TOGETHER
 from sdnet.models import build
 from sdnet.robustness.adaptive import AlgorithmOne
@@ -693,6 +694,13 @@ def test_what_survives_is_said_in_words(transferred, worst, verdict):
     (sentence,) = attack_tables.survival(pd.DataFrame(rows))
     assert verdict in sentence
     assert "60.0% instead of 90.0%" in sentence
+    (sentence,) = attack_tables.survival(pd.DataFrame(rows).assign(clean=90.0))
+    assert "Clean accuracy" not in sentence, "which it costs nothing"
+
+
+def test_a_gain_survives_from_where_claim_a5_has_it():
+    (a5,) = [claim for claim in load_claims(Path(__file__).parents[1] / "config/claims.yaml") if claim.id == "A5"]
+    assert a5.direction[0].bound == ("at_least", attack_tables.SURVIVES)
 
 
 def test_the_values_of_the_paper_stand_beside_ours(monkeypatch):

@@ -446,6 +446,18 @@ def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(fold
     assert (straight.estimate, straight.n_seeds) == (pytest.approx(0.75), 2)
 
 
+def test_a_noise_whose_best_lambda_never_changes_has_no_r_squared_and_leaves_that_of_the_others(folder):
+    line = dict.fromkeys(results.COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
+    line |= {"lambda_min": 0.1, "lambda_max": 0.9, "intercept": 0.5, "slope": 0}
+    for seed in (0, 1):
+        for noise, r_squared in (("gaussian", 0.9), ("shot", np.nan)):
+            path = folder / f"runs/cifar10/sdnet18/seed{seed}/lines-{noise}.csv"
+            results.write(path, "lines", [line | {"seed": seed, "noise": noise, "r_squared": r_squared}])
+    row = judged(folder).loc["C10", "text"]
+    assert row.effect == pytest.approx(0.9)
+    assert "nan" not in row.reason
+
+
 def test_what_is_left_of_an_image_in_the_first_third_of_the_layers_is_compared_with_the_last(folder):
     preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
     chain = "  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false, nonnegative: true}}\n"

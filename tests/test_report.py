@@ -143,7 +143,7 @@ def trained_on_two_machines(folder):
     for seed, about in enumerate([gpu, gpu | {"earlier": [cpu | {"epochs": [1, 2]}]}]):
         run = folder / f"runs/cifar10/sdnet18/seed{seed}"
         results.write(run / "history.csv", "history", [epoch | {"epoch": k} for k in (1, 2, 3, 4)])
-        results.write_text(run / "spec.json", json.dumps(spec | {"seed": seed}))
+        results.write_text(run / "spec.json", json.dumps(spec))
         results.write_text(run / "environment.json", json.dumps(about))
     return folder
 

@@ -482,6 +482,15 @@ def test_a_run_that_its_preset_no_longer_has_is_tracked_and_in_no_mean(client, t
     assert len(seeds) == 3
 
 
+def test_a_results_folder_on_another_disk_has_its_means(client, tmp_path):
+    trained(tmp_path, SPEC | {"preset": "linked"}, 0.1, 90)
+    (tmp_path / "results").rename(tmp_path / "other disk")
+    (tmp_path / "results").symlink_to("other disk")
+    track(Path("results/linked"))
+    shown, _ = tree(client, "sdnet linked")
+    assert {run.data.metrics.get("accuracy") for run in shown} == {0.9, None}
+
+
 def test_tables_that_mlflow_did_not_take_are_an_error(client, tmp_path, monkeypatch, capsys):
     trained(tmp_path, SPEC | {"preset": "partly"}, 0.1, 90)
     (tmp_path / "results/partly/table1.csv").write_text("content")

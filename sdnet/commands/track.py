@@ -8,7 +8,8 @@ import numpy as np
 
 from sdnet.experiments import environment, results
 from sdnet.experiments.plan import has_run
-from sdnet.experiments.shown import preset_of
+from sdnet.experiments.settings import load_presets
+from sdnet.experiments.shown import project_folder
 from sdnet.experiments.tracking import Tracker, in_results, log_summary
 
 SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures
@@ -23,7 +24,7 @@ def track(folder: Path) -> None:
         ValueError: if there is no trained run.
         OSError: if MLflow did not take something; why, a warning has said.
     """
-    networks, trained = defaultdict(lambda: defaultdict(list)), sorted(folder.glob("runs/*/*/*/environment.json"))
+    trained, in_place = sorted(folder.glob("runs/*/*/*/environment.json")), []
     if not trained:
         raise ValueError(f"{folder} holds no trained run; give a results folder, such as results/quick")
     for path in trained:
@@ -41,12 +42,19 @@ def track(folder: Path) -> None:
             raise OSError(f"MLflow did not take {run}: once its server answers, the same command goes on")
         print(f"tracked {run}")
         spec = json.loads((run / "spec.json").read_text())
-        if not in_results(run, spec):
-            continue
-        preset = spec["preset"]
-        if has_run(preset_of(folder.resolve()), spec["dataset"]["name"], spec["system"], spec["seed"]):
+        if in_results(run, spec):
+            in_place.append((run, spec["preset"], numbers))
+    if in_place:
+        _summarise(folder, in_place)
+
+
+def _summarise(folder: Path, tracked: list[tuple[Path, str, dict[str, float]]]) -> None:
+    """Log the means over those seeds that the preset has, and the folder's tables and figures."""
+    presets, networks = load_presets(project_folder() / "config" / "presets"), defaultdict(lambda: defaultdict(list))
+    for run, preset, numbers in tracked:
+        if preset in presets and has_run(presets[preset], run):
             for name, value in numbers.items():
-                networks[f"{spec['dataset']['name']}/{spec['system']}"][name].append(value)
+                networks["/".join(run.parts[-3:-1])][name].append(value)
     if networks:
         log_summary(preset, networks, sorted(file for file in folder.iterdir() if file.suffix in SHOWN))
 

@@ -124,9 +124,11 @@ def _fault_of_tree(root: Path) -> str | None:
     return None
 
 
-def has_run(preset: Preset, dataset: str, system: str, seed: int) -> bool:
-    """Whether a preset has this run; a results folder may hold others, of its former settings."""
-    return dataset in preset.datasets and system in preset.systems and seed in preset.seeds_of(system)
+def has_run(preset: Preset, run: Path) -> bool:
+    """Whether a preset has the run of this folder; a results folder may hold others, of its former settings."""
+    dataset, system, seed = run.parts[-3:]
+    seeds = preset.seeds_of(system) if system in preset.systems else []
+    return dataset in preset.datasets and seed in [f"seed{number}" for number in seeds]
 
 
 def trains_on(network: System, dataset: str) -> bool:

@@ -183,8 +183,8 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict, dict]]:
     """Each trained run of the preset: its folder, spec.json and environment.json."""
     preset = preset_of(folder)
     for path in sorted(folder.glob("runs/*/*/seed*/environment.json")):
-        spec = json.loads((path.parent / "spec.json").read_text())
-        if plan.has_run(preset, spec["dataset"]["name"], spec["system"], spec["seed"]):
+        if plan.has_run(preset, path.parent):
+            spec = json.loads((path.parent / "spec.json").read_text())
             yield path.parent, spec, json.loads(path.read_text())
 
 

@@ -68,12 +68,9 @@ def status(folder: Path, run: str, epochs: int | None = None, *, now: float | No
         last, seconds = history[-1], [float(row["train_seconds"]) for row in history]
         progress["accuracy"] = int(last["test_correct"]) / int(last["test_total"])
         progress["rate"] = int(last["train_total"]) / seconds[-1]
-    locked = _locked(home / ".lock")
-    if (home / "model.pt").exists():
-        outdated = history and epochs and len(history) != epochs
-        if not (outdated and locked):
-            state = "outdated" if outdated else "trained"
-            return Status(run, state, **progress, measured=tuple(_measured(home)))
+    locked, outdated = _locked(home / ".lock"), history and epochs and len(history) != epochs
+    if (home / "model.pt").exists() and not (outdated and locked):
+        return Status(run, "outdated" if outdated else "trained", **progress, measured=tuple(_measured(home)))
     if locked:
         if history:
             since = (time.time() if now is None else now) - (home / "history.csv").stat().st_mtime

@@ -84,7 +84,7 @@ def noisy(runs: Runs) -> Iterator[Row]:
 
 
 def _same_images(runs: Runs, systems: list[str], seed: int, noise: str) -> bool:
-    """Whether two networks were swept on the same noisy images; if not, a warning says so."""
+    """Whether two networks were swept on the same images under the same kind of noise; if not, a warning says so."""
     sweeps = [runs.path(system, seed, f"sweep-{noise}.npz") for system in systems]
     images = {results.read_arrays(path)["indices"].tobytes() for path in sweeps}
     sources = {runs.read(system, seed, "sweep", noise).noise_source.iloc[0] for system in systems}
@@ -92,7 +92,7 @@ def _same_images(runs: Runs, systems: list[str], seed: int, noise: str) -> bool:
     if not alike:
         print(
             f"warning: {' and '.join(map(str, sweeps))} are of different images or noise, and are not compared; "
-            "sweep both with the same --images, --scale, --noise-seed and --official",
+            "sweep both with the same --images, --scale and --official",
             file=sys.stderr,
         )
     return alike

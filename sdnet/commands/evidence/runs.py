@@ -74,8 +74,8 @@ class Runs:
         subject = trained[keys[1].split()[0]]
         full = all(
             run.width >= SIZE_WIDTH and (run.epochs >= SIZE_EPOCHS or run.epochs == 0 or keys[0] in COSTS)
-            for run in itertools.chain(*trained.values())
-        )  # 0: imported, trained by others
+            for run in itertools.chain(*trained.values())  # of 0 epochs: imported, trained by others
+        )
         return (
             dict(zip(KEYS, (self.dataset, *keys), strict=True))
             | over_seeds(intervals)

@@ -1,4 +1,7 @@
-"""Settings of all tests, and the small project that several of them build on."""
+"""Settings of all tests, and the small project that several of them build on.
+
+What needs the settings is imported late, so that tests of networks and training run where pydantic is not installed.
+"""
 
 import os
 import shutil
@@ -7,7 +10,6 @@ import signal
 import pytest
 import torch
 from filelock import FileLock
-from small_project import TINY_PRESET, Snakemake, copy_project
 
 torch.set_num_threads(1)  # tiny tensors can be far slower on several threads
 
@@ -22,6 +24,8 @@ def tracking_uri(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def snakemake(tracking_uri):
+    from small_project import Snakemake
+
     return Snakemake(tracking_uri)
 
 
@@ -31,6 +35,8 @@ def built(tmp_path_factory, tracking_uri):
 
     The first worker that needs it builds it, which takes minutes; each has a copy, and a copy of what was tracked.
     """
+    from small_project import TINY_PRESET, Snakemake, copy_project
+
     common = tmp_path_factory.getbasetemp()
     common = common.parent if "PYTEST_XDIST_WORKER" in os.environ else common
     where = common / "built.txt"

@@ -1,5 +1,6 @@
 """The claims of the paper: the tests that judge them, judged by numbers whose verdict is known."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import pytest
 from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Fates
 from sdnet.commands.evidence.runs import over_seeds, point
-from sdnet.experiments import claims, results, verdicts
-from sdnet.experiments.settings import SettingsError, load_presets
+from sdnet.experiments import claims, plan, results, verdicts
+from sdnet.experiments.settings import SettingsError, load_presets, load_site, read_yaml
 from sdnet.experiments.shown import preset_of
 from sdnet.robustness.statistics import Interval
 
@@ -574,6 +575,24 @@ def test_before_anything_was_run_every_claim_says_how_to_begin():
     on_imagenet = others[others["data"] == "ImageNet"]
     assert {"P1", "C13", "C14"} <= set(on_imagenet.claim)
     assert on_imagenet.reason.str.contains("set imagenet_root in config/config.yaml, then make them with").all()
+
+
+def test_where_a_preset_has_no_attacks_or_not_that_noise_no_target_is_promised():
+    preset = load_presets(PROJECT / "config" / "presets")["wide"]
+    preset.robustness.noises[:] = ["shot", "impulse"]
+    preset.adversarial.datasets.clear()
+    nothing = pd.DataFrame(columns=list(results.COLUMNS["effects"]))
+    table = verdicts.judge_all(list(CLAIMS.values()), nothing, preset, "results/wide").set_index("claim")
+    for claim in ("C4", "S1"):
+        assert table.reason[claim] == "this preset has no gaussian noise on CIFAR-10"
+    for claim in ("A1", "A5"):
+        assert table.reason[claim] == "this preset has no attacks on CIFAR-10"
+    planned = plan.runs("wide", preset, load_site(read_yaml(PROJECT / "config" / "config.yaml")))
+    tables, figures = plan.targets(planned, preset)
+    made = {f"results/wide/{name}.csv" for name in tables} | {f"results/wide/{name}.pdf" for name in figures}
+    promised = {target for why in table.reason for target in re.findall(r"results/wide/\w+\.\w+", why)}
+    assert promised <= made
+    assert "results/wide/table3.csv" in promised
 
 
 def test_a_seed_that_is_not_there_yet_is_left_out_and_counted(folder):

@@ -1,6 +1,7 @@
 """The verdict on each of the paper's claims, by the effects of a results folder."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from sdnet.experiments.claims import (
     as_text,
 )
 from sdnet.experiments.labels import DATASETS, KEPT, SYSTEMS
-from sdnet.experiments.settings import Preset, has_lambda
+from sdnet.experiments.settings import Noise, Preset, has_lambda
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
 MEASURED_ONCE = ("speed of ", "memory of ")  # once for each network, not for each seed
@@ -73,7 +74,7 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
 
     In the released reading, effects of SDNet-18 alone: of the other networks the preset has the paper's reading.
     """
-    if dataset not in preset.datasets:
+    if _not_tested(claim, dataset, preset):
         return set()
     has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
     if released:
@@ -121,12 +122,24 @@ def _row(
 
 
 def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
-    """The row of a claim that the preset has no networks or images for."""
+    """The row of a claim that the preset can never make results for."""
     networks = {name for effect in claim.effects for name in _networks(effect)}
     has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
-    lacking = [SYSTEMS[name] for name in SYSTEMS if name in networks - has]
-    what = DATASETS[dataset] if dataset not in preset.datasets else ", ".join(lacking) + " on " + DATASETS[dataset]
+    lacking = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in networks - has)
+    what = _not_tested(claim, dataset, preset) or f"{lacking} on {DATASETS[dataset]}"
     return _about(claim, dataset) | {"reading": "", "verdict": "not run", "reason": f"this preset has no {what}"}
+
+
+def _not_tested(claim: Claim, dataset: str, preset: Preset) -> str:
+    """The images, attacks or noise that a claim takes and the preset does not have, in words; nothing if it has all."""
+    if dataset not in preset.datasets:
+        return DATASETS[dataset]
+    if set(claim.needs) & set(plan.ATTACKED) and dataset not in preset.adversarial.datasets:
+        return f"attacks on {DATASETS[dataset]}"
+    asked = {noise for test in claim.direction for noise in _texts(claim.which(test).condition)} & set(get_args(Noise))
+    if asked and asked.isdisjoint(plan.noises_on(dataset, preset)):
+        return f"{', '.join(sorted(asked))} noise on {DATASETS[dataset]}"
+    return ""
 
 
 def _about(claim: Claim, dataset: str) -> dict:

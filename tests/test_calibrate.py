@@ -67,6 +67,61 @@ def test_a_damaged_sweep_is_named(swept):
         calibrated(swept)
 
 
+class Counted:
+    """`evaluate_at`, which dies at one of its calls."""
+
+    def __init__(self, dies_at=None):
+        self.calls, self.dies_at = 0, dies_at
+
+    def __call__(self, *arguments, **options):
+        self.calls += 1
+        if self.calls == self.dies_at:
+            raise KeyboardInterrupt
+        return evaluate_at(*arguments, **options)
+
+
+# Algorithm 1 tests clean images first, then each level: the released code's fit with one call for each lambda.
+LEVELS = len(CALIBRATION_LEVELS["interleaved"]["gaussian"])
+
+
+@pytest.mark.parametrize(
+    ("job", "done", "anew"), [("sweep", 3, 0), ("calibrate", 1 + 3, 1), ("calibrate", 1 + LEVELS + 2 * 2, 1)]
+)
+def test_a_killed_job_does_nothing_twice_and_ends_in_the_same_results(swept, monkeypatch, job, done, anew):
+    def start(dies_at=None):
+        counted = Counted(dies_at)
+        monkeypatch.setattr(f"sdnet.commands.{job}.evaluate_at", counted)
+        if job == "sweep":
+            sweep(swept, None, NOISE, LAMBDAS, IMAGES, gpus=0)
+        else:
+            files_of(swept, IMAGES, ["paper", "released"], LAMBDAS)
+        return counted.calls
+
+    def made():
+        return {path.name: path.read_bytes() for path in swept.glob("*gaussian*")}
+
+    whole = start()
+    expected = made()
+    with pytest.raises(KeyboardInterrupt):
+        start(dies_at=done + 1)
+    assert list(swept.glob("parts/*/*.npz"))
+    assert start() == whole - done + anew
+    assert made() == expected
+    assert not (swept / "parts").exists()
+
+
+def test_parts_of_other_weights_images_or_lambdas_are_not_taken(swept, monkeypatch):
+    monkeypatch.setattr("sdnet.commands.sweep.evaluate_at", Counted(dies_at=5))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(swept, None, NOISE, LAMBDAS, IMAGES, gpus=0)
+    others = [(NOISE, [0.1, 0.5], IMAGES), (NOISE, LAMBDAS, 10), (replace(NOISE, seed=1), LAMBDAS, IMAGES)]
+    for other in (*others, (replace(NOISE, name="shot"), LAMBDAS, IMAGES)):
+        monkeypatch.setattr("sdnet.commands.sweep.evaluate_at", counted := Counted())
+        sweep(swept, None, *other, gpus=0)
+        assert counted.calls == 5
+    assert len(list(swept.glob("parts/*/*.npz"))) == 4, "those that were there wait for their own sweep"
+
+
 def files_of(run, images, variants, lambdas):
     calibrate(run, None, NOISE, lambdas, levels="interleaved", images=images, limit=images, variants=variants, gpus=0)
     spec = read_spec(run / "spec.json")

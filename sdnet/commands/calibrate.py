@@ -1,6 +1,7 @@
 """Algorithm 1 on a trained network and one noise: fit lambda(r), and test with the lambda that it gives."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
+from sdnet.commands.parts import Arrays, Parts
 from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
@@ -67,6 +69,8 @@ def calibrate(
 ) -> None:
     """Write calibration-, peaks-, lines- and adaptive-<noise>.csv into the folder of a run that has been swept.
 
+    A killed calibration goes on after the last noise level that it had done.
+
     Args:
         folder: the run's.
         data_path: as in `images.open_data`.
@@ -100,12 +104,18 @@ def calibrate(
         test_residuals = [clean.residuals, *swept["residuals"]]
         fixed = np.stack([clean.correct[0], *_at_lambda(swept["correct"], swept["lambdas"], lambda0)])
         chosen_levels = CALIBRATION_LEVELS[levels][noise.name]
+        depends = made_of(folder, train, noise), made_of(folder, test, noise), repr(lambdas)
+        parts = Parts(folder / "parts", "calibrate", noise.name, *depends)
+
+        def at(position: int, level: float | None) -> Arrays:
+            return vars(evaluate_at(model, train.at_level(noise, position, level), lambdas, lambda0))
+
         sweeps = [
-            evaluate_at(model, train.at_level(noise, position, level), lambdas, lambda0)
+            Sweep(**parts.get(f"{position} {level}", partial(at, position, level)))
             for position, level in enumerate(tqdm(chosen_levels, f"{noise.name}: Algorithm 1", disable=None))
         ]
         fits = {
-            variant: _fit_released(model, test, noise, lambdas, lambda0)
+            variant: _fit_released(model, test, noise, lambdas, lambda0, parts)
             if variant == "released"
             else _fit(sweeps, chosen_levels, lambdas, lambda0, test_residuals, **READINGS[variant])
             for variant in variants
@@ -130,6 +140,7 @@ def calibrate(
     results.write(folder / f"peaks-{noise.name}.csv", "peaks", peaks)
     results.write(folder / f"lines-{noise.name}.csv", "lines", lines)
     results.write(folder / f"adaptive-{noise.name}.csv", "adaptive", [run | sources | row for row in adaptive])
+    parts.clear()
     print(f"{folder}/lines-{noise.name}.csv: lambda as a function of the residual\n{_page(lines, LINE)}\n")
     print(f"{folder}/adaptive-{noise.name}.csv: its lambda for clean images (severity 0) and each severity")
     print(_page(adaptive, CHOSEN))
@@ -156,20 +167,27 @@ def _fit(
     return Fit(line, levels, residuals.mean(axis=1), peaks, estimator, draws)
 
 
-def _fit_released(model: nn.Module, test: Split, noise: Noise, lambdas: list[float], lambda0: float) -> Fit:
+def _fit_released(
+    model: nn.Module, test: Split, noise: Noise, lambdas: list[float], lambda0: float, parts: Parts
+) -> Fit:
     """The fit of the authors' released code: on test images and their labels, with its running mean for a residual."""
     grid = [value for value in lambdas if value <= RELEASED_LAMBDA_MAX]
     levels = CALIBRATION_LEVELS["released"][noise.name]
-    correct, residuals = [], []
-    for position, level in enumerate(tqdm(levels, f"{noise.name}: released code's fit", disable=None)):
+
+    def at(position: int, level: float | None) -> Arrays:
         batches = [
             [evaluate_at(model, [batch], [value], lambda0=value) for value in grid]
             for batch in test.at_level(noise, position, level)
         ]
-        correct.append(np.hstack([np.vstack([one.correct for one in at]) for at in batches]))
-        of_images = np.hstack([[image_residuals(one.residuals, "squared") for one in at] for at in batches])
-        residuals.append(of_images.mean(axis=1))
-    correct, residuals = np.stack(correct), np.array(residuals)
+        of_images = np.hstack([[image_residuals(one.residuals, "squared") for one in batch] for batch in batches])
+        correct = np.hstack([np.vstack([one.correct for one in batch]) for batch in batches])
+        return {"correct": correct, "residuals": of_images.mean(axis=1)}
+
+    found = [
+        parts.get(f"released {position} {level}", partial(at, position, level))
+        for position, level in enumerate(tqdm(levels, f"{noise.name}: released code's fit", disable=None))
+    ]
+    correct, residuals = (np.stack([one[name] for one in found]) for name in ("correct", "residuals"))
     peaks = find_peaks(correct, grid)
     levels_residuals = released_residuals(residuals, correct.mean(axis=2))
     best = [peak.argmax for peak in peaks]

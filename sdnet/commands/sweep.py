@@ -1,12 +1,13 @@
 """Accuracy of a trained network against lambda, under one noise at its five severities (Figure 2)."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.parts import digest, file_digest
+from sdnet.commands.parts import Arrays, Parts, digest, file_digest
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at
@@ -21,7 +22,10 @@ SEVERITIES = (1, 2, 3, 4, 5)
 def sweep(
     folder: Path, data_path: Path | None, noise: Noise, lambdas: list[float], limit: int | None, gpus: int
 ) -> None:
-    """Write sweep-<noise>.csv, counts, and sweep-<noise>.npz, each image's fate, into a run's folder."""
+    """Write sweep-<noise>.csv, counts, and sweep-<noise>.npz, each image's fate, into a run's folder.
+
+    A killed sweep goes on after the last severity that it had done.
+    """
     spec = read_spec(folder / "spec.json")
     with lease(gpus) as devices:
         images = Split(spec, data_path, "test", limit)
@@ -30,14 +34,16 @@ def sweep(
         if lambda0 is not None and not np.isclose(lambdas, lambda0).any():
             given = ",".join(f"{lmbd:g}" for lmbd in lambdas)
             raise ValueError(f"--lambdas: given {given}; must contain {lambda0:g}, that of training")
-        started = time.perf_counter()
-        sweeps = [
-            evaluate_at(
-                model, images.at_severity(noise, severity), lambdas, lambda0, progress=f"{noise.name} {severity}"
-            )
-            for severity in SEVERITIES
-        ]
-        seconds = time.perf_counter() - started
+        identity = made_of(folder, images, noise)
+        parts, seconds = Parts(folder / "parts", "sweep", noise.name, identity, repr(lambdas)), []
+
+        def at(severity: int) -> Arrays:
+            batches, started = images.at_severity(noise, severity), time.perf_counter()
+            found = evaluate_at(model, batches, lambdas, lambda0, progress=f"{noise.name} {severity}")
+            seconds.append(time.perf_counter() - started)
+            return vars(found)
+
+        sweeps = [Sweep(**parts.get(str(severity), partial(at, severity))) for severity in SEVERITIES]
     common = run_columns(spec) | {
         "data_source": images.data_source,
         "noise": noise.name,
@@ -54,12 +60,14 @@ def sweep(
         correct=np.stack([one.correct for one in sweeps]),
         residuals=np.stack([one.residuals for one in sweeps]),
         indices=images.indices,
-        made_of=np.array(made_of(folder, images, noise)),
+        made_of=np.array(identity),
     )
     results.write(folder / f"sweep-{noise.name}.csv", "sweep", rows)
-    passes = len(images) * len(sweeps) * len(sweeps[0].lambdas)
+    parts.clear()
     print(f"{folder}/sweep-{noise.name}.csv: accuracy (%) by lambda and severity, {noise.name} noise\n{_page(sweeps)}")
-    print(f"{passes:,} forward passes in {seconds:,.0f} s: {passes / seconds:,.0f} images/s")
+    if seconds:  # of severities that were not there yet
+        passes, total = len(images) * len(seconds) * len(sweeps[0].lambdas), sum(seconds)
+        print(f"{passes:,} forward passes in {total:,.0f} s: {passes / total:,.0f} images/s")
 
 
 def _page(sweeps: list[Sweep]) -> str:

@@ -557,6 +557,39 @@ def test_weights_of_a_training_of_another_length_are_refused(trained, tmp_path, 
     )
 
 
+@pytest.mark.parametrize("changed", [{"seed": 7}, {"training__learning_rate": 0.5}, {"model__options": {"lmbd": 0.5}}])
+def test_weights_of_a_training_with_other_settings_are_refused(trained, tmp_path, error_of, changed):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    before = (folder / "spec.json").read_text()
+    edited(folder / "spec.json", **changed)
+    assert error_of("evaluate", folder, "--gpus", "0") == (
+        f"{folder}/spec.json is not what its weights were trained by; put that back, or train the run with: "
+        f"python -m sdnet train {folder}/spec.json"
+    )
+    (folder / "spec.json").write_text(before)
+    evaluate(folder, None, 0)
+
+
+def test_weights_are_loaded_without_a_change_of_the_random_numbers_that_follow(trained):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    load_model(trained, read_spec(trained / "spec.json"), 10, CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_trained_run_whose_checkpoints_were_removed_is_not_trained_again(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(folder / "checkpoints")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    train(folder / "spec.json", None, 0)
+    assert "is trained already" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    edited(folder / "spec.json", training__learning_rate=0.02)
+    train(folder / "spec.json", None, 0)
+    assert (folder / "model.pt").read_bytes() != before["model.pt"]
+
+
 @pytest.mark.parametrize("damage", [damaged, foreign, empty])
 def test_damaged_weights_are_refused(tmp_path, trained, error_of, damage):
     folder = make_spec(tmp_path / "run").parent

@@ -416,6 +416,25 @@ def test_a_convolution_that_stands_in_two_places_is_one_layer_in_both(which):
     assert model[2][0] is model[0]
 
 
+@pytest.mark.parametrize("which", ["first", "all"])
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "squeezenet1_1"])
+def test_activations_that_worked_in_place_on_the_output_of_a_convolution_leave_the_codes_alone(name, which):
+    from torchvision import models
+
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 64, 64)
+    model = replace_conv2d(getattr(models, name)(num_classes=3), which).eval()
+    expected = model(x)
+    expected.sum().backward()
+    assert all(layer.weight.grad is not None for layer in csc_layers(model))
+    in_place = [module for module in model.modules() if getattr(module, "inplace", False)]
+    assert (len(in_place) > 0) == (which == "first"), "only those behind a CSC layer are changed"
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    assert torch.equal(model(x), expected)
+
+
 def test_a_refused_replacement_leaves_the_network_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, dilation=2))
     with pytest.raises(ValueError, match="dilation"):

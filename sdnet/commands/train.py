@@ -1,6 +1,5 @@
 """Train one run, in this process or, on several GPUs, in one process for each."""
 
-import hashlib
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
 from sdnet.runs.images import open_data
 from sdnet.runs.network import build_model, save_model
-from sdnet.runs.spec import read_spec
+from sdnet.runs.spec import experiment, read_spec, trained_experiment
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint
 from sdnet.training.loop import fit
@@ -94,7 +93,7 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
             results.write(folder / "history.csv", "history", history)
             tracker.log_epochs(history)
             _report(history, recipe["epochs"])
-        _write_environment(folder / "environment.json", latest_checkpoint(checkpoints)["trained_by"])
+        _write_environment(folder, spec, latest_checkpoint(checkpoints)["trained_by"])
         save_model(model, folder / "model.pt")
     except BaseException:
         tracker.close("FAILED")
@@ -107,10 +106,11 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
     tracker.close()
 
 
-def _write_environment(path: Path, processes: list[tuple[int, dict]]) -> None:
-    """Say with what the weights were trained, which need not be the present process."""
+def _write_environment(folder: Path, spec: dict, processes: list[tuple[int, dict]]) -> None:
+    """Say which experiment the weights are of, and with what they were trained, which need not be this process."""
     trained = [(epoch, provenance["environment"]) for epoch, provenance in processes]
-    results.write_text(path, json.dumps(environment.of_training(trained), indent=2))
+    about = environment.of_training(trained) | {"experiment": experiment(spec)}
+    results.write_text(folder / "environment.json", json.dumps(about, indent=2))
 
 
 def _only_process(path: Path) -> AbstractContextManager:
@@ -125,22 +125,27 @@ def _only_process(path: Path) -> AbstractContextManager:
 
 def _checkpoints(folder: Path, spec: dict) -> Path:
     """Where those of a resolved experiment are: changed settings never go on from the checkpoints of the old ones."""
-    return folder / "checkpoints" / hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+    return folder / "checkpoints" / experiment(spec)
 
 
 def _is_trained(folder: Path, spec: dict) -> bool:
-    """Whether the weights are those of this experiment's last epoch, and what belongs to them is there, too."""
+    """Whether the weights are those of this experiment's last epoch, and what belongs to them is there, too.
+
+    By the last checkpoint; where somebody removed them, by what `environment.json` says that was trained.
+    """
     if not all((folder / name).exists() for name in ("model.pt", "history.csv", "environment.json")):
-        return False
-    state = latest_checkpoint(_checkpoints(folder, spec))
-    if state is None or len(state["history"]) < spec["training"]["epochs"]:
         return False
     try:
         weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
     except Exception:  # torch.load raises many kinds for a damaged file, which is to be written again
         return False
+    epochs, state = spec["training"]["epochs"], latest_checkpoint(_checkpoints(folder, spec))
+    if state is None:
+        done = len(results.read(folder / "history.csv", "history"))
+        return done == epochs and trained_experiment(folder) == experiment(spec)
     saved = state["model"]
-    return weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
+    same = weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
+    return same and len(state["history"]) == epochs
 
 
 def _report(history: list[dict], epochs: int) -> None:

@@ -1,5 +1,6 @@
 """Put CSC layers into an existing network (section 3.2)."""
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -10,7 +11,9 @@ from sdnet.csc.layer import CSCConv2d
 def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", **csc_options) -> nn.Module:
     """Replace the first, or every, `nn.Conv2d` of a network by a CSC layer of the same shapes.
 
-    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay.
+    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay; an activation that
+    works in place right behind a replaced convolution copies from now on, since the codes are needed for the gradient.
+    (One that works in place in a `forward` of your own, as `x += 1`, has to be changed there.)
     Call `update_dictionaries(model)` after each optimiser step when training.
 
     Args:
@@ -35,6 +38,10 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
         raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
     chosen = list(places)[:1] if which == "first" else list(places)
     layers = [(places[conv], _csc_layer(places[conv][0], conv, csc_options)) for conv in chosen]
+    leaves = [module for _, module in model.named_modules(remove_duplicate=False) if not any(module.children())]
+    for before, behind in pairwise(leaves):
+        if before in chosen and getattr(behind, "inplace", False):
+            behind.inplace = False
     for name, layer in ((name, layer) for names, layer in layers for name in names):
         if name == "":
             return layer

@@ -11,7 +11,7 @@ from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.files import whole
 from sdnet.models import Normalize, build
-from sdnet.runs.spec import image_size
+from sdnet.runs.spec import experiment, image_size, trained_experiment
 
 SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
 
@@ -50,14 +50,15 @@ def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device)
             than that of spec.json has been begun or done since.
     """
     path, history, epochs = folder / "model.pt", folder / "history.csv", spec["training"]["epochs"]
+    remedy = f"train the run with: python -m sdnet train {folder}/spec.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; train the run with: python -m sdnet train {folder}/spec.json")
+        raise FileNotFoundError(f"{path} is not there; {remedy}")
     if history.exists() and (done := len(results.read(history, "history"))) != epochs:
-        raise ValueError(
-            f"{folder} is of {done} epochs, and its spec.json asks for {epochs}; train the run with: "
-            f"python -m sdnet train {folder}/spec.json"
-        )
-    model = build_model(spec, num_classes)
+        raise ValueError(f"{folder} is of {done} epochs, and its spec.json asks for {epochs}; {remedy}")
+    if trained_experiment(folder) not in (None, experiment(spec)):
+        raise ValueError(f"{folder}/spec.json is not what its weights were trained by; put that back, or {remedy}")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # what is drawn here is replaced
+        model = build_model(spec, num_classes)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load raises many kinds for a damaged file

@@ -98,7 +98,8 @@ class TrainingStep:
     def _record(self, x: Tensor, y: Tensor) -> None:
         self._x, self._y, self._graph = x.clone(), y.clone(), torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self._graph):
+            # Other threads go on meanwhile: one pins the memory of the images that are read.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._counts = self._issue(self._x, self._y)
         except RuntimeError as error:
             cause = error.__context__ or error  # recording that fails ends with an error of its own

@@ -22,6 +22,7 @@ GREEDY_VALUES = {
     "--default-resources": "mem_mb=100",
     "--configfile": "mine.yaml",
     "--configfiles": "mine.json",
+    "--rerun-triggers": "mtime",
 }
 
 untimed = settings(deadline=None)  # other work on the machine is no failure

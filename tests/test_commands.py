@@ -702,6 +702,15 @@ def test_a_benchmark_without_its_reference_is_refused(tmp_path, error_of):
     assert message == "benchmark: sdnet18 given; resnet18 must be among them, the ratios need it"
 
 
+@pytest.mark.parametrize(
+    ("changed", "given"), [({"model__width": 8}, "width 8, 4"), ({"dataset__image_size": 32}, "image size 32, 16")]
+)
+def test_a_benchmark_of_unlike_networks_is_refused(tmp_path, error_of, changed, given):
+    reference = edited(make_spec(tmp_path / "one"), model__name="resnet18", system="resnet18", **changed)
+    message = error_of("benchmark", reference, make_spec(tmp_path / "two"), "--out", tmp_path / "benchmark.csv")
+    assert message == f"benchmark: given runs of {given}; networks are compared at one"
+
+
 @pytest.fixture
 def notebook(tmp_path):
     """Writes a notebook of a parameters cell and one more."""

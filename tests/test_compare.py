@@ -102,11 +102,16 @@ def test_folders_of_one_name_are_told_apart_and_one_given_twice_is_one(tmp_path)
 
 def test_a_folder_without_verdicts_is_named(tmp_path):
     command = [sys.executable, "-m", "sdnet", "compare", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    assert done.returncode == 1
-    assert done.stderr.strip() == (
-        f"error: {tmp_path}/claims.csv is not there; make it with: python -m sdnet claims {tmp_path}"
-    )
+
+    def error():
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+        assert done.returncode == 1
+        return done.stderr.strip()
+
+    remedy = "give folders such as docs/results/small"
+    assert error() == f"error: {tmp_path} has no claims.csv and no runs to judge; {remedy}"
+    (tmp_path / "runs").mkdir()
+    assert error() == f"error: {tmp_path}/claims.csv is not there; make it with: python -m sdnet claims {tmp_path}"
 
 
 def test_the_published_page_is_what_its_command_prints():

@@ -36,6 +36,13 @@ def test_a_data_set_whose_runs_were_only_begun_is_left_out_and_noted(folder):
     )
 
 
+@pytest.mark.parametrize("content", ["systems: {mine: {model: unknown}}", "broken: [", ""])
+def test_another_preset_that_is_being_written_stands_in_nobody_s_way(folder, content):
+    (folder.parents[1] / "config" / "presets" / "mine.yaml").write_text(content)
+    assert shown.named_preset(folder) == ("tiny", shown.preset_of(folder))
+    assert set(shown.read_runs(folder, "table1", "accuracy").dataset) == {"digits"}
+
+
 def test_a_tested_data_set_must_have_all_its_files(folder):
     add(folder, "imagenet")
     assert set(shown.read_runs(folder, "table1", "accuracy").dataset) == {"digits", "imagenet"}

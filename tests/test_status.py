@@ -156,6 +156,14 @@ def test_runs_that_nobody_asked_for_are_counted_and_not_waited_for(quick, monkey
     show((quick,), 1)
 
 
+def test_a_preset_that_is_being_written_stands_in_nobody_s_way(quick, capsys):
+    show((quick,), None)
+    expected = capsys.readouterr().out
+    Path("config/presets/mine.yaml").write_text("broken: [")
+    show((quick,), None)
+    assert capsys.readouterr().out == expected
+
+
 def test_a_folder_without_runs_is_refused_in_a_sentence(quick):
     with pytest.raises(
         ValueError,

@@ -184,7 +184,7 @@ def test_a_file_of_one_s_own_settings_wins_key_by_key(monkeypatch, capsys, tmp_p
 
 def test_an_unknown_preset_is_refused(monkeypatch):
     monkeypatch.chdir(PROJECT)
-    with pytest.raises(ValueError, match="--preset: given 'tiny'; allowed are full, long, paper"):
+    with pytest.raises(ValueError, match=r"^preset: given 'tiny'; allowed are full, long, paper"):
         cli.main(["plan", "--preset", "tiny"], standalone_mode=False)
 
 

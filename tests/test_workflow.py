@@ -307,6 +307,15 @@ def test_a_folder_of_images_may_have_a_space_in_its_name(own_fresh, snakemake):
     assert "--official 'my data/cifar10-c'" in printed
 
 
+def test_a_data_set_that_is_not_attacked_is_told_where_to_be_named(own_fresh, snakemake):
+    edit(own_fresh / "config/presets/quick.yaml", "datasets: [digits]", "datasets: [cifar10]")
+    printed = snakemake.fail(own_fresh, "results/quick/table4.csv", "-n")
+    assert (
+        "results/quick/table4 has nothing to show: adversarial.datasets of the preset quick are cifar10, and its data "
+        "sets digits; name one there"
+    ) in printed
+
+
 def test_as_many_jobs_as_cores_is_no_cluster(own_fresh, snakemake):
     """`-j` beside the profile's `cores` is a limit of jobs; only a cluster's jobs ask for a GPU where none is."""
     rule = own_fresh / "workflow/rules/benchmark.smk"
@@ -479,6 +488,11 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
         ),
         ("-n --resources gpus=4 gpu=1 quick", "--resources: given gpus, which no rule asks for; allowed are disk_mb,"),
         ("-n --configfile myne.yaml quick", "--configfile: there is no file myne.yaml"),
+        (
+            "-n --forcerun figure4 quick",
+            "--forcerun takes quick for its own, and no target is left: put the target first, as in snakemake quick",
+        ),
+        ("-n --omit-from figure4 quick", "--omit-from takes quick for its own, and no target is left"),
     ],
 )
 def test_what_is_mistyped_is_answered_in_one_sentence(fresh, snakemake, typed, sentence):

@@ -91,14 +91,22 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
     """Measure the networks of some runs in turns, write benchmark.csv, and print the ratios beside the paper's.
 
     Raises:
-        ValueError: if resnet18, which the ratios are taken against, is not among them, or several data sets are.
+        ValueError: if resnet18, which the ratios are taken against, is not among them, or they differ in data set,
+            image size or width.
     """
     specs = [read_spec(path) for path in spec_paths]
     systems = [spec["system"] for spec in specs]
     if REFERENCE not in systems:
         raise ValueError(f"benchmark: {', '.join(systems)} given; {REFERENCE} must be among them, the ratios need it")
-    if len({spec["dataset"]["name"] for spec in specs}) > 1:
-        raise ValueError("benchmark: runs of several data sets given; a benchmark compares networks on one")
+    alike = {
+        "data set": [spec["dataset"]["name"] for spec in specs],
+        "image size": [image_size(spec) for spec in specs],
+        "width": [spec["model"]["width"] for spec in specs],
+    }
+    for what, values in alike.items():
+        if len(set(values)) > 1:
+            given = ", ".join(map(str, dict.fromkeys(values)))
+            raise ValueError(f"benchmark: given runs of {what} {given}; networks are compared at one")
     with lease(gpus, alone=True) as devices:
         device = choose_device(devices)
         contenders, memory = [], []
@@ -233,8 +241,9 @@ def _page(rows: pd.DataFrame) -> str:
     if on_gpu:
         columns["peak, MB"] = shown("peak_mb", ",.1f", "peak_memory_ratio", "memory")
     clock = "the clock" if on_gpu else "processor time, which other programs disturb less than the clock"
+    of_each = [", ".join(map(str, rows[name].unique())) for name in ("batch_size", "precision")]
     return (
-        f"{first.dataset}, width {first.width}, batch size {first.batch_size}, {first.precision}, {first.device}.\n"
+        f"{first.dataset}, width {first.width}, batch size {', '.join(of_each)}, {first.device}.\n"
         f"x: against {REFERENCE} of this run, rates by {clock}; in brackets the paper's ratio.\n\n"
         + pd.DataFrame(columns).to_string(index=False)
     )

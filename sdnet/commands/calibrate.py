@@ -87,12 +87,12 @@ def calibrate(
     """
     spec = read_spec(folder / "spec.json")
     path = folder / f"sweep-{noise.name}.npz"
-    swept = results.read_arrays(path)
     with lease(gpus) as devices:
         test = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(test.classes), choose_device(devices))
         if (lambda0 := training_lambda(model)) is None:
             raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
+        swept = results.read_arrays(path)
         if swept.get("made_of") != made_of(folder, test, noise):
             raise ValueError(
                 f"{path} is of other weights, images or noise than are to be calibrated for; sweep again, "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
+from sdnet.commands.attack import adversarial_file, adversarial_images, reference_name, tuned_lambda
 from sdnet.commands.parts import Arrays, Parts, file_digest
 from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
@@ -52,7 +52,7 @@ def diagnose(
     autoattack.check(("square",) if square else ())
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
-        files = [folder / "model.pt", *(run / "adversarial.npz" for run in (folder, reference) if run)]
+        files = [folder / "model.pt", *(adversarial_file(run) for run in (folder, reference) if run)]
         depends = "diagnostics", *map(file_digest, files), target.images.tobytes(), repr(square)
         parts = Parts(folder / "parts", *depends)
         todo = []

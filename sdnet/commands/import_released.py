@@ -9,7 +9,7 @@ from torch import Tensor
 from sdnet.commands.parts import file_digest
 from sdnet.data.datasets import INFO
 from sdnet.experiments import environment, plan, results
-from sdnet.experiments.settings import Dataset, Options, System, load_presets, load_site, read_yaml
+from sdnet.experiments.settings import Dataset, Options, System, load_preset, load_site, read_yaml
 from sdnet.models.released import Variant, load_released, variant_of
 from sdnet.runs.network import SMALL_IMAGES, build_model, save_model
 from sdnet.runs.spec import image_size
@@ -59,7 +59,7 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
 
 def _run_of(variant: Variant) -> plan.Run:
     """The run of the preset that has this network; where the preset lacks it, as if it had it."""
-    preset = load_presets(Path("config/presets"))[PRESET]
+    preset = load_preset(Path("config/presets"), PRESET)
     dataset = _dataset_of(variant)
     system = f"{variant.name}-{'nonnegative' if variant.options.get('shortcut', True) else 'plain'}"
     alone = preset.model_copy(

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from sdnet.experiments import plan, work
 from sdnet.experiments.plan import Run
-from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets, load_site, read_yaml
+from sdnet.experiments.settings import Preset, Site, load_preset, load_site, read_yaml
 from sdnet.experiments.status import duration
 from sdnet.experiments.work import KINDS, Job
 
@@ -35,10 +35,7 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
 
         update_config(values, read_yaml(site_file))
     site = load_site(values, f"config/config.yaml or {site_file}" if site_file else "config/config.yaml")
-    presets = load_presets(Path("config/presets"))
-    if name not in presets:
-        raise SettingsError(f"--preset: given {name!r}; allowed are {', '.join(presets)}")
-    preset = presets[name]
+    preset = load_preset(Path("config/presets"), name)
     planned = plan.runs(name, preset, site)
     jobs = {run.name: list(work.jobs(run, planned, preset, site)) for run in planned}
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)

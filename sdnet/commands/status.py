@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sdnet.experiments import plan
-from sdnet.experiments.settings import Preset, SettingsError, Site, load_presets, load_site, read_yaml
+from sdnet.experiments.settings import SettingsError, Site, load_preset, load_site, preset_files, read_yaml
 from sdnet.experiments.status import Status, status, summary, table
 
 NOTHING = "no run has begun; `make quick` starts the smallest preset"
@@ -50,14 +50,14 @@ def show(folders: tuple[Path, ...], every: float | None) -> None:
 def _planned() -> dict[Path, dict[str, int]]:
     """The epochs of each run of each preset, by results folder and name."""
     site = load_site(read_yaml(Path("config/config.yaml")))
-    presets = load_presets(Path("config/presets"))
-    return {Path(plan.results_folder(name)): _epochs(name, preset, site) for name, preset in presets.items()}
+    return {Path(plan.results_folder(name)): _epochs(name, site) for name in preset_files(Path("config/presets"))}
 
 
-def _epochs(name: str, preset: Preset, site: Site) -> dict[str, int]:
-    """Those of a preset's runs; nothing where it cannot be planned, as if its folders are named by `--configfile`."""
+def _epochs(name: str, site: Site) -> dict[str, int]:
+    """Those of a preset's runs; nothing where it cannot be planned: half written, or its folders are site settings."""
     try:
-        return {run.name: run.spec["training"]["epochs"] for run in plan.runs(name, preset, site)}
+        planned = plan.runs(name, load_preset(Path("config/presets"), name), site)
+        return {run.name: run.spec["training"]["epochs"] for run in planned}
     except SettingsError:
         return {}
 

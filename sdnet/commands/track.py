@@ -8,7 +8,7 @@ import numpy as np
 
 from sdnet.experiments import environment, results
 from sdnet.experiments.plan import has_run
-from sdnet.experiments.settings import load_presets
+from sdnet.experiments.settings import load_preset, preset_files
 from sdnet.experiments.shown import project_folder
 from sdnet.experiments.tracking import Tracker, in_results, log_summary
 
@@ -50,7 +50,9 @@ def track(folder: Path) -> None:
 
 def _summarise(folder: Path, tracked: list[tuple[Path, str, dict[str, float]]]) -> None:
     """Log the means over those seeds that the preset has, and the folder's tables and figures."""
-    presets, networks = load_presets(project_folder() / "config" / "presets"), defaultdict(lambda: defaultdict(list))
+    home, networks = project_folder() / "config" / "presets", defaultdict(lambda: defaultdict(list))
+    named = {preset for _, preset, _ in tracked} & set(preset_files(home))
+    presets = {name: load_preset(home, name) for name in named}
     for run, preset, numbers in tracked:
         if preset in presets and has_run(presets[preset], run):
             for name, value in numbers.items():

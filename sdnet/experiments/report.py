@@ -10,7 +10,7 @@ import pandas as pd
 from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.labels import DATASETS, dataset_label, system_label
-from sdnet.experiments.settings import Preset, load_presets
+from sdnet.experiments.settings import Preset, load_preset
 from sdnet.experiments.shown import has_runs, named_preset, preset_of, project_folder
 from sdnet.experiments.verdicts import VERDICTS, effect_in_words, tally
 
@@ -41,7 +41,7 @@ def opening(folder: Path) -> str:
     full = preset.width >= SIZE_WIDTH and (preset.imported or _usual_epochs(preset) >= SIZE_EPOCHS)
     which = "claims of cost alone" if preset.width >= SIZE_WIDTH else "no claim"
     so = "" if full else f", so that {which} can count as replicated in full"
-    reduced = _reduced(preset, load_presets(project_folder() / "config" / "presets")["paper"])
+    reduced = _reduced(preset, load_preset(project_folder() / "config" / "presets", "paper"))
     lines += [f"**Less than in the paper{so}:**", "\n".join(f"* {item}" for item in [*reduced, *_substitutes(folder)])]
     if "digits" in preset.datasets:
         lines += [
@@ -57,7 +57,7 @@ def _usual_epochs(preset: Preset) -> int:
 
 
 def _reduced(preset: Preset, paper: Preset) -> list[str]:
-    """What is smaller than in the paper, in words."""
+    """What is smaller than in the paper or other, in words."""
     found = []
     if preset.width < paper.width:
         found.append(f"networks of width {preset.width}, not {paper.width}")
@@ -82,8 +82,12 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
     fewer = len(paper.robustness.lambdas) - len(preset.robustness.lambdas)
     if fewer > 0:
         found.append(f"{len(preset.robustness.lambdas)} values of λ, not {len(paper.robustness.lambdas)}")
-    if preset.adversarial.paper_images and set(preset.adversarial.datasets) & set(preset.datasets):
-        found.append(f"{preset.adversarial.paper_images:,} test images under the paper's attack, not all")
+    if set(preset.adversarial.datasets) & set(preset.datasets):
+        if preset.adversarial.paper_images:
+            found.append(f"{preset.adversarial.paper_images:,} test images under the paper's attack, not all")
+        ours, theirs = (f"L∞ {one.linf:g}/255 and L2 {one.l2:g}" for one in (preset.adversarial, paper.adversarial))
+        if ours != theirs:
+            found.append(f"attacks within {ours}, not {theirs}")
     missing = [DATASETS[name] for name in paper.datasets if name not in preset.datasets]
     if missing:
         found.append(f"no {', no '.join(missing)}")

@@ -408,13 +408,34 @@ def load_presets(folder: Path) -> dict[str, Preset]:
     Raises:
         SettingsError: naming file and key, what was given and what is allowed.
     """
+    return {name: load_preset(folder, name) for name in preset_files(folder)}
+
+
+def load_preset(folder: Path, name: str) -> Preset:
+    """One preset of a folder, with the keys that it extends; the other files are not read.
+
+    Raises:
+        SettingsError: see `load_presets`.
+    """
+    files = preset_files(folder)
+    if name not in files:
+        raise SettingsError(f"preset: given {name!r}; allowed are {', '.join(files)}")
+    return _validate(Preset, _extended(name, files, ()), str(files[name]))
+
+
+def preset_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder's presets, by name; unread.
+
+    Raises:
+        SettingsError: if there is none, or a name that cannot be typed as a target.
+    """
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if not files:
         raise SettingsError(f"{folder} holds no preset (*.yaml)")
     for name, path in files.items():
         if not re.fullmatch("[A-Za-z0-9_-]+", name):  # it is typed as a target, and names folders
             raise SettingsError(f"{path}: a preset's name may have letters, digits, - and _ alone; rename the file")
-    return {name: _validate(Preset, _extended(name, files, ()), str(path)) for name, path in files.items()}
+    return files
 
 
 def check_spec(values: dict, source: str) -> None:

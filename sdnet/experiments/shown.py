@@ -9,7 +9,7 @@ import pandas as pd
 
 from sdnet.experiments import plan, results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
-from sdnet.experiments.settings import Preset, has_lambda, load_presets
+from sdnet.experiments.settings import Preset, has_lambda, load_preset, preset_files
 
 NEED_LAMBDA = ("peaks", "lines", "adaptive")
 
@@ -149,9 +149,9 @@ def preset_of(folder: Path) -> Preset:
 
 def named_preset(folder: Path) -> tuple[str, Preset]:
     """The preset whose results folder this is, behind its name."""
-    presets = load_presets(project_folder() / "config" / "presets")
-    names = {project_folder() / plan.results_folder(name): name for name in presets}
+    presets = project_folder() / "config" / "presets"
+    names = {project_folder() / plan.results_folder(name): name for name in preset_files(presets)}
     if folder not in names:
-        known = ", ".join(plan.results_folder(name) for name in presets)
+        known = ", ".join(map(plan.results_folder, names.values()))
         raise ValueError(f"{folder} is no preset's results folder; choose one of {known}")
-    return names[folder], presets[names[folder]]
+    return names[folder], load_preset(presets, names[folder])

@@ -3,7 +3,8 @@
 Whatever the number of processes, a run ends in the same weights, to within rounding: the gradient is that of the mean
 loss over the whole batch, and batch norms take the statistics of the whole batch. So the number of GPUs is no part of
 an experiment, and a run that got fewer of them this time goes on where it was. (MDEQ alone draws random numbers as
-it trains, its dropout masks: each process draws the same ones, for its own images.)
+it trains, its dropout masks: each process draws the same ones, for its own images, until a batch that does not divide
+evenly; what is resumed after one has other masks than a training that never stopped.)
 ASSUME: the paper does not say how its 4 GPUs shared the batch norms; usual is statistics of each GPU's own part, whose
 results depend on the number of GPUs.
 """

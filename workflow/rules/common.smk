@@ -114,6 +114,14 @@ def shown_runs(wildcards, target):
     preset = FOLDERS[wildcards.root]
     runs = plan.runs_of(target, RUNS[preset], PRESETS[preset])
     if not runs:
+        attacked = PRESETS[preset].adversarial.datasets
+        if target in plan.ATTACKED and set(attacked).isdisjoint(
+            PRESETS[preset].datasets
+        ):
+            raise WorkflowError(
+                f"{wildcards.root}/{target} has nothing to show: adversarial.datasets of the preset {preset} are "
+                f"{', '.join(attacked) or 'none'}, and its data sets {', '.join(PRESETS[preset].datasets)}; name one there"
+            )
         raise WorkflowError(
             f"{wildcards.root}/{target} has nothing to show: it is of {', '.join(plan.systems_of(target))}, and the "
             f"preset {preset} has none of them on images or under noise that it shows"

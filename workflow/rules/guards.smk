@@ -9,7 +9,17 @@ def refuse_unknown_targets():
         for name in RUNS
         for run in RUNS[name]
     }
-    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
+    given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+    # These options take every word behind them, rules and files, so that nothing tells the target from them.
+    for option in ("forcerun", "until", "omit_from"):
+        taken = sorted(set(getattr(given, option) or ()) & set(PRESETS))
+        if taken and not given.targets:
+            name = f"--{option.replace('_', '-')}"
+            raise WorkflowError(
+                f"{name} takes {', '.join(taken)} for its own, and no target is left: put the target first, as in "
+                f"snakemake {taken[0]} {name} ..."
+            )
+    for target in given.targets:
         path = os.path.relpath(target)
         folder = os.path.dirname(path)
         if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:

@@ -13,6 +13,7 @@ import sys
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 SETTING, FILE = re.compile("="), re.compile(r"\.(yaml|yml|json)$")
+TRIGGER = re.compile("^(code|input|mtime|params|software-env)$")
 # The greedy options, each with what tells its own words from targets.
 GREEDY = {
     "--resources": SETTING,
@@ -24,6 +25,7 @@ GREEDY = {
     "--default-resources": SETTING,
     "--configfile": FILE,
     "--configfiles": FILE,
+    "--rerun-triggers": TRIGGER,
 }
 
 

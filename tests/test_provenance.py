@@ -52,7 +52,7 @@ def test_the_file_names_who_trained_the_last_epoch_and_who_trained_earlier_ones(
     assert environment.tags(about) == {"commit": "commit of B", "device": "B", "precision": "float32"}
     (earlier,) = about["earlier"]
     assert earlier["commit"] == "commit of A"
-    assert earlier.keys() - {"epochs"} == about.keys() - {"earlier"}
+    assert earlier.keys() - {"epochs"} == about.keys() - {"earlier", "experiment"}
 
 
 def test_a_process_that_only_writes_the_weights_again_claims_nothing(train_as, spec):

@@ -23,7 +23,8 @@ def side_by_side(folders: list[Path]) -> str:
     columns = _named(folders)
     for folder in folders:
         if not (folder / "claims.csv").exists() and not (folder / "runs").is_dir():
-            raise ValueError(f"{folder} has no claims.csv and no runs to judge; give folders such as docs/results/small")
+            remedy = "give folders such as docs/results/small"
+            raise ValueError(f"{folder} has no claims.csv and no runs to judge; {remedy}")
     tables = [results.read(folder / "claims.csv", "claims").assign(folder=name) for name, folder in columns.items()]
     words = ["reading", "paper", "scale"]
     judged = pd.concat(tables).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))

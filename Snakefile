@@ -104,6 +104,7 @@ for name in [name for name in PRESETS if name != "paper"]:
 
 
 if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it likes
+    refuse_swallowed_targets()
     refuse_unknown_targets()
     refuse_unknown_resources()
 

@@ -104,7 +104,7 @@ def calibrate(
         test_residuals = [clean.residuals, *swept["residuals"]]
         fixed = np.stack([clean.correct[0], *_at_lambda(swept["correct"], swept["lambdas"], lambda0)])
         chosen_levels = CALIBRATION_LEVELS[levels][noise.name]
-        depends = made_of(folder, train, noise), made_of(folder, test, noise), repr(lambdas)
+        depends = made_of(folder, train, noise), str(swept["made_of"]), repr(lambdas)
         parts = Parts(folder / "parts", "calibrate", noise.name, *depends)
 
         def at(position: int, level: float | None) -> Arrays:

@@ -97,8 +97,8 @@ class CSCConv2d(nn.Module):
 
         The first call at an image size runs the power iteration to its tolerance. Later calls go
         on from the last eigenvector with a fixed small number of iterations, so that no training
-        step waits for a number from the device. The paper iterates to a tolerance at every update; while atoms
-        change fast, L is underestimated here (docs/differences.md has by how much).
+        step waits for a number from the device. The paper iterates to a tolerance at every update;
+        while atoms change fast, L is underestimated here (by how much: docs/differences.md).
         """
         options = {"stride": self.stride, "padding": self.padding}
         if tuple(self.eigenvector.shape[-2:]) == self.image_size:

@@ -57,7 +57,7 @@ def _usual_epochs(preset: Preset) -> int:
 
 
 def _reduced(preset: Preset, paper: Preset) -> list[str]:
-    """What is smaller than in the paper or other, in words."""
+    """What is less than in the paper, or not the same, in words."""
     found = []
     if preset.width < paper.width:
         found.append(f"networks of width {preset.width}, not {paper.width}")

@@ -1,16 +1,9 @@
 """Around the jobs: what is refused before the first, what is said and set right after the last."""
 
 
-def refuse_unknown_targets():
-    """Say what there is where something is asked for that no rule makes."""
-    presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
-    timed = {
-        f"{plan.results_folder(name)}/benchmark/{run.dataset}.csv"
-        for name in RUNS
-        for run in RUNS[name]
-    }
+def refuse_swallowed_targets():
+    """These options take every word behind them, rules and files, so that nothing tells a target from their own."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
-    # These options take every word behind them, rules and files, so that nothing tells the target from them.
     for option in ("forcerun", "until", "omit_from"):
         taken = sorted(set(getattr(given, option) or ()) & set(PRESETS))
         if taken and not given.targets:
@@ -19,7 +12,17 @@ def refuse_unknown_targets():
                 f"{name} takes {', '.join(taken)} for its own, and no target is left: put the target first, as in "
                 f"snakemake {taken[0]} {name} ..."
             )
-    for target in given.targets:
+
+
+def refuse_unknown_targets():
+    """Say what there is where something is asked for that no rule makes."""
+    presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    timed = {
+        f"{plan.results_folder(name)}/benchmark/{run.dataset}.csv"
+        for name in RUNS
+        for run in RUNS[name]
+    }
+    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
         path = os.path.relpath(target)
         folder = os.path.dirname(path)
         if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:

@@ -1,7 +1,7 @@
 """`python -m sdnet status`: what it says of real runs, in the states that they go through."""
 
 import errno
-import os
+import json
 import re
 import shutil
 import signal
@@ -18,6 +18,7 @@ from sdnet.__main__ import cli
 from sdnet.commands.status import show
 from sdnet.commands.train import train
 from sdnet.experiments.status import duration, status, table
+from sdnet.runs.spec import experiment, read_spec
 
 RUN = "digits/sdnet18/seed0"
 
@@ -56,9 +57,12 @@ def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):  # noqa: 
     done = status(tmp_path, RUN)
     assert (done.state, done.epoch, done.seconds_left) == ("trained", 30, None)
     assert done.measured == ("tested", "swept 2x")
-    assert status(tmp_path, RUN, epochs=40).state == "outdated", "Snakemake would train it anew"
+    asked = json.loads(spec.read_text())
+    assert status(tmp_path, RUN, asked).state == "trained"
+    asked["training"]["learning_rate"] /= 2
+    assert status(tmp_path, RUN, asked).state == "outdated", "Snakemake would train it anew"
     with FileLock(spec.parent / ".lock", timeout=0):
-        assert status(tmp_path, RUN, epochs=40).state == "training"
+        assert status(tmp_path, RUN, asked).state == "training"
 
 
 def test_runs_on_images_whose_folder_is_named_elsewhere_are_shown(spec, tmp_path, monkeypatch, capsys):
@@ -108,14 +112,16 @@ def test_a_failed_run_says_why_and_a_silent_one_has_stopped(tmp_path, spec):
 
 
 def test_a_training_that_died_in_the_workflow_is_as_far_as_its_last_checkpoint(tmp_path, spec):
-    """Snakemake removes history.csv then. A checkpoint from before the settings changed is of another training."""
-    kept = spec.parent / "checkpoints/0123456789ab/epoch0005.pt"
-    kept.parent.mkdir(parents=True)
+    """Snakemake removes history.csv then. A checkpoint of other settings is of another training."""
+    other = spec.parent / "checkpoints/0123456789ab/epoch0007.pt"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    assert status(tmp_path, RUN).epoch == 0
+    kept = spec.parent / "checkpoints" / experiment(read_spec(spec)) / "epoch0005.pt"
+    kept.parent.mkdir()
     kept.touch()
     found = status(tmp_path, RUN)
     assert (found.state, found.epoch) == ("stopped", 5)
-    os.utime(kept, (0, 0))
-    assert status(tmp_path, RUN).epoch == 0
 
 
 def test_columns_stand_below_each_other(tmp_path, spec):

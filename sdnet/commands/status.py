@@ -47,30 +47,29 @@ def show(folders: tuple[Path, ...], every: float | None) -> None:
             return
 
 
-def _planned() -> dict[Path, dict[str, int]]:
-    """The epochs of each run of each preset, by results folder and name."""
+def _planned() -> dict[Path, dict[str, dict]]:
+    """The resolved experiment of each run of each preset, by results folder and name."""
     site = load_site(read_yaml(Path("config/config.yaml")))
-    return {Path(plan.results_folder(name)): _epochs(name, site) for name in preset_files(Path("config/presets"))}
+    return {Path(plan.results_folder(name)): _specs(name, site) for name in preset_files(Path("config/presets"))}
 
 
-def _epochs(name: str, site: Site) -> dict[str, int]:
+def _specs(name: str, site: Site) -> dict[str, dict]:
     """Those of a preset's runs; nothing where it cannot be planned: half written, or its folders are site settings."""
     try:
-        planned = plan.runs(name, load_preset(Path("config/presets"), name), site)
-        return {run.name: run.spec["training"]["epochs"] for run in planned}
+        return {run.name: run.spec for run in plan.runs(name, load_preset(Path("config/presets"), name), site)}
     except SettingsError:
         return {}
 
 
-def _begun(planned: dict[Path, dict[str, int]]) -> list[Path]:
+def _begun(planned: dict[Path, dict[str, dict]]) -> list[Path]:
     return [folder for folder in planned if (folder / "runs").is_dir()]
 
 
-def _known(folder: Path, planned: dict[Path, dict[str, int]]) -> dict[str, int]:
+def _known(folder: Path, planned: dict[Path, dict[str, dict]]) -> dict[str, dict]:
     return planned.get(Path(os.path.relpath(folder)), {})
 
 
-def _rows(folder: Path, planned: dict[Path, dict[str, int]]) -> list[Status]:
+def _rows(folder: Path, planned: dict[Path, dict[str, dict]]) -> list[Status]:
     """The runs that were asked for, which have a description: those of the plan in its order, then others."""
     known = _known(folder, planned)
     asked = sorted(str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/*/*/*/spec.json"))
@@ -81,7 +80,7 @@ def _rows(folder: Path, planned: dict[Path, dict[str, int]]) -> list[Status]:
     return [status(folder, run, known.get(run)) for run in dict.fromkeys([*filter(asked.__contains__, known), *asked])]
 
 
-def _page(folder: Path, rows: list[Status], planned: dict[Path, dict[str, int]]) -> str:
+def _page(folder: Path, rows: list[Status], planned: dict[Path, dict[str, dict]]) -> str:
     unasked = len(_known(folder, planned).keys() - {row.run for row in rows})
     ended = [f"{row.run} failed: {row.reason}" for row in rows if row.reason]
     return "\n".join([f"{folder}: {summary(rows, unasked)}", "", *table(rows), *([""] if ended else []), *ended])

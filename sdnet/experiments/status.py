@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from sdnet.runs.spec import experiment, trained_experiment
+
 MEASURED = {  # what a run's folder may hold beside its weights, in the order in which it comes to be
     "accuracy.csv": "tested",
     "inversion.csv": "inverted",
@@ -28,8 +30,8 @@ class Status:
     Attributes:
         run: <dataset>/<system>/seed<k>.
         state: waiting (asked for, not begun); training (a process holds its lock); failed (the log says why); stopped
-            (no process trains it, and nothing says why); trained; outdated (for other epochs than are to be done now:
-            Snakemake trains it anew).
+            (no process trains it, and nothing says why); trained; outdated (with other settings than are asked for
+            now: Snakemake trains it anew).
         epoch, epochs: done, and to do in all; epochs is 0 for imported weights.
         accuracy: share of the test images classified correctly after the last epoch.
         rate: training images per second in the last epoch.
@@ -49,26 +51,26 @@ class Status:
     reason: str = ""
 
 
-def status(folder: Path, run: str, epochs: int | None = None, *, now: float | None = None) -> Status:
+def status(folder: Path, run: str, spec: dict | None = None, *, now: float | None = None) -> Status:
     """How far a run is.
 
     Args:
         folder: the results folder.
         run: <dataset>/<system>/seed<k>.
-        epochs: what the plan says, where it has the run; else the run's spec.json says it.
+        spec: the resolved experiment that the plan has for the run; None if it has none, for that of its spec.json.
         now: in seconds since the epoch; None for the present.
     """
     home = folder / "runs" / run
-    if epochs is None:
-        epochs = _epochs(home / "spec.json")
+    spec = spec or _spec(home / "spec.json")
+    epochs, asked = spec["training"]["epochs"], experiment(spec)
     history = _history(home / "history.csv")
     # Of a training that died Snakemake has removed history.csv, and not the checkpoints that it goes on from.
-    progress = {"epoch": len(history) or _kept(home), "epochs": epochs}
+    progress = {"epoch": len(history) or _kept(home / "checkpoints" / asked), "epochs": epochs}
     if history:
         last, seconds = history[-1], [float(row["train_seconds"]) for row in history]
         progress["accuracy"] = int(last["test_correct"]) / int(last["test_total"])
         progress["rate"] = int(last["train_total"]) / seconds[-1]
-    locked, outdated = _locked(home / ".lock"), history and epochs and len(history) != epochs
+    locked, outdated = _locked(home / ".lock"), epochs and trained_experiment(home) not in (None, asked)
     if (home / "model.pt").exists() and not (outdated and locked):
         return Status(run, "outdated" if outdated else "trained", **progress, measured=tuple(_measured(home)))
     if locked:
@@ -122,11 +124,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:,.1f} days"
 
 
-def _epochs(path: Path) -> int:
+def _spec(path: Path) -> dict:
     try:
-        return int(json.loads(path.read_text())["training"]["epochs"])
+        spec = json.loads(path.read_text())
+        int(spec["training"]["epochs"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} describes no run ({error}); put it back, or remove its folder") from None
+    return spec
 
 
 def _history(path: Path) -> list[dict[str, str]]:
@@ -138,17 +142,9 @@ def _history(path: Path) -> list[dict[str, str]]:
         return []
 
 
-def _kept(home: Path) -> int:
-    """The epoch of the last checkpoint, if it was written since the run's settings were."""
-    since = (home / "spec.json").stat().st_mtime if (home / "spec.json").exists() else 0
-    return max(
-        (
-            int(path.stem.removeprefix("epoch"))
-            for path in home.glob("checkpoints/*/epoch*.pt")
-            if path.stat().st_mtime >= since
-        ),
-        default=0,
-    )
+def _kept(checkpoints: Path) -> int:
+    """The epoch of the last one."""
+    return max((int(path.stem.removeprefix("epoch")) for path in checkpoints.glob("epoch*.pt")), default=0)
 
 
 def _locked(path: Path) -> bool:

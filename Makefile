@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 UV := $(shell command -v uv 2> /dev/null)
 
-.PHONY: install quick small paper test lint ui lock
+.PHONY: install quick paper test lint ui lock
 
 install: $(INSTALLED)
 
@@ -22,9 +22,6 @@ endif
 
 quick: install
 	$(BIN)/snakemake --cores all quick
-
-small: install
-	$(BIN)/snakemake --cores all small
 
 paper: install
 	$(BIN)/snakemake --cores all all

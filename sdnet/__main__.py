@@ -17,7 +17,7 @@ GreyLevels = click.FloatRange(0, 255, min_open=True)
 Positive = click.FloatRange(0, min_open=True)
 ScaleName = click.Choice(["cifar", "imagenet"])
 LevelsName = click.Choice(["interleaved", "released"])
-READINGS = ("paper", "squared", "parabola", "released")
+VARIANTS = ("paper", "squared", "parabola", "released")
 AUTOATTACK = "apgd-ce,apgd-t,fab-t,square"
 ATTACKED_AT = "0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5"
 
@@ -170,12 +170,12 @@ def noise_options(command):
     return command
 
 
-def readings(text: str) -> list[str]:
-    """The readings of Algorithm 1 in a list with commas between."""
+def checked_variants(text: str) -> list[str]:
+    """The variants of Algorithm 1 in a list with commas between."""
     given = [part.strip() for part in text.split(",")]
-    if "paper" not in given or not set(given) <= set(READINGS):
+    if "paper" not in given or not set(given) <= set(VARIANTS):
         raise ValueError(
-            f"--variants: given {text!r}; must be paper, which the attacks take, and any of {', '.join(READINGS[1:])}, "
+            f"--variants: given {text!r}; must be paper, which the attacks take, and any of {', '.join(VARIANTS[1:])}, "
             "with commas between"
         )
     return given
@@ -223,7 +223,7 @@ def stability(run, data_path, noise, lambdas, scale, noise_seed, official, image
     "--variants",
     default="paper",
     show_default=True,
-    help=f"Readings of Algorithm 1, with commas between: paper, and any of {', '.join(READINGS[1:])}.",
+    help=f"Variants of Algorithm 1, with commas between: paper, and any of {', '.join(VARIANTS[1:])}.",
 )
 @gpus_option
 def calibrate(
@@ -241,7 +241,7 @@ def calibrate(
         levels=levels,
         images=calibration_images,
         limit=images,
-        variants=readings(variants),
+        variants=checked_variants(variants),
         gpus=gpus,
     )
 

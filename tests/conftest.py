@@ -1,4 +1,4 @@
-"""Settings of all tests, and the small project that several of them build on.
+"""Settings of all tests, and what several of them build on: a run of seconds, and a small project.
 
 What needs the settings is imported late, so that tests of networks and training run where pydantic is not installed.
 """
@@ -6,10 +6,13 @@ What needs the settings is imported late, so that tests of networks and training
 import os
 import shutil
 import signal
+import sys
 
 import pytest
 import torch
 from filelock import FileLock
+
+NOT_NEEDED = ("mlflow", "pydantic", "snakemake", "papermill", "seaborn", "statsmodels")  # by a run
 
 torch.set_num_threads(1)  # tiny tensors can be far slower on several threads
 
@@ -55,3 +58,53 @@ def built(tmp_path_factory, tracking_uri):
 def project(built, tmp_path):
     """A copy of the built project."""
     return shutil.copytree(built, tmp_path / "project")
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    """No MLflow; tests/test_tracking.py is about it."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """The environment of a cluster node that has none of the packages a run does not need."""
+    folder = tmp_path_factory.mktemp("missing")
+    for name in NOT_NEEDED:
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name} is not installed')\n")
+    return os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run that was trained and tested. Tests that change it take a copy."""
+    from small_run import make_spec
+
+    from sdnet.commands.evaluate import evaluate
+    from sdnet.commands.train import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mlflow", None)
+        folder = make_spec(tmp_path_factory.mktemp("runs") / "run").parent
+        train(folder / "spec.json", None, 0)
+        evaluate(folder, None, 0)
+    return folder
+
+
+@pytest.fixture
+def error_of(monkeypatch):
+    """What a command that fails prints before it ends with an exit code other than 0."""
+
+    from sdnet.__main__ import main
+
+    def error_of(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sdnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        message = ended.value.code
+        assert isinstance(message, str), "printed by Python, which then ends with exit code 1"
+        assert message.startswith("error: ")
+        assert "\n" not in message
+        return message.removeprefix("error: ")
+
+    return error_of

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_commands import make_spec
+from small_run import make_spec
 from tqdm import tqdm
 
 from sdnet.__main__ import main
@@ -703,7 +703,7 @@ def test_a_gain_survives_from_where_claim_a5_has_it():
     assert a5.direction[0].bound == ("at_least", attack_tables.SURVIVES)
 
 
-def test_the_values_of_the_paper_stand_beside_ours(monkeypatch):
+def test_the_values_of_the_paper_stand_beside_ours():
     rows = [
         {
             "dataset": "cifar10",

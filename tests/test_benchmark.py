@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_commands import edited, make_spec
+from small_run import edited, make_spec
 
 from sdnet.__main__ import cli
 from sdnet.commands.benchmark import PAPER, Contender, against, paper_ratios

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_commands import make_spec
+from small_run import make_spec
 
 from sdnet.commands.calibrate import calibrate
 from sdnet.commands.sweep import sweep, sweep_rows

@@ -14,8 +14,8 @@ from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Fates
 from sdnet.commands.evidence.runs import over_seeds, point
 from sdnet.experiments import claims, plan, results, verdicts
+from sdnet.experiments.project import preset_of
 from sdnet.experiments.settings import SettingsError, load_presets, load_site, read_yaml
-from sdnet.experiments.shown import preset_of
 from sdnet.robustness.statistics import Interval
 
 PROJECT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from test_commands import make_spec, weights
+from small_run import make_spec, weights
 from test_training import last, loaders, without_time
 
 from sdnet.data.digits import load_digits_images

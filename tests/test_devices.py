@@ -323,7 +323,7 @@ def test_gpus_that_nvidia_smi_does_not_tell_of_are_not_left_for_the_cpu_unnotice
         assert own == (1,)
 
 
-def test_what_clears_old_files_leaves_those_of_a_lease(tmp_path):
+def test_what_clears_old_files_leaves_those_of_a_lease():
     """As systemd-tmpfiles tells: it locks a folder before it clears it."""
     with lease(1, available=[0]), open_folder(devices.LOCKS) as folder, pytest.raises(BlockingIOError):
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,5 @@
 """Training shared among processes: what each of them gets, that together they train as one does, and how they end."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import small_run
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_run import edited
 
 from sdnet.commands.train import train
 from sdnet.csc import update_dictionaries
@@ -29,6 +30,7 @@ from sdnet.training import distributed
 from sdnet.training.evaluate import evaluate
 from sdnet.training.loop import fit
 
+pytestmark = pytest.mark.usefixtures("untracked")
 CPU = torch.device("cpu")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -48,38 +50,16 @@ def tree(tmp_path_factory):
 
 def make_spec(folder, **training):
     """SDNet-18 with the stem of ImageNet, 3 batches an epoch, the last one smaller."""
-    spec = {
-        "preset": "tiny",
-        "system": "sdnet18",
-        "seed": 0,
-        "dataset": {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 72},
-        "model": {"name": "sdnet18", "width": 4, "options": {}},
-        "training": {
-            "epochs": 12,
-            "batch_size": 4,
-            "optimizer": "sgd",
-            # Small: a larger one amplifies rounding, by activations that change sides of a threshold.
-            "learning_rate": 1e-4,
-            "momentum": 0.9,
-            "nesterov": True,
-            "weight_decay": 5e-4,
-            "schedule": "multistep",
-            "milestones": [0.3, 0.6, 0.9],
-            "precision": "float32",
-            "deterministic": False,
-        }
-        | training,
+    # Small: a larger rate amplifies rounding, by activations that change sides of a threshold.
+    slowly = {
+        "epochs": 12,
+        "batch_size": 4,
+        "learning_rate": 1e-4,
+        "schedule": "multistep",
+        "milestones": [0.3, 0.6, 0.9],
     }
-    folder.mkdir(parents=True)
-    path = folder / "spec.json"
-    path.write_text(json.dumps(spec))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def untracked(monkeypatch):
-    """No MLflow in these tests; tests/test_tracking.py is about it."""
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    images = {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 72}
+    return edited(small_run.make_spec(folder, **slowly | training), dataset=images)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_commands import edited, make_spec, untracked  # noqa: F401
+from small_run import edited, make_spec
 
 from sdnet.__main__ import cli
 from sdnet.commands.loops import compare
@@ -16,6 +16,8 @@ from sdnet.runs.network import build_model
 from sdnet.runs.spec import read_spec
 from sdnet.training.loop import fit
 from sdnet.training.plain import fit_plainly
+
+pytestmark = pytest.mark.usefixtures("untracked")
 
 RECIPE = {"learning_rate": 0.002, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 

@@ -4,6 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sdnet.experiments import noise_tables, results
@@ -170,3 +171,18 @@ def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder)
     assert (chosen.ours, chosen.ours_low, chosen.ours_high) == pytest.approx((0.5, 0.45, 0.6))
     layout = noise_tables.table2_layout(table).set_index("Network")
     assert layout.loc["SDNet-18 at the λ of training", ["Level-0", "Level-4"]].str[:5].tolist() == ["60.50", "40.50"]
+
+
+def test_the_best_lambda_gains_over_that_of_training():
+    cell = {
+        "dataset": "digits",
+        "system": "sdnet18",
+        "seed": 0,
+        "noise": "shot",
+        "severity": 2,
+        "lambda0": 0.1,
+        "total": 200,
+    }
+    sweep = pd.DataFrame(cell | {"lambda": 0.1 * k, "correct": count} for k, count in ((1, 100), (2, 150), (3, 120)))
+    (best,) = noise_tables.gains_of_best_lambdas(sweep).itertuples(index=False)
+    assert best[-3:] == pytest.approx((0.2, 75, 25))

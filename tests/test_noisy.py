@@ -9,7 +9,7 @@ from hashlib import md5
 import numpy as np
 import pytest
 from PIL import Image
-from test_commands import edited, make_spec
+from small_run import edited, make_spec
 
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.data import cifar_c

@@ -60,13 +60,6 @@ def test_figure_2_shows_the_mean_accuracy_of_each_severity_at_each_lambda_and_it
     assert (heights.min(), heights.max()) == pytest.approx((31 - spread, 41 + spread))
 
 
-def test_the_best_lambda_gains_over_that_of_training():
-    cell = RUN | {"seed": 0, "noise": "shot", "severity": 2, "lambda0": 0.1, "total": 200}
-    sweep = pd.DataFrame(cell | {"lambda": 0.1 * k, "correct": count} for k, count in ((1, 100), (2, 150), (3, 120)))
-    (best,) = plots.best_lambdas(sweep).itertuples(index=False)
-    assert best[-3:] == pytest.approx((0.2, 75, 25))
-
-
 def test_figure_5_shows_zero_as_mid_grey_and_every_atom_at_full_contrast():
     atoms = np.array([[0, 1, 0, -1], [0.5, 0, 0, 0]])
     entries = pd.DataFrame(

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from test_commands import make_spec, untracked  # noqa: F401
+from small_run import make_spec
 
 from sdnet.commands.train import train
 from sdnet.experiments import environment
 from sdnet.training.checkpoint import latest_checkpoint
+
+pytestmark = pytest.mark.usefixtures("untracked")
 
 EPOCHS = 4
 

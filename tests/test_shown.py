@@ -5,7 +5,7 @@ import pytest
 import yaml
 from test_plan import PRESET
 
-from sdnet.experiments import results, shown
+from sdnet.experiments import project, results, shown
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_data_set_whose_runs_were_only_begun_is_left_out_and_noted(folder):
 @pytest.mark.parametrize("content", ["systems: {mine: {model: unknown}}", "broken: [", ""])
 def test_another_preset_that_is_being_written_stands_in_nobody_s_way(folder, content):
     (folder.parents[1] / "config" / "presets" / "mine.yaml").write_text(content)
-    assert shown.named_preset(folder) == ("tiny", shown.preset_of(folder))
+    assert project.named_preset(folder) == ("tiny", project.preset_of(folder))
     assert set(shown.read_runs(folder, "table1", "accuracy").dataset) == {"digits"}
 
 

@@ -194,7 +194,7 @@ def test_gains_are_over_the_images_own_and_the_figure_shows_each_network():
     assert (dot.get_ydata()[0], atoms.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.1))
 
 
-def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algorithm_1(tmp_path):
+def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algorithm_1():
     """0.2 over 0.4 as trained; halfway between two lambdas the logarithms are halfway, too.
 
     Of the solution the lambda where it is most stable counts: 8 times the 0.05 of the larger one; the atoms have 0.1.

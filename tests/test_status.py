@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from test_commands import bare, make_spec, read_until, start, untracked  # noqa: F401
+from small_run import make_spec, read_until, start
 
 from sdnet.__main__ import cli
 from sdnet.commands.status import show
 from sdnet.commands.train import train
 from sdnet.experiments.status import duration, status, table
 from sdnet.runs.spec import experiment, read_spec
+
+pytestmark = pytest.mark.usefixtures("untracked")
 
 RUN = "digits/sdnet18/seed0"
 
@@ -34,7 +36,7 @@ def shown(folder, *arguments):
     return done.stdout, done.stderr
 
 
-def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):  # noqa: F811
+def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):
     spec = make_spec(tmp_path / "runs" / RUN, epochs=30)
     assert status(tmp_path, RUN).state == "waiting"
     process = start(bare, "train", spec, "--gpus", 0)

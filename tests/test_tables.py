@@ -107,7 +107,7 @@ def test_the_interval_is_wilson_s_over_the_test_images_that_seeds_share(folder):
 def test_severities_share_their_images_too():
     counts = pd.DataFrame({"severity": ["mean"], "correct": [2500], "total": [5000]})  # five times 1,000 images
     expected = binomtest(500, 1000).proportion_ci(0.95, method="wilson")
-    found = tables.accuracy("accuracy", counts)
+    found = tables.accuracy(counts)
     assert (found["ours_low"], found["ours_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
 
 

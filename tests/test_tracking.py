@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import small_run
 from mlflow import MlflowClient
 
 from sdnet.commands.evaluate import evaluate
@@ -23,25 +24,10 @@ from sdnet.experiments.plan import results_folder
 from sdnet.experiments.tracking import Tracker
 
 PROJECT = Path(__file__).parents[1]
-SPEC = {
-    "preset": "tiny",
-    "system": "sdnet18",
+SPEC = small_run.SPEC | {
     "seed": 3,
-    "dataset": {"name": "digits", "checksum": None, "train_images": 64, "test_images": 40, "image_size": None},
-    "model": {"name": "sdnet18", "width": 4, "options": {"lmbd": 0.2}},
-    "training": {
-        "epochs": 2,
-        "batch_size": 32,
-        "optimizer": "sgd",
-        "learning_rate": 0.05,
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "milestones": [],
-        "precision": "float32",
-        "deterministic": False,
-    },
+    "model": small_run.SPEC["model"] | {"options": {"lmbd": 0.2}},
+    "training": small_run.SPEC["training"] | {"epochs": 2},
 }
 
 
@@ -602,7 +588,7 @@ if seed == 7:
 """
 
 
-def test_eight_processes_that_write_at_once_are_all_recorded(client, database, tmp_path):
+def test_eight_processes_that_write_at_once_are_all_recorded(client, tmp_path):
     command = [sys.executable, "-c", EIGHT, str(tmp_path)]
     done = subprocess.run(command, cwd=PROJECT, env=os.environ, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -611,7 +597,7 @@ def test_eight_processes_that_write_at_once_are_all_recorded(client, database, t
         assert [step for step, _ in steps(client, folder)] == list(range(1, 11))
 
 
-def test_training_does_without_a_database_that_stays_locked(client, database, folder, monkeypatch, capsys):
+def test_training_does_without_a_database_that_stays_locked(client, database, folder, capsys):
     """MLflow waits 20 s for a lock, once."""
     Tracker(folder, {}).close()
     with sqlite3.connect(database.removeprefix("sqlite:///")) as other:

@@ -196,25 +196,13 @@ def reference_name(folder: Path) -> str:
     return f"images against {read_spec(folder / 'spec.json')['system']}"
 
 
-def adversarial_file(folder: Path) -> Path:
-    """Where the adversarial images of an attacked run are.
-
-    Raises:
-        FileNotFoundError: if it has none.
-    """
-    path = folder / "adversarial.npz"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; make it with: python -m sdnet attack-adaptive {folder}")
-    return path
-
-
 def adversarial_images(folder: Path, norm: str, eps: float, indices: np.ndarray) -> np.ndarray:
     """The adversarial images (N, channels, H, W) of an attacked run, crafted at the lambda of training if it has one.
 
     Raises:
         FileNotFoundError, ValueError: if there are none, or not of this radius and the images with these positions.
     """
-    path = adversarial_file(folder)
+    path = folder / "adversarial.npz"
     arrays = results.read_arrays(path)
     if not np.isclose(arrays.get(f"{norm}_eps", np.nan), eps):
         raise ValueError(

@@ -36,7 +36,7 @@ LINE = ["variant", "slope", "intercept", "r_squared"]  # what is printed
 CHOSEN = ["variant", "severity", "residual", "lambda", "fixed_correct", "correct", "total", "gain"]
 
 # What of Algorithm 1 the paper leaves open: the residual's norm, and where the maximum of a plateau lies.
-READINGS = {
+VARIANTS = {
     "paper": {"definition": "norm", "estimator": "argmax"},
     "squared": {"definition": "squared", "estimator": "argmax"},
     "parabola": {"definition": "norm", "estimator": "parabola"},
@@ -79,7 +79,7 @@ def calibrate(
         levels: which set C, a key of `CALIBRATION_LEVELS`.
         images: how many training images to fit on; all, if there are fewer.
         limit: how many test images, as in the sweep.
-        variants: keys of `READINGS`, or "released": the fit of the authors' code, on test images.
+        variants: keys of `VARIANTS`, or "released": the fit of the authors' code, on test images.
         gpus: devices to hold.
 
     Raises:
@@ -117,7 +117,7 @@ def calibrate(
         fits = {
             variant: _fit_released(model, test, noise, lambdas, lambda0, parts)
             if variant == "released"
-            else _fit(sweeps, chosen_levels, lambdas, lambda0, test_residuals, **READINGS[variant])
+            else _fit(sweeps, chosen_levels, lambdas, lambda0, test_residuals, **VARIANTS[variant])
             for variant in variants
         }
         estimates = {variant: _estimates(fit.calibration, test_residuals) for variant, fit in fits.items()}

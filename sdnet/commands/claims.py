@@ -5,7 +5,7 @@ from pathlib import Path
 from sdnet.commands import evidence
 from sdnet.experiments import results, verdicts
 from sdnet.experiments.claims import load_claims
-from sdnet.experiments.shown import preset_of, project_folder, typed_folder
+from sdnet.experiments.project import preset_of, project_folder, typed_folder
 
 
 def judge(given: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdnet.commands.attack import adversarial_file, adversarial_images, reference_name, tuned_lambda
+from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
 from sdnet.commands.parts import Arrays, Parts, file_digest
 from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
@@ -52,9 +52,6 @@ def diagnose(
     autoattack.check(("square",) if square else ())
     with lease(gpus) as devices:
         target = Target(folder, data_path, limit, defence, choose_device(devices))
-        files = [folder / "model.pt", *(adversarial_file(run) for run in (folder, reference) if run)]
-        depends = "diagnostics", *map(file_digest, files), target.images.tobytes(), repr(square)
-        parts = Parts(folder / "parts", *depends)
         todo = []
         for norm, eps in radii.items():
             settings = PGD(norm, eps, steps, STEP_SIZE * eps / steps)
@@ -64,6 +61,9 @@ def diagnose(
             own = {AT_LAMBDA0: adversarial_images(folder, norm, eps, target.indices)}
             for lmbd in sorted({target.lambda0, tuned_lambda(folder, norm, eps)}, key=lambda value: value or 0):
                 todo.append((settings, lmbd, foreign if lmbd == target.lambda0 else foreign | own))
+        files = [folder / "model.pt", *(run / "adversarial.npz" for run in (folder, reference) if run)]
+        depends = "diagnostics", *map(file_digest, files), target.images.tobytes(), repr(square)
+        parts = Parts(folder / "parts", *depends)
         with tqdm(todo, desc="diagnostics", disable=None) as progress:
             rows = [
                 run_columns(target.spec) | {"norm": settings.norm, "lambda": lmbd, "images": len(target.indices)} | row

@@ -112,7 +112,7 @@ def _table(
     for (dataset, system), runs in groups.items():
         of_runs = [job for run in runs for job in jobs[run.name]]
         rows.append([dataset, system, len(runs), len(of_runs)])
-        rows[-1] += [sum(getattr(job, kind) for job in of_runs) for kind in KINDS.values()]
+        rows[-1] += [sum(getattr(job, kind) for job in of_runs) for kind in KINDS]
         if seconds is not None:
             parts = [sum(seconds[run.name, part] for run in runs) for part in PARTS]
             rows[-1] += [*parts, sum(parts)]

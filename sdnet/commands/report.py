@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sdnet.commands.notebook import execute, write_page
-from sdnet.experiments.shown import project_folder, typed_folder
+from sdnet.experiments.project import project_folder, typed_folder
 
 
 def report(given: Path) -> None:

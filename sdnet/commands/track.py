@@ -8,9 +8,9 @@ import numpy as np
 
 from sdnet.experiments import environment, results
 from sdnet.experiments.plan import has_run
+from sdnet.experiments.project import project_folder
 from sdnet.experiments.settings import load_preset, preset_files
-from sdnet.experiments.shown import project_folder
-from sdnet.experiments.tracking import Tracker, in_results, log_summary
+from sdnet.experiments.tracking import MARKER, Tracker, in_results, log_summary
 
 SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures
 
@@ -24,7 +24,7 @@ def track(folder: Path) -> None:
         ValueError: if there is no trained run.
         OSError: if MLflow did not take something; why, a warning has said.
     """
-    trained, in_place = sorted(folder.glob("runs/*/*/*/environment.json")), []
+    trained, in_place = sorted(folder.glob("runs/*/*/*/environment.json")), defaultdict(list)
     if not trained:
         raise ValueError(f"{folder} holds no trained run; give a results folder, such as results/quick")
     for path in trained:
@@ -36,25 +36,26 @@ def track(folder: Path) -> None:
         history = results.read(run / "history.csv", "history")
         tracker.log_epochs(history.astype(object).where(history.notna(), None).to_dict("records"))
         numbers = final_numbers(run)
-        tracker.log_results(numbers, sorted([*run.glob("*.csv"), *run.glob("[!m]*.json")]))
+        tracker.log_results(numbers, sorted({*run.glob("*.csv"), *run.glob("*.json")} - {run / MARKER}))
         tracker.close()
         if not tracker.active:
             raise OSError(f"MLflow did not take {run}: once its server answers, the same command goes on")
         print(f"tracked {run}")
         spec = json.loads((run / "spec.json").read_text())
         if in_results(run, spec):
-            in_place.append((run, spec["preset"], numbers))
-    if in_place:
-        _summarise(folder, in_place)
+            in_place[spec["preset"]].append((run, numbers))
+    for preset, tracked in in_place.items():
+        _summarise(folder, preset, tracked)
 
 
-def _summarise(folder: Path, tracked: list[tuple[Path, str, dict[str, float]]]) -> None:
+def _summarise(folder: Path, preset: str, tracked: list[tuple[Path, dict[str, float]]]) -> None:
     """Log the means over those seeds that the preset has, and the folder's tables and figures."""
     home, networks = project_folder() / "config" / "presets", defaultdict(lambda: defaultdict(list))
-    named = {preset for _, preset, _ in tracked} & set(preset_files(home))
-    presets = {name: load_preset(home, name) for name in named}
-    for run, preset, numbers in tracked:
-        if preset in presets and has_run(presets[preset], run):
+    if preset not in preset_files(home):
+        return
+    planned = load_preset(home, preset)
+    for run, numbers in tracked:
+        if has_run(planned, run):
             for name, value in numbers.items():
                 networks["/".join(run.parts[-3:-1])][name].append(value)
     if networks:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.experiments.project import preset_of
 from sdnet.experiments.results import TOGETHER
-from sdnet.experiments.shown import preset_of, read_runs
+from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables import accuracy, cell, paper_values
 
 KEYS = ["dataset", "system", "setting", "condition", "attack"]
@@ -141,7 +142,7 @@ def _summary(attack: str, counts: pd.DataFrame) -> dict:
     first = counts.iloc[0]
     gains = ("gain", "gain_low", "gain_high") if attack not in AT_ONE_LAMBDA else ()
     return (
-        accuracy("accuracy", counts)
+        accuracy(counts)
         | {name: counts[name].mean() for name in ("lambda", *gains)}
         | {
             "eps": first.eps,

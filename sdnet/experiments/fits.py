@@ -11,7 +11,8 @@ from scipy import stats
 
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.plan import noises_of
-from sdnet.experiments.shown import preset_of, read_runs
+from sdnet.experiments.project import preset_of
+from sdnet.experiments.shown import read_runs
 
 # ASSUME: no level's lambda counts as known better than a fifth of the grid's usual step of 0.1; or one level whose
 # bootstrap happens to have no variance would decide the line.

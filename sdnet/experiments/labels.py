@@ -1,4 +1,4 @@
-"""What data sets and networks are called in tables and figures."""
+"""What data sets, networks, tables and figures are called."""
 
 DATASETS = {
     "cifar10": "CIFAR-10",
@@ -22,6 +22,24 @@ SYSTEMS = {
     "sdnet18-all-nonnegative": "SDNet-18-All, released reading",
     "sdnet18-all-plain": "SDNet-18-All without shortcuts",
     "sdnet18-nonnegative": "SDNet-18, released reading",
+}
+# Of tables and figures; before a colon, what they are called for short.
+TITLES = {
+    "table1": "Table 1: accuracy, size, memory and speed",
+    "table2": "Table 2: Gaussian noise by severity",
+    "table3": "Table 3: four noises",
+    "table4": "Table 4: attacks",
+    "table5": "Table 5: FISTA iterations",
+    "table6": "Table 6: CSC layers throughout",
+    "readings": "The two readings of the layer",
+    "figure1": "Figure 1: a code and its atoms add up to an image",
+    "figure2": "Figure 2: accuracy against λ under noise",
+    "figure3": "Figure 3: the best λ against the residual",
+    "figure4": "Figure 4: images back from the codes of each layer",
+    "figure5": "Figure 5: the learned dictionary",
+    "figure6": "Figure 6: how sparse the codes are",
+    "figure_attacks": "Accuracy against λ under attack",
+    "figure_stability": "How far noise moves the first layer's output",
 }
 KEPT = "kept for the backward pass"  # memory, in place of the peak of a GPU's
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.plan import noises_of
-from sdnet.experiments.shown import preset_of, read_runs
+from sdnet.experiments.project import preset_of
+from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables import accuracy, cell, paper_values, zero_shares
 
 KEYS = ["dataset", "system", "setting", "noise", "severity"]
@@ -83,6 +84,15 @@ def readings(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
+def gains_of_best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
+    """The best lambda of each run, noise and severity, and its gain over that of training, in percentage points."""
+    keys = ["dataset", "system", "seed", "noise", "severity"]
+    sweep = sweep.assign(percent=100 * sweep.correct / sweep.total)
+    best = sweep.loc[sweep.groupby(keys, sort=False).percent.idxmax()].set_index(keys)
+    trained = sweep[np.isclose(sweep["lambda"], sweep.lambda0)].set_index(keys).percent
+    return best[["lambda", "percent"]].assign(gain=best.percent - trained).reset_index()
+
+
 def _mean_sweep(folder: Path, target: str) -> pd.DataFrame:
     """The sweeps of every noise, all severities together."""
     columns = ["dataset", "system", "seed", "data_source", "noise", "noise_source", "lambda", "lambda0"]
@@ -107,7 +117,7 @@ def _clean_rows(folder: Path, target: str, setting: str) -> list[dict]:
     """Accuracy on all clean test images, after the last epoch."""
     runs = read_runs(folder, target, "accuracy").assign(noise="clean", noise_source=None)
     return [
-        _common(group) | {"setting": setting, "severity": ""} | accuracy("accuracy", group)
+        _common(group) | {"setting": setting, "severity": ""} | accuracy(group)
         for _, group in runs[runs.checkpoint == "last"].groupby(["dataset", "system"], sort=False)
     ]
 
@@ -140,7 +150,7 @@ def _fixed_rows(sweep: pd.DataFrame) -> list[dict]:
     return [
         _common(group)
         | {"setting": "" if group["lambda"].isna().all() else "fixed", "severity": str(severity)}
-        | accuracy("accuracy", group)
+        | accuracy(group)
         for (_, _, _, severity), group in trained.groupby(["dataset", "system", "noise", "severity"], sort=False)
     ]
 
@@ -152,10 +162,10 @@ def _adaptive_rows(adaptive: pd.DataFrame) -> list[dict]:
         common = _common(group) | {"setting": "adaptive" if variant == "paper" else variant, "severity": str(severity)}
         gains = {name: group[name].mean() for name in ("gain", "gain_low", "gain_high")}
         p_value = group.p_value.iloc[0] if len(group) == 1 else None
-        rows.append(common | accuracy("accuracy", group) | gains | {"p_value": p_value})
+        rows.append(common | accuracy(group) | gains | {"p_value": p_value})
         if severity == "0" and variant == "paper":  # the same clean images at the lambda of training
             fixed = group.assign(correct=group.fixed_correct)
-            rows.append(common | {"setting": "fixed"} | accuracy("accuracy", fixed))
+            rows.append(common | {"setting": "fixed"} | accuracy(fixed))
         if severity != "mean":
             rows.append(
                 common

@@ -9,28 +9,12 @@ import pandas as pd
 
 from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
-from sdnet.experiments.labels import DATASETS, dataset_label, system_label
+from sdnet.experiments.labels import DATASETS, TITLES, dataset_label, system_label
+from sdnet.experiments.project import named_preset, preset_of, project_folder
 from sdnet.experiments.settings import Preset, load_preset
-from sdnet.experiments.shown import has_runs, named_preset, preset_of, project_folder
+from sdnet.experiments.shown import has_runs
 from sdnet.experiments.verdicts import VERDICTS, effect_in_words, tally
 
-TITLES = {
-    "table1": "Table 1: accuracy, size, memory and speed",
-    "table2": "Table 2: Gaussian noise by severity",
-    "table3": "Table 3: four noises",
-    "table4": "Table 4: attacks",
-    "table5": "Table 5: FISTA iterations",
-    "table6": "Table 6: CSC layers throughout",
-    "readings": "The two readings of the layer",
-    "figure1": "Figure 1: a code and its atoms add up to an image",
-    "figure2": "Figure 2: accuracy against λ under noise",
-    "figure3": "Figure 3: the best λ against the residual",
-    "figure4": "Figure 4: images back from the codes of each layer",
-    "figure5": "Figure 5: the learned dictionary",
-    "figure6": "Figure 6: how sparse the codes are",
-    "figure_attacks": "Accuracy against λ under attack",
-    "figure_stability": "How far noise moves the first layer's output",
-}
 READINGS = {"text": "the layer as in the paper's text", "released": "the layer as in the authors' code"}
 
 

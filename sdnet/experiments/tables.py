@@ -9,7 +9,8 @@ from statsmodels.stats.proportion import proportion_confint
 from sdnet.experiments import results
 from sdnet.experiments.labels import KEPT, dataset_label, scale_label, system_label
 from sdnet.experiments.plan import REFERENCE, SEVERITIES
-from sdnet.experiments.shown import preset_of, project_folder, read_runs
+from sdnet.experiments.project import preset_of, project_folder
+from sdnet.experiments.shown import read_runs
 
 BESIDE = "Ours, the paper's value in brackets where it has one. Scale of ours:"
 
@@ -70,15 +71,15 @@ def _rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[d
     held = "largest memory allocated" if on_gpu else KEPT
     return [
         common | {"quantity": "parameters", "unit": "million", "ours": first.parameters / 1e6, "measure": "counted"},
-        common | accuracy("accuracy", last) | {"measure": "after the last epoch"},
-        common | accuracy("accuracy_best_epoch", best) | {"measure": "at the epoch that the test set picks"},
+        common | accuracy(last) | {"measure": "after the last epoch"},
+        common | accuracy(best) | {"quantity": "accuracy_best_epoch", "measure": "at the epoch the test set picks"},
         common | {"quantity": "memory", "unit": "GB", "ours": memory / 1e9, "measure": f"{held}; {how}"},
         common | {"quantity": "speed", "unit": "images/s", "ours": speed.train_images_per_second, "measure": how},
         common | {"quantity": "speed_ratio", "unit": "of ResNet-18's", "ours": speed.train_rate_ratio, "measure": how},
     ]
 
 
-def accuracy(quantity: str, runs: pd.DataFrame) -> dict:
+def accuracy(runs: pd.DataFrame) -> dict:
     """Mean, spread and interval of an accuracy, from counts `correct` of `total`, one row per seed.
 
     The interval is over test images: seeds share them, and so do the severities of a mean, so that each image counts
@@ -88,7 +89,7 @@ def accuracy(quantity: str, runs: pd.DataFrame) -> dict:
     images = runs.total.mean() / (SEVERITIES if "severity" in runs and runs.severity.iloc[0] == "mean" else 1)
     low, high = proportion_confint(shares.mean() / 100 * images, images, method="wilson")
     return {
-        "quantity": quantity,
+        "quantity": "accuracy",
         "unit": "percent",
         "ours": shares.mean(),
         "ours_std": shares.std(),

@@ -59,7 +59,7 @@ class Job:
     differentiated: float = 0
 
 
-KINDS = {"trained": "trained", "passed": "passed", "attacked": "differentiated"}  # see `Job`
+KINDS = ("trained", "passed", "differentiated")  # see `Job`
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Speed:
 
     def seconds(self, job: Job, start: float) -> float:
         """How long a job takes, `start` of which is what any job takes before it begins."""
-        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in KINDS.values())
+        return start + sum(getattr(job, kind) / getattr(self, kind) for kind in KINDS)
 
 
 def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[Job]:

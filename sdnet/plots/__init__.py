@@ -4,12 +4,11 @@ from sdnet.plots.attacks import attack_curves
 from sdnet.plots.codes import code_histograms, dictionaries
 from sdnet.plots.inversion import operator, reconstructions
 from sdnet.plots.layout import save, style
-from sdnet.plots.noise import best_lambdas, fitted_lines, lambda_curves
+from sdnet.plots.noise import fitted_lines, lambda_curves
 from sdnet.plots.stability import stability_curves
 
 __all__ = [
     "attack_curves",
-    "best_lambdas",
     "code_histograms",
     "dictionaries",
     "fitted_lines",

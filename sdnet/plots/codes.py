@@ -6,6 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.experiments.tables import zero_shares
 from sdnet.plots.layout import panels_of, patch
 
 LINES = (0.78, 0.86, 0.94)  # a light blue that no grey atom runs into
@@ -43,7 +44,7 @@ def code_histograms(codes: pd.DataFrame, note: str) -> Figure:
     for axis, ((dataset, system), rows) in zip(axes, panels, strict=True):
         zeros = rows.bin_low == rows.bin_high
         totals = rows.groupby("seed")["count"].sum()
-        shares = 100 * rows[zeros].set_index("seed")["count"] / totals
+        shares = zero_shares(rows).zero_percent
         for seed, bins in rows[~zeros & np.isfinite(rows.bin_low) & np.isfinite(rows.bin_high)].groupby("seed"):
             edges = [*bins.bin_low, bins.bin_high.iloc[-1]]
             axis.stairs(100 * bins["count"] / totals[seed], edges, fill=len(totals) == 1, alpha=0.8, color="C0")

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
 
 from sdnet.experiments.labels import system_label
 from sdnet.plots.layout import PAGE_WIDTH, note_below
@@ -33,6 +33,9 @@ def growth_curves(measured: pd.DataFrame, note: str) -> Figure:
         axis.set_xlabel(TITLES.get(varied, varied), fontsize="small")
         axis.tick_params(labelsize="x-small")
         sns.despine(ax=axis)
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[0].yaxis.set_minor_locator(NullLocator())
     axes[0].set_ylabel("ms an image", fontsize="small")
     handles = [plt.Line2D([], [], marker="o", markersize=3, color=f"C{k}") for k in range(len(systems))]
     labels = [system_label(system) for system in systems]

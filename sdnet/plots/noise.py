@@ -34,15 +34,6 @@ def _draw_lambda_curves(axis: plt.Axes, rows: pd.DataFrame) -> None:
     axis.axvline(rows.lambda0.iloc[0], color="0.5", linestyle=":", linewidth=1)
 
 
-def best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
-    """The best lambda of each run, noise and severity, and its gain over that of training, in percentage points."""
-    keys = ["dataset", "system", "seed", "noise", "severity"]
-    sweep = sweep.assign(percent=100 * sweep.correct / sweep.total)
-    best = sweep.loc[sweep.groupby(keys, sort=False).percent.idxmax()].set_index(keys)
-    trained = sweep[np.isclose(sweep["lambda"], sweep.lambda0)].set_index(keys).percent
-    return best[["lambda", "percent"]].assign(gain=best.percent - trained).reset_index()
-
-
 def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
     """Figure 3: the best lambda against the residual, a cross per noise level, with the fitted line; a colour per seed.
 

@@ -1,14 +1,7 @@
 """Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
-LABELS = {
-    "readings": "Two readings",
-    "figure_attacks": "Attacks",
-    "figure_stability": "Stability",
-}
-
-
 for target, reads in plan.READS.items():
-    label = LABELS.get(target, f"{target[:-1].capitalize()} {target[-1]}")
+    label = labels.TITLES[target].partition(":")[0]
     table = target in plan.TABLES
     page = f"{{root}}/notebooks/{target}.html"
 

@@ -20,7 +20,7 @@ from sdnet.commands.evidence.runs import KEYS, Runs
 from sdnet.commands.evidence.stability import stability
 from sdnet.experiments import results
 from sdnet.experiments.claims import as_text
-from sdnet.experiments.shown import preset_of
+from sdnet.experiments.project import preset_of
 
 
 def effects(folder: Path) -> pd.DataFrame:

@@ -121,7 +121,8 @@ def _gains(runs: Runs, system: str, seeds: list[int], noise: str) -> Iterator[Ro
         at = [one.loc[level] for one in of_seeds]
         gains = [Interval(one.gain, one.gain_low, one.gain_high) for one in at]
         yield runs.row(("accuracy", subject, f"{system} fixed", noise, level), gains, seeds, how)
-        yield runs.row(("accuracy", subject, "", noise, level), [wilson(one) for one in at], seeds, how)
+        severities = len(SEVERITY) if level == "mean" else 1
+        yield runs.row(("accuracy", subject, "", noise, level), [wilson(one, severities) for one in at], seeds, how)
         if level in SEVERITY:
             chosen = [Interval(one["lambda"], one.lambda_low, one.lambda_high) for one in at]
             yield runs.row(("lambda", subject, "", noise, level), chosen, seeds, how)

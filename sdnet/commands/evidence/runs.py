@@ -153,9 +153,9 @@ def normal(estimate: float, std: float) -> Interval:
     return Interval(estimate, estimate - 1.96 * std, estimate + 1.96 * std)
 
 
-def wilson(counts: pd.Series) -> Interval:
+def wilson(counts: pd.Series, severities: int = 1) -> Interval:
     """An accuracy in percent; severities share their images, so that their mean counts each of them once."""
-    total = counts.total / (len(SEVERITY) if counts.name == "mean" else 1)
+    total = counts.total / severities
     share = counts.correct / counts.total
     return Interval(100 * share, *(100 * end for end in proportion_confint(share * total, total, method="wilson")))
 

@@ -88,12 +88,12 @@ def test_every_option_of_every_command_explains_itself():
 def test_the_command_line_offers_what_there_is():
     """Its own lists, which are there before torch is loaded."""
     from sdnet.commands.calibrate import VARIANTS
-    from sdnet.data.corruptions import CALIBRATION_LEVELS, NOISES, SEVERITIES
+    from sdnet.data.corruptions import CALIBRATION_LEVELS, NOISES, STRENGTHS
     from sdnet.robustness.autoattack import STANDARD
 
     assert (*VARIANTS, "released") == command_line.VARIANTS
     assert tuple(command_line.AUTOATTACK.split(",")) == STANDARD
-    choices = {"NoiseName": NOISES, "ScaleName": SEVERITIES, "LevelsName": CALIBRATION_LEVELS}
+    choices = {"NoiseName": NOISES, "ScaleName": STRENGTHS, "LevelsName": CALIBRATION_LEVELS}
     for name, known in choices.items():
         assert tuple(getattr(command_line, name).choices) == tuple(known)
 

@@ -5,7 +5,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from sdnet.data.corruptions import CALIBRATION_LEVELS, NOISES, SEVERITIES, corrupt, corrupt_level
+from sdnet.data.corruptions import CALIBRATION_LEVELS, NOISES, STRENGTHS, corrupt, corrupt_level
 
 # Standard deviations on a constant grey of 128, CIFAR parameters, severities 1 to 5.
 GREY_STD = {
@@ -29,7 +29,7 @@ def random_images(n=6, size=(9, 7), channels=3, seed=0):
 
 def test_the_severities_of_imagenet_are_those_of_its_published_generator():
     """make_imagenet_c.py of Hendrycks and Dietterich; those of CIFAR are seen by their moments, below."""
-    assert SEVERITIES["imagenet"] == {
+    assert STRENGTHS["imagenet"] == {
         "gaussian": (0.08, 0.12, 0.18, 0.26, 0.38),
         "shot": (60, 25, 12, 5, 3),
         "speckle": (0.15, 0.20, 0.35, 0.45, 0.60),
@@ -67,7 +67,7 @@ def test_black_stays_black_under_shot_and_speckle_but_not_under_gaussian_noise(s
 
 @pytest.mark.parametrize("severity", range(1, 6))
 def test_impulse_noise_changes_single_channels_half_to_white_and_half_to_black(severity):
-    share = SEVERITIES["cifar"]["impulse"][severity - 1]
+    share = STRENGTHS["cifar"]["impulse"][severity - 1]
     noisy = corrupt(constant(128, n=4000), "impulse", severity, seed=0)
     changed = noisy != 128
     assert changed.mean() == pytest.approx(share, abs=0.0005)
@@ -162,7 +162,7 @@ def test_calibration_levels_grow_in_noise(levels, noise):
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_no_interleaved_calibration_level_is_a_test_level(noise):
-    assert not set(CALIBRATION_LEVELS["interleaved"][noise]) & set(SEVERITIES["cifar"][noise])
+    assert not set(CALIBRATION_LEVELS["interleaved"][noise]) & set(STRENGTHS["cifar"][noise])
 
 
 @cells

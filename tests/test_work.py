@@ -129,7 +129,7 @@ def test_the_images_of_noise_are_counted_exactly(processed):
     assert seen["sweep"] == (jobs["sweep"].passed, 0)
     spared, shared = divmod(jobs["calibrate"].passed - seen["calibrate"][0], 20)
     assert (shared, seen["calibrate"][1]) == (0, 0)
-    assert 0 <= spared <= 3 * (1 + plan.SEVERITIES)
+    assert 0 <= spared <= 3 * (1 + plan.SEVERITY_COUNT)
 
 
 @pytest.mark.parametrize("command", ["attack", "attack_adaptive", "diagnose"])

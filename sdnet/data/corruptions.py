@@ -24,7 +24,7 @@ from PIL import Image
 NOISES = ("gaussian", "shot", "speckle", "impulse")
 
 # The parameters c of severities 1 to 5, from the published generators of CIFAR-10-C and of ImageNet-C.
-SEVERITIES = {
+STRENGTHS = {
     "cifar": {
         "gaussian": (0.04, 0.06, 0.08, 0.09, 0.10),
         "shot": (500, 250, 100, 75, 50),
@@ -90,10 +90,10 @@ def corrupt(
     Raises:
         ValueError: for an unknown noise, severity or scale, or images of another type or shape.
     """
-    if scale not in SEVERITIES:
-        raise ValueError(f"corrupt: scale {scale!r} is unknown; choose one of {', '.join(SEVERITIES)}")
+    if scale not in STRENGTHS:
+        raise ValueError(f"corrupt: scale {scale!r} is unknown; choose one of {', '.join(STRENGTHS)}")
     check_cell(noise, severity)
-    level = SEVERITIES[scale][noise][int(severity) - 1]
+    level = STRENGTHS[scale][noise][int(severity) - 1]
     return corrupt_level(images, noise, level, seed=seed, slot=int(severity), indices=indices)
 
 

@@ -9,7 +9,7 @@ from sdnet.experiments.settings import Preset, SettingsError, Site, System, has_
 
 DOWNLOADED = ("cifar10", "cifar100")
 IMAGENET_C_SIZE = 224  # pixels
-SEVERITIES = 5  # of each noise
+SEVERITY_COUNT = 5  # of each noise
 
 # Systems of each table and figure; those that a preset has are shown.
 TABLES = {

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
 from sdnet.experiments.labels import KEPT, dataset_label, scale_label, system_label
-from sdnet.experiments.plan import REFERENCE, SEVERITIES
+from sdnet.experiments.plan import REFERENCE, SEVERITY_COUNT
 from sdnet.experiments.project import preset_of, project_folder
 from sdnet.experiments.shown import read_runs
 
@@ -86,7 +86,7 @@ def accuracy(runs: pd.DataFrame) -> dict:
     once. The variance of training is in the spread.
     """
     shares = 100 * runs.correct / runs.total
-    images = runs.total.mean() / (SEVERITIES if "severity" in runs and runs.severity.iloc[0] == "mean" else 1)
+    images = runs.total.mean() / (SEVERITY_COUNT if "severity" in runs and runs.severity.iloc[0] == "mean" else 1)
     low, high = proportion_confint(shares.mean() / 100 * images, images, method="wilson")
     return {
         "quantity": "accuracy",

@@ -97,10 +97,10 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     fitted_images = min(robustness.calibration_images, train_images)
     released = sum(value <= RELEASED_LAMBDA_MAX for value in robustness.lambdas)
     for _ in swept | set(calibrated):
-        yield Job("sweep", passed=plan.SEVERITIES * noisy_images * grid)
+        yield Job("sweep", passed=plan.SEVERITY_COUNT * noisy_images * grid)
     for noise in calibrated:
         passed = noisy_images + _entry("LEVELS", LEVELS[images.noise_levels], noise) * fitted_images * grid
-        passed += len(robustness.variants) * (plan.SEVERITIES + 1) * noisy_images
+        passed += len(robustness.variants) * (plan.SEVERITY_COUNT + 1) * noisy_images
         if "released" in robustness.variants:
             passed += LEVELS["released"][noise] * noisy_images * released
         yield Job("calibrate", passed=passed)

@@ -21,7 +21,7 @@ from sdnet.commands.evidence.runs import (
     spearman,
     wilson,
 )
-from sdnet.data.corruptions import SEVERITIES
+from sdnet.data.corruptions import STRENGTHS
 from sdnet.experiments import plan, results
 from sdnet.robustness.statistics import Interval, adaptive_difference, paired_difference
 
@@ -141,7 +141,7 @@ def _gains(runs: Runs, system: str, seeds: list[int], noise: str) -> Iterator[Ro
 
 def variance_fit(lambdas: Sequence[float], scale: str) -> float:
     """R^2 of the line through the chosen lambdas and the variance of Gaussian noise."""
-    variance = np.square(SEVERITIES[scale]["gaussian"])
+    variance = np.square(STRENGTHS[scale]["gaussian"])
     return float(stats.pearsonr(variance, lambdas).statistic ** 2) if np.ptp(lambdas) > 0 else 0.0
 
 

@@ -42,6 +42,7 @@ from sdnet.robustness.autoattack import STANDARD
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.diagnostics import Check
 from sdnet.robustness.ladder import AT_LAMBDA0, adaptive_attempts, craft, paper_attempt, weaker_attempts
+from sdnet.robustness.outcome import Outcome
 from sdnet.robustness.pgd import PGD, STEP_SIZE, attack
 from sdnet.robustness.sweep import evaluate_at
 from sdnet.runs.network import load_model, save_model
@@ -110,6 +111,32 @@ def test_what_cannot_be_tried_is_said_before_the_first_attack(attacked, monkeypa
     monkeypatch.setattr("sdnet.commands.attack.Target", lambda *_: SimpleNamespace(classes=classes))
     with pytest.raises(ValueError, match=message):
         attack_adaptively(attacked["sdnet18"], None, RADII, IMAGES, DEFENCE, replace(EFFORT, **effort), None, gpus=0)
+
+
+def test_an_attack_starts_from_the_images_of_its_own_norm_that_its_title_names(attacked, tmp_path, monkeypatch):
+    """Each attack stands for a number, which fills its images."""
+    run, made = shutil.copytree(attacked["sdnet18"], tmp_path / "run"), []
+
+    def numbered(attempt, model, images, labels, *, indices, start, calibration):
+        made.append((attempt, start))
+        unknown, filled = np.zeros(len(labels)), np.full(np.moveaxis(images, 3, 1).shape, len(made) / 100, np.float32)
+        return Outcome(indices, labels, labels, labels, unknown > 0, unknown, unknown, unknown, filled)
+
+    monkeypatch.setattr("sdnet.commands.attack.craft", numbered)
+    attack_adaptively(run, None, RADII, IMAGES, DEFENCE, EFFORT, attacked["resnet18"], gpus=0)
+    theirs = results.read_arrays(attacked["resnet18"] / "adversarial.npz")
+    for norm in RADII:
+        of_norm = {one: (number, start) for number, (one, start) in enumerate(made, 1) if one.pgd.norm == norm}
+        (crafted,) = (
+            number
+            for one, (number, _) in of_norm.items()
+            if (one.step, one.lmbd, one.pgd.loss) == ("c", 0.1, "cross-entropy")
+        )
+        starts = {one.start: start for one, (_, start) in of_norm.items()}
+        assert starts.keys() == {"", AT_LAMBDA0, "images against resnet18"}
+        assert starts[""] is None
+        assert starts[AT_LAMBDA0] == pytest.approx(crafted / 100)
+        assert np.array_equal(starts["images against resnet18"], theirs[f"{norm}_lambda0"])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "sdnet18"])

@@ -54,6 +54,14 @@ def test_algorithm_1_refuses_a_sweep_of_other_images_noise_or_weights(swept):
         calibrated(swept)
 
 
+def test_algorithm_1_refuses_a_sweep_of_other_lambdas(swept):
+    """Its interval is interpolated between those that were swept."""
+    with pytest.raises(
+        ValueError, match=r"sweep-gaussian\.npz is of the lambdas 0\.1, 0\.4, and --lambdas are 0\.1, 0\.9;"
+    ):
+        files_of(swept, IMAGES, ["paper"], [0.1, 0.9])
+
+
 def test_a_sweep_without_the_lambda_of_training_is_refused(swept):
     before = (swept / "sweep-gaussian.csv").read_bytes()
     with pytest.raises(ValueError, match=r"^--lambdas: given 0.2,0.4; must contain 0.1, that of training$"):
@@ -179,7 +187,7 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
 def test_the_released_fit_is_on_test_images_and_the_running_mean_of_their_squared_residuals(swept):
     model, _, test = files_of(swept, IMAGES, ["paper", "released"], LAMBDAS)
     seen, expected = [], []
-    for position, level in enumerate(CALIBRATION_LEVELS["released"]["gaussian"]):
+    for position, level in enumerate(CALIBRATION_LEVELS["released"]["gaussian"][1:]):  # no clean images
         batches = [*test.at_level(NOISE, position, level)]
         found = [evaluate_at(model, batches, [lmbd], lmbd) for lmbd in LAMBDAS]
         best = np.argmax([one.correct.sum() for one in found])

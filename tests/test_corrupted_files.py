@@ -184,8 +184,19 @@ def test_files_of_another_test_set_are_refused(tmp_path, members):
 
 def test_a_pickle_in_place_of_an_array_is_refused(tmp_path):
     np.save(tmp_path / "labels.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match=r"labels\.npy is damaged \(.*Python objects"):
         cifar_c.load(tmp_path, "gaussian", 1, LABELS)
+
+
+@pytest.mark.parametrize("name", ["labels.npy", "gaussian_noise.npy"])
+@pytest.mark.parametrize("kept", [0, 60, -1])
+def test_a_damaged_file_is_named(tmp_path, members, name, kept):
+    """Empty, cut within its header, or one byte short."""
+    folder = tmp_path / "c"
+    cifar_c.extract(write_tar(tmp_path / "c.tar", members), folder, needed_md5(members))
+    (folder / name).write_bytes((folder / name).read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\); extract it from its archive again$"):
+        cifar_c.load(folder, "gaussian", 1, LABELS)
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])

@@ -38,7 +38,9 @@ def test_the_severities_of_imagenet_are_those_of_its_published_generator():
 
 
 def test_the_released_levels_are_those_of_the_authors_code():
-    assert CALIBRATION_LEVELS["released"] == {
+    """And clean images, the first of each set C."""
+    assert {levels[0] for levels in CALIBRATION_LEVELS["released"].values()} == {None}
+    assert {noise: levels[1:] for noise, levels in CALIBRATION_LEVELS["released"].items()} == {
         "gaussian": pytest.approx([0.02 * k for k in range(1, 11)]),
         "shot": tuple(range(60, 0, -6)),
         "speckle": pytest.approx([0.1 * k for k in range(1, 7)]),

@@ -449,3 +449,16 @@ def test_a_refused_replacement_leaves_the_network_as_it_was():
 def test_the_convolution_and_the_layer_hold_as_many_numbers():
     conv, layer = nn.Conv2d(3, 8, 3, bias=False), CSCConv2d(3, 8, 3)
     assert np.prod(conv.weight.shape) == sum(p.numel() for p in layer.parameters())
+
+
+def test_at_lambda_0_nothing_is_shrunk_where_a_code_is_exactly_zero_either():
+    """The image is zero, so that all codes are; the derivative is that of a linear map."""
+    x, weight = torch.zeros(1, 2, 5, 5, dtype=torch.double, requires_grad=True), dictionary().double()
+    options = {"lmbd": 0.0, "step_size": 0.2, "n_iter": 3, "padding": 1}
+    towards = torch.randn(
+        fista(x, weight, **options).shape, dtype=torch.double, generator=torch.Generator().manual_seed(1)
+    )
+    (gradient,) = torch.autograd.grad((fista(x, weight, **options) * towards).sum(), x)
+    direction = torch.randn(x.shape, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    assert (gradient * direction).sum() == pytest.approx(float((fista(direction, weight, **options) * towards).sum()))
+    assert gradient.norm() > 0.1

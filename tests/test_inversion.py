@@ -147,3 +147,11 @@ def test_a_layer_that_is_not_run_is_named():
     model.forward = lambda x: model.first(x)
     with pytest.raises(ValueError, match="does not run it"):
         invert(model, images(), 2)
+
+
+def test_batch_norm_without_running_statistics_is_refused():
+    model = nn.Sequential(
+        CSCConv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6, track_running_stats=False), CSCConv2d(6, 4, 3)
+    )
+    with pytest.raises(ValueError, match="invert: 1 keeps no running statistics, by which batch norm is undone"):
+        invert(model, images(), 1)

@@ -130,3 +130,36 @@ def test_files_of_cifar_10_c_are_called_official_by_their_checksums_alone(tmp_pa
     test, noise = Split({"dataset": dataset}, None, "test", None), Noise("shot", "cifar", 0, tmp_path)
     assert set(all_of(test.at_severity(noise, 4))[0].ravel()) == {3}
     assert test.noise_source(noise) == source
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_batches_and_parts_of_a_data_set_have_their_own_noise_and_files(tmp_path, monkeypatch, limit):
+    """Each noisy image is that of the clean one beside it, whichever batch it is in, and has its label."""
+    generator, labels = np.random.default_rng(0), np.arange(10) % 2
+    images = generator.integers(256, size=(10, 32, 32, 3), dtype=np.uint8)
+    data = Images(images, labels, images, labels, classes=("a", "b"), source="official")
+    monkeypatch.setattr(noisy, "open_images", lambda spec, path: data)
+    monkeypatch.setattr(noisy, "EVALUATION_BATCH", 4)
+    files = np.arange(50, dtype=np.uint8).repeat(32 * 32 * 3).reshape(50, 32, 32, 3)  # the value is the position
+    for name, array in {"shot_noise.npy": files, "labels.npy": np.tile(labels, 5)}.items():
+        np.save(tmp_path / name, array)
+    spec = {"dataset": {"name": "cifar10", "train_images": None, "test_images": None, "image_size": None}}
+    test, train = (Split(spec, None, part, limit) for part in ("test", "train"))
+    generated, official = Noise("shot", "cifar", 3, None), Noise("shot", "cifar", 3, tmp_path)
+    assert len(list(test.clean())) > 1
+    for found, expected in {
+        "generated": (test.at_severity(generated, 2), corrupt(images, "shot", 2, seed=3, scale="cifar")[test.indices]),
+        "official": (test.at_severity(official, 2), files[10:20][test.indices]),
+        "levels": (
+            train.at_level(generated, 1, 60),
+            corrupt_level(images, "shot", 60, seed=3, slot=101)[train.indices],
+        ),
+    }.values():
+        noisy_images, of_images = all_of(found)
+        assert np.array_equal(noisy_images, expected)
+        assert np.array_equal(of_images, labels[test.indices])
+
+
+def test_files_of_imagenet_c_are_of_one_size(tree, imagenet_c):
+    with pytest.raises(ValueError, match=r"has images of 224 pixels, and the network sees 64: leave out --official"):
+        all_of(split(tree, 64).at_severity(Noise("shot", "imagenet", 0, imagenet_c), 2))

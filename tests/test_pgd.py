@@ -446,7 +446,8 @@ def test_autoattack_repeats_itself_takes_any_memory_layout_and_restores_the_gene
 def test_the_warnings_of_autoattack_are_kept(few):
     pytest.importorskip("pyautoattack")
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(dim=1))
-    flags = autoattack(model, few, "linf", 0.1, attacks=("apgd-ce",)).flags
+    labels = model(clean_pixels(few)).argmax(dim=1)  # so that there is something to attack
+    flags = autoattack(model, [(clean_pixels(few), labels)], "linf", 0.1, attacks=("apgd-ce",)).flags
     assert any("probability distribution" in flag for flag in flags)
 
 
@@ -456,6 +457,7 @@ def test_the_warnings_of_autoattack_are_kept(few):
         ({"norm": "l1"}, "choose 'linf' or 'l2'"),
         ({"attacks": ("pgd",)}, "pgd is not among"),
         ({}, "apgd-t needs at least 4"),
+        ({"attacks": ("apgd-ce",)}, r"computes in torch\.float64; convert it with model\.float\(\)"),
     ],
 )
 def test_what_autoattack_cannot_do_is_refused(options, message):
@@ -467,7 +469,10 @@ def test_what_autoattack_cannot_do_is_refused(options, message):
 def test_all_but_the_targeted_loss_attack_a_network_of_three_classes():
     pytest.importorskip("pyautoattack")
     untargeted = ("apgd-ce", "fab-t", "square")
-    assert len(autoattack(linear(classes=3), [(grey(), torch.zeros(6))], "linf", 0.1, attacks=untargeted).index) == 6
+    model = linear(classes=3).float()
+    labels = model(grey().float()).argmax(dim=1)
+    outcome = autoattack(model, [(grey(), labels)], "linf", 1e-4, attacks=untargeted)
+    assert outcome.broken_by.tolist() == [""] * 6, "each attack was tried on each image"
 
 
 def test_autoattack_without_its_package_says_what_to_install(monkeypatch, few, trained):

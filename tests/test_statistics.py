@@ -63,6 +63,10 @@ def test_images_that_all_agree_bound_how_many_others_may_differ():
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((0, -exact.high, exact.high))
     assert interval.high == pytest.approx(0.036, abs=0.001)
     assert mcnemar_p_value(first, first) == 1
+    cells = np.stack([first, first])
+    cells[0, 0] = ~cells[1, 0]  # what one image gains under one noise it loses under another
+    cancelling = paired_difference(cells, cells[::-1], seed=0)
+    assert (cancelling.estimate, cancelling.low, cancelling.high) == pytest.approx((0, -exact.high, exact.high))
 
 
 def test_mcnemar_is_a_sign_test_of_the_discordant_images():

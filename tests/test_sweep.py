@@ -168,6 +168,18 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(trained, digits):
         evaluate_at(trained, [], LAMBDAS)
     with pytest.raises(ValueError, match=r"\[0\.3, 0\.1\]; give at least one, none negative, ascending"):
         evaluate_at(trained, batches_of(*digits, 10), [0.3, 0.1])
+    twice = nn.Sequential(square := CSCConv2d(1, 1, 3, padding=1), square, nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ValueError, match="Sequential runs a CSC layer more than once or not at all"):
+        evaluate_at(twice, batches_of(*digits, 10), LAMBDAS)
+
+
+def test_a_network_in_bfloat16_is_swept_with_residuals_in_float32(digits):
+    model = small_network().bfloat16()
+    sweep = evaluate_at(model, batches_of(*digits, 10, 10), LAMBDAS)
+    assert sweep.residuals.dtype == np.float32
+    assert sweep.residuals == pytest.approx(
+        evaluate_at(model.float(), batches_of(*digits, 20), LAMBDAS).residuals, rel=0.05
+    )
 
 
 def test_a_larger_lambda_gives_a_sparser_code_and_in_the_end_no_information(trained, digits):

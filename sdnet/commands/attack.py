@@ -48,7 +48,7 @@ class Campaign:
     def run(self, attempt: Attempt, batches: list[np.ndarray], progress: tqdm) -> tuple[Fate, np.ndarray]:
         """The fate of the images in these batches, and the adversarial images (n, channels, H, W)."""
         progress.set_postfix_str(f"{attempt.pgd.norm} {attempt.step}: {attempt.title}")
-        start = self.starts.get(attempt.start)
+        start = self.starts[attempt.start] if attempt.start else None
         kept = []
         for rows in batches:
             begin = None if start is None else start[rows]

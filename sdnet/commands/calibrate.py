@@ -83,7 +83,7 @@ def calibrate(
         gpus: devices to hold.
 
     Raises:
-        ValueError: if the network has no CSC layer, or was swept on other images, noise or weights.
+        ValueError: if the network has no CSC layer, or was swept on other images, noise, weights or lambdas.
     """
     spec = read_spec(folder / "spec.json")
     path = folder / f"sweep-{noise.name}.npz"
@@ -97,6 +97,11 @@ def calibrate(
             raise ValueError(
                 f"{path} is of other weights, images or noise than are to be calibrated for; sweep again, "
                 "with the same --images, --scale, --noise-seed and --official"
+            )
+        if not np.array_equal(swept["lambdas"], lambdas):
+            raise ValueError(
+                f"{path} is of the lambdas {', '.join(f'{value:g}' for value in swept['lambdas'])}, and --lambdas are "
+                f"{', '.join(f'{value:g}' for value in lambdas)}; give the same, or sweep again with these"
             )
         train = Split(spec, data_path, "train", images)
         clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
@@ -172,7 +177,7 @@ def _fit_released(
 ) -> Fit:
     """The fit of the authors' released code: on test images and their labels, with its running mean for a residual."""
     grid = [value for value in lambdas if value <= RELEASED_LAMBDA_MAX]
-    levels = CALIBRATION_LEVELS["released"][noise.name]
+    levels = [level for level in CALIBRATION_LEVELS["released"][noise.name] if level is not None]
 
     def at(position: int, level: float | None) -> Arrays:
         batches = [
@@ -203,7 +208,7 @@ def _estimates(line: Calibration, test_residuals: list[np.ndarray]) -> list[Lamb
 def _predict(
     model: nn.Module, test: Split, noise: Noise, estimates: dict[str, list[LambdaEstimate]]
 ) -> dict[str, np.ndarray]:
-    """Step 15: which test images are classified correctly at the lambda of each variant, (1 + severities, N)."""
+    """Algorithm 1's output: which test images the lambda of each variant classifies correctly, (1 + severities, N)."""
     correct = {variant: [] for variant in estimates}
     for severity in (0, *SEVERITIES):
         chosen = {variant: of[severity].lmbd for variant, of in estimates.items()}

@@ -95,6 +95,7 @@ class _Fista(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, step_size, lmbd, n_iter, stride, padding, nonnegative, way_back) -> Tensor:
         ctx.geometry, ctx.n_iter = (stride, padding), n_iter
+        ctx.shrinks = lmbd > 0 or nonnegative
         residuals = []
         with torch.autocast(x.device.type, enabled=False):
             iterates = [soft_threshold(adjoint(x, weight, *ctx.geometry), lmbd, nonnegative)]
@@ -121,7 +122,7 @@ class _Fista(torch.autograd.Function):
         by_iterate, by_last, by_x, by_weight = by_z, None, None, None
         with torch.autocast(x.device.type, enabled=False):
             for i, momentum in reversed([*enumerate(momentum_weights(ctx.n_iter - 1), start=1)]):
-                by_sum = _where_nonzero(by_iterate, iterates[i])
+                by_sum = _where_nonzero(by_iterate, iterates[i]) if ctx.shrinks else by_iterate
                 y, residual = iterates[0], x  # of the right shape, which is enough for a derivative by the signal
                 if wants_weight:
                     y = _extrapolate(iterates[:i], momentum)
@@ -136,7 +137,7 @@ class _Fista(torch.autograd.Function):
                 by_x = _plus(by_x, by_residual)
                 if wants_weight:
                     by_weight = _plus(by_weight, first - second)
-            by_sum = _where_nonzero(by_iterate, iterates[0])
+            by_sum = _where_nonzero(by_iterate, iterates[0]) if ctx.shrinks else by_iterate
             by_first, first = adjoint_derivatives(by_sum, x, scaled, *ctx.geometry, (wants_x, wants_weight))
         by_x = _plus(by_x, by_first) if wants_x else None
         by_weight = _plus(by_weight, first).mul_(step_size) if wants_weight else None

@@ -71,6 +71,8 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
             )
         if not (isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | KEPT) or hasattr(module, "inverse")):
             raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+            raise ValueError(f"invert: {names[module]} keeps no running statistics, by which batch norm is undone")
         steps.append((module, args[0].shape[-2:]))
         newest = output
         if module is last:

@@ -56,7 +56,9 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
         ValueError: if the network has no CSC layer.
     """
     layers = _some_csc_layers(model, "record_residuals")
-    residuals = [layer.weight.new_empty(0) for layer in layers]
+    residuals = [
+        layer.weight.new_empty(0, dtype=torch.promote_types(layer.weight.dtype, torch.float32)) for layer in layers
+    ]
 
     @torch.no_grad()
     def record(layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> None:

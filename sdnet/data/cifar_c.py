@@ -143,19 +143,26 @@ def load(folder: Path, noise: str, severity: int, test_labels: np.ndarray) -> np
         uint8, (N, 32, 32, 3), read-only, mapped from the file: image i is test image i.
 
     Raises:
-        ValueError: for an unknown noise or severity, or files that do not belong to this test set.
+        ValueError: for an unknown noise or severity, or files that are damaged or do not belong to this test set.
         FileNotFoundError: if the files have not been extracted.
     """
     check_cell(noise, severity)
     n = len(test_labels)
     path = _existing(folder, "labels.npy")
-    if not np.array_equal(np.load(path, allow_pickle=False), np.tile(test_labels, 5)):
+    if not np.array_equal(_array(path), np.tile(test_labels, 5)):
         raise ValueError(f"{path} is not the {n} test labels five times over; is it the same data set?")
     path = _existing(folder, f"{noise}_noise.npy")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = _array(path)
     if images.dtype != np.uint8 or images.shape != (5 * n, 32, 32, 3):
         raise ValueError(f"{path} holds {images.dtype} of shape {images.shape}, expected uint8 {(5 * n, 32, 32, 3)}")
     return images[(severity - 1) * n : severity * n]
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}); extract it from its archive again") from error
 
 
 def _existing(folder: Path, name: str) -> Path:

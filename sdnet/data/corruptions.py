@@ -41,9 +41,9 @@ STRENGTHS = {
 
 # The set C of Algorithm 1, which the paper does not print. None is the clean image.
 # ASSUME: "interleaved" spans the severities of CIFAR-10-C, and no level equals one, so that the line is
-# interpolated and not read off at a fitted point. "released" are the levels of the authors' released
-# code, of ImageNet-C's strength: speckle and impulse span it, Gaussian and shot end behind its severity 3,
-# beyond which the line is extrapolated (column `extrapolated` of adaptive-<noise>.csv).
+# interpolated and not read off at a fitted point. "released" are clean images and the levels of the authors'
+# released code, of ImageNet-C's strength: speckle and impulse span it, Gaussian and shot end behind its severity
+# 3, beyond which the line is extrapolated (column `extrapolated` of adaptive-<noise>.csv).
 CALIBRATION_LEVELS = {
     "interleaved": {
         "gaussian": (None, 0.02, 0.03, 0.05, 0.07, 0.11, 0.15, 0.20),
@@ -52,10 +52,10 @@ CALIBRATION_LEVELS = {
         "impulse": (None, 0.005, 0.015, 0.025, 0.04, 0.06, 0.10, 0.15),
     },
     "released": {
-        "gaussian": (0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20),
-        "shot": (60, 54, 48, 42, 36, 30, 24, 18, 12, 6),
-        "speckle": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
-        "impulse": (0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.24, 0.27, 0.30),
+        "gaussian": (None, 0.02, 0.04, 0.06, 0.08, 0.10, 0.12, 0.14, 0.16, 0.18, 0.20),
+        "shot": (None, 60, 54, 48, 42, 36, 30, 24, 18, 12, 6),
+        "speckle": (None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+        "impulse": (None, 0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.24, 0.27, 0.30),
     },
 }
 

@@ -15,7 +15,7 @@ from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, Site, has_lambd
 VALUES = {"digits": 16 * 16, "cifar10": 32 * 32 * 3, "cifar100": 32 * 32 * 3}  # of an image
 LARGE_VALUES = 224 * 224 * 3  # of an image of ImageNet or a folder, where a preset gives no size
 LEVELS = {"interleaved": dict.fromkeys(("gaussian", "shot", "speckle", "impulse"), 8)} | {
-    "released": {"gaussian": 10, "shot": 10, "speckle": 6, "impulse": 10}
+    "released": {"gaussian": 11, "shot": 11, "speckle": 7, "impulse": 11}
 }
 RELEASED_LAMBDA_MAX = 1.4
 INVERTED_IMAGES = 100
@@ -102,7 +102,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
         passed = noisy_images + _entry("LEVELS", LEVELS[images.noise_levels], noise) * fitted_images * grid
         passed += len(robustness.variants) * (plan.SEVERITY_COUNT + 1) * noisy_images
         if "released" in robustness.variants:
-            passed += LEVELS["released"][noise] * noisy_images * released
+            passed += (LEVELS["released"][noise] - 1) * noisy_images * released  # no clean images there
         yield Job("calibrate", passed=passed)
     if targets & set(plan.STABLE):
         yield Job("stability")  # of the first layer alone: not counted

@@ -81,7 +81,8 @@ def autoattack(
 
     Raises:
         ModuleNotFoundError: if pyautoattack is not installed.
-        ValueError: for an unknown norm or attack, apgd-t on fewer than 4 classes, or images not in [0, 1].
+        ValueError: for an unknown norm or attack, apgd-t on fewer than 4 classes, images not in [0, 1], or a network
+            that does not compute in float32.
     """
     check(attacks)
     from pyautoattack import AutoAttack
@@ -94,6 +95,8 @@ def autoattack(
             raise ValueError("autoattack: there is no batch; give images, and no iterator that is used up already")
         x, y, clean = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
         check_classes(attacks, classes := clean.shape[1])
+        if x.dtype != torch.float32:
+            raise ValueError(f"autoattack: the network computes in {x.dtype}; convert it with model.float()")
         adversarial, broken_by = x.clone(), np.full(len(x), "", dtype=object)
         broken_by[(clean.argmax(dim=1) != y).cpu().numpy()] = "clean"
         runner = AutoAttack(model, norm=names[norm], eps=eps, seed=seed, device=x.device)

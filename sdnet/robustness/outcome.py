@@ -68,11 +68,13 @@ def checked_batch(
     """Images as the network takes them, labels, and the logits of the clean images.
 
     Raises:
-        ValueError: if pixels are not in [0, 1], the network does not compute in float32 (or float64), its logits
-            are not finite, or labels are none of its classes.
+        ValueError: if there is no image, pixels are not in [0, 1], the network does not compute in float32 (or
+            float64), its logits are not finite, it has one class alone, or labels are none of its classes.
     """
     x = as_input(images, model).detach()
     y = torch.as_tensor(labels, device=x.device).long()
+    if not len(x):
+        raise ValueError("attack: a batch is empty; give at least one image")
     if not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(
             f"attack: pixels range from {x.min():.3g} to {x.max():.3g}; give images in [0, 1], "
@@ -83,6 +85,8 @@ def checked_batch(
     logits = model(x)
     if not torch.isfinite(logits).all():
         raise ValueError("attack: the network's logits are not finite on clean images; train it again")
+    if logits.shape[1] < 2:
+        raise ValueError("attack: the network has one class; an attack needs another one to be mistaken for")
     if y.min() < 0 or y.max() >= logits.shape[1]:
         raise ValueError(f"attack: labels range from {y.min()} to {y.max()}; the network has {logits.shape[1]} classes")
     return x, y, logits

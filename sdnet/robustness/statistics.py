@@ -50,12 +50,11 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, r
     # Summed over the cells, an image's difference is one of a few whole numbers, so that a bootstrap sample
     # of the images is a multinomial draw of how often each number occurs.
     cells, images = np.atleast_2d(first).shape
-    if np.array_equal(first, second):
+    differences = (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0)
+    if not differences.any():
         unseen = 1 - 0.025 ** (1 / images)
         return Interval(0.0, -unseen, unseen)
-    values, counts = np.unique(
-        (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0), return_counts=True
-    )
+    values, counts = np.unique(differences, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(images, counts / images, size=resamples)
     return _percentiles(values @ counts / (cells * images), draws @ values / (cells * images))
 

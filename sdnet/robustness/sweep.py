@@ -74,11 +74,19 @@ def evaluate_at(
 
 
 def logits_and_residuals(model: nn.Module, x: Tensor, lmbd: float) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and residual norms (CSC layers, N) of one batch (N, channels, H, W) at one lambda."""
+    """Logits (N, classes) and residual norms (CSC layers, N) of one batch (N, channels, H, W) at one lambda.
+
+    Raises:
+        ValueError: if the network does not run each of its CSC layers once.
+    """
     if not csc_layers(model):
         return model(x), x.new_empty(0, len(x))
     with use_lambda(model, lmbd), record_residuals(model) as norms:
         logits = model(x)
+    if any(len(of_layer) != len(x) for of_layer in norms):
+        raise ValueError(
+            f"{type(model).__name__} runs a CSC layer more than once or not at all; a residual needs one run"
+        )
     return logits, torch.stack(norms)
 
 

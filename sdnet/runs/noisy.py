@@ -51,7 +51,7 @@ class Split:
     def __init__(self, spec: dict, data_path: Path | None, split: str, limit: int | None):
         wanted = spec["dataset"]
         self.dataset = wanted["name"]
-        self._large = image_size(spec) > SMALL_IMAGES
+        self._size = image_size(spec)
         self._loader = None
         if self.dataset in CLASS_FOLDERS:
             counts = [n for n in (wanted[f"{split}_images"], limit) if n is not None]
@@ -89,8 +89,13 @@ class Split:
                 noisy = corrupt(images, noise.name, severity, seed=noise.seed, scale=noise.scale, indices=part)
                 yield jpeg(noisy) if self._compressed(noise) else noisy, labels
         elif self._loader:
-            from sdnet.data.imagenet_c import ImageNetC  # here, since torchvision takes seconds to import
+            from sdnet.data.imagenet_c import SIZE, ImageNetC  # here, since torchvision takes seconds to import
 
+            if self._size != SIZE:
+                raise ValueError(
+                    f"{noise.official} has images of {SIZE} pixels, and the network sees {self._size}: leave out "
+                    "--official, to generate the noise"
+                )
             files = ImageNetC(noise.official, noise.name, severity, self.classes)
             self._check_same_images(files)
             yield from files.batches(self.indices, EVALUATION_BATCH, self._loader.workers)
@@ -115,7 +120,7 @@ class Split:
 
     def _compressed(self, noise: Noise) -> bool:
         """Whether generated images go through JPEG, as those of ImageNet-C did; smaller ones would lose too much."""
-        return noise.scale == "imagenet" and self._large
+        return noise.scale == "imagenet" and self._size > SMALL_IMAGES
 
     def _check_same_images(self, files: "ImageNetC") -> None:
         noisy, clean = ([Path(path).stem for path, _ in tree] for tree in (files.samples, self._loader.samples))

@@ -198,6 +198,21 @@ def test_the_released_fit_is_on_test_images_and_the_running_mean_of_their_square
     assert peaks[peaks.variant == "released"].residual.tolist() == pytest.approx(expected)
 
 
+def test_the_released_fit_tries_no_lambda_above_1_4(swept, monkeypatch):
+    """As the authors' code; whatever the preset tries."""
+    lambdas, tried = [0.1, 1.4, 1.5], set()
+    sweep(swept, None, NOISE, lambdas, IMAGES, gpus=0)
+
+    def watched(model, batches, values, *arguments, **options):
+        tried.add(tuple(values))
+        return evaluate_at(model, batches, values, *arguments, **options)
+
+    monkeypatch.setattr("sdnet.commands.calibrate.evaluate_at", watched)
+    files_of(swept, IMAGES, ["paper", "released"], lambdas)
+    assert {(0.1,), (1.4,), (0.1, 1.4, 1.5)} <= tried
+    assert (1.5,) not in tried
+
+
 def test_residuals_are_squared_before_they_are_averaged():
     (row,) = sweep_rows(Sweep(np.array([0.1]), np.array([[True, False]]), np.array([[1.0, 3.0]])))
     assert (row["residual_norm"], row["residual_squared"], row["correct"], row["total"]) == (2, 5, 1, 2)

@@ -40,6 +40,14 @@ def test_both_estimators_find_a_planted_maximum():
     assert 0 < peak.parabola_std < 0.05
 
 
+@pytest.mark.parametrize(("end", "value"), [(0, 0.1), (-1, 1.5)])
+def test_a_maximum_at_an_end_of_the_grid_is_said_to_be_there(end, value):
+    correct = np.zeros((1, 15, 50), bool)
+    correct[0, end] = True
+    (peak,) = find_peaks(correct, GRID, seed=0, resamples=5)
+    assert (peak.argmax, peak.at_grid_end) == (pytest.approx(value), True)
+
+
 @pytest.mark.parametrize("value", [0, 1])
 def test_where_lambda_changes_nothing_the_smallest_is_taken_and_none_is_worse(value):
     (peak,) = find_peaks(np.full((1, 15, 50), bool(value)), GRID, seed=0, resamples=5)

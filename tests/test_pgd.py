@@ -216,6 +216,14 @@ def test_more_restarts_and_more_candidates_never_break_fewer_images(trained, few
 
 
 @NORMS
+def test_an_image_that_is_broken_is_left_alone_by_further_restarts(trained, few, settings):
+    short = replace(settings, steps=3)
+    once, thrice = attack(trained, few, short), attack(trained, few, replace(short, restarts=3))
+    assert 0 < once.broken.sum() < len(once.broken)
+    assert np.array_equal(thrice.images[once.broken], once.images[once.broken])
+
+
+@NORMS
 def test_robust_accuracy_falls_with_the_radius_and_with_steps(trained, few, settings):
     by_radius = [
         attack(trained, few, replace(settings, eps=f * settings.eps, step_size=f * settings.step_size)).robust_accuracy

@@ -1,6 +1,7 @@
 """A sweep over lambda measures what it says, leaves the network alone, and Algorithm 1 runs on top of it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -280,6 +281,14 @@ def test_a_data_set_is_predicted_at_the_lambda_of_the_mean_residual_of_its_image
     assert estimate == calibration.lambda_for(estimate.residual)
     with torch.no_grad(), use_lambda(detector, estimate.lmbd):
         torch.testing.assert_close(prediction.logits, detector(x))
+
+
+def test_a_line_of_squared_residuals_is_read_at_the_mean_squared_residual(detector, calibration):
+    x, y = atom_images(detector, 90, seed=2)
+    x = add_noise(x, 0.2, seed=2)
+    prediction = predict(detector, x, replace(calibration, definition="squared"))
+    residuals = evaluate_at(detector, [(x, y)], [0.1]).residuals
+    assert prediction.estimates[0].residual == pytest.approx((residuals**2).mean(), rel=1e-6)
 
 
 def test_each_batch_can_have_its_own_lambda(detector, calibration):

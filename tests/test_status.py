@@ -17,8 +17,9 @@ from small_run import make_spec, read_until, start
 from sdnet.__main__ import cli
 from sdnet.commands.status import show
 from sdnet.commands.train import train
+from sdnet.experiments.environment import experiment
 from sdnet.experiments.status import duration, status, table
-from sdnet.runs.spec import experiment, read_spec
+from sdnet.runs.spec import read_spec
 
 pytestmark = pytest.mark.usefixtures("untracked")
 

@@ -12,12 +12,13 @@ from filelock import FileLock, Timeout
 
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
+from sdnet.experiments.environment import experiment, trained_experiment
 from sdnet.experiments.tracking import Tracker
 from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
 from sdnet.runs.images import open_data
 from sdnet.runs.network import build_model, save_model
-from sdnet.runs.spec import experiment, read_spec, trained_experiment
+from sdnet.runs.spec import read_spec
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint
 from sdnet.training.loop import fit

@@ -1,5 +1,7 @@
-"""Where and with what a run was made."""
+"""Where and with what a run was made, and of which experiment its weights are."""
 
+import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -39,6 +41,22 @@ def of_training(processes: list[tuple[int, dict]]) -> dict:
     different = [next(alike) for _, alike in groupby(processes, lambda process: process[1] | {"time": None})]
     earlier = [{"epochs": [first, following - 1]} | about for (first, about), (following, _) in pairwise(different)]
     return last | ({"earlier": earlier} if earlier else {})
+
+
+def experiment(spec: dict) -> str:
+    """A short name of a resolved experiment: changed settings have another."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def trained_experiment(folder: Path) -> str | None:
+    """The `experiment` that the weights in a run's folder are of; None where nothing says so, as of imported ones."""
+    path = folder / "environment.json"
+    try:
+        return json.loads(path.read_text()).get("experiment")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); put it back, or remove it") from None
 
 
 def tags(about: dict) -> dict[str, str]:

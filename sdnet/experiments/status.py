@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from sdnet.runs.spec import experiment, trained_experiment
+from sdnet.experiments.environment import experiment, trained_experiment
 
 MEASURED = {  # what a run's folder may hold beside its weights, in the order in which it comes to be
     "accuracy.csv": "tested",

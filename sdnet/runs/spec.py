@@ -1,6 +1,5 @@
 """A run's spec.json: what it must hold, and what follows from it alone."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -54,22 +53,6 @@ def _check_values(spec: dict, path: Path) -> None:
     except ModuleNotFoundError:
         return
     check_spec(spec, str(path))
-
-
-def experiment(spec: dict) -> str:
-    """A short name of a resolved experiment: changed settings have another."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def trained_experiment(folder: Path) -> str | None:
-    """The `experiment` that the weights in a run's folder are of; None where nothing says so, as of imported ones."""
-    path = folder / "environment.json"
-    try:
-        return json.loads(path.read_text()).get("experiment")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); put it back, or remove it") from None
 
 
 def image_size(spec: dict) -> int:

@@ -332,6 +332,8 @@ class Broken(nn.Module):
         (linear(), grey() * 3, [0] * 6, "let the network normalise them"),
         (linear(), grey() * float("nan"), [0] * 6, "pixels range from nan"),
         (linear(), grey(), [2] * 6, "the network has 2 classes"),
+        (linear(classes=1), grey(), [0] * 6, "the network has one class"),
+        (linear(), grey()[:0], [], "a batch is empty"),
         (linear().bfloat16(), grey(), [0] * 6, "model.float"),
         (Broken(lambda logits, x: logits * float("nan")), grey(), [0] * 6, "not finite on clean images"),
         (

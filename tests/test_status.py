@@ -62,6 +62,8 @@ def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):
     assert done.measured == ("tested", "swept 2x")
     asked = json.loads(spec.read_text())
     assert status(tmp_path, RUN, asked).state == "trained"
+    asked["dataset"]["checksum"] = "md5:of a site whose values were given by --configfile"
+    assert status(tmp_path, RUN, asked).state == "trained"
     asked["training"]["learning_rate"] /= 2
     assert status(tmp_path, RUN, asked).state == "outdated", "Snakemake would train it anew"
     with FileLock(spec.parent / ".lock", timeout=0):
@@ -196,7 +198,7 @@ def test_status_and_plan_load_neither_torch_nor_pandas():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"training": {}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"training": {}}', '{"training": {"epochs": 3}}'])
 def test_a_damaged_description_is_named(tmp_path, spec, text):
     spec.write_text(text)
     with pytest.raises(ValueError, match=r"spec.json describes no run .* put it back, or remove its folder"):

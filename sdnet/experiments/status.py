@@ -58,10 +58,13 @@ def status(folder: Path, run: str, spec: dict | None = None, *, now: float | Non
         folder: the results folder.
         run: <dataset>/<system>/seed<k>.
         spec: the resolved experiment that the plan has for the run; None if it has none, for that of its spec.json.
+            The checksum of the images is that of spec.json in any case: --configfile may have given it.
         now: in seconds since the epoch; None for the present.
     """
     home = folder / "runs" / run
-    spec = spec or _spec(home / "spec.json")
+    described = _spec(home / "spec.json")
+    spec = spec or described
+    spec = spec | {"dataset": spec["dataset"] | {"checksum": described["dataset"]["checksum"]}}
     epochs, asked = spec["training"]["epochs"], experiment(spec)
     history = _history(home / "history.csv")
     # Of a training that died Snakemake has removed history.csv, and not the checkpoints that it goes on from.
@@ -128,6 +131,7 @@ def _spec(path: Path) -> dict:
     try:
         spec = json.loads(path.read_text())
         int(spec["training"]["epochs"])
+        str(spec["dataset"]["checksum"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} describes no run ({error}); put it back, or remove its folder") from None
     return spec

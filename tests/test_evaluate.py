@@ -1,6 +1,7 @@
 """What is measured of a trained network recounts: accuracy, codes and dictionary."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -45,6 +46,18 @@ def test_the_accuracy_recounts(trained, network):
     assert set(accuracy.train_images) == {96}
 
 
+def test_the_best_epoch_on_the_test_images_is_the_history_s(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    rows = results.read(folder / "history.csv", "history")
+    rows.loc[rows.epoch == 2, "test_correct"] = 60  # all of them
+    results.write(folder / "history.csv", "history", rows.to_dict("records"))
+    evaluate(folder, None, 0)
+    accuracy = results.read(folder / "accuracy.csv", "accuracy").set_index("checkpoint")
+    assert accuracy.loc["best_on_test", ["epoch", "correct", "total"]].tolist() == [2, 60, 60]
+    unchanged = results.read(trained / "accuracy.csv", "accuracy").set_index("checkpoint")
+    assert accuracy.loc["last"].equals(unchanged.loc["last"])
+
+
 def test_the_share_of_zeros_and_every_bin_recount(trained, codes):
     bins = results.read(trained / "codes.csv", "codes")
     assert set(bins.layer) == {"network.conv1"}
@@ -71,6 +84,13 @@ def test_an_entry_on_an_edge_is_in_the_upper_bin_and_one_beyond_the_first_batch_
     after = [row["count"] for row in histogram.rows()]
     added = [b - a for a, b in zip(before, after, strict=True)]
     assert added == [1, 1] + [1] * (len(edges) - 1) + [2], "zeros, below, each bin by its lower edge, above"
+
+
+@pytest.mark.parametrize(("nonnegative", "lowest"), [(False, -1.1), (True, 0)])
+def test_bins_reach_below_zero_only_for_codes_of_both_signs(nonnegative, lowest):
+    histogram = CodeHistogram()
+    histogram(CSCConv2d(1, 2, 3, nonnegative=nonnegative), (), torch.tensor([0.0, 0.5, 1.0]))
+    assert histogram.edges[[0, -1]].tolist() == pytest.approx([lowest, 1.1])
 
 
 def test_the_share_of_zeros_of_figure_6_is_that_of_the_codes(trained, codes):

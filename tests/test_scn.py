@@ -12,7 +12,15 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import ElasticNet, Lasso
 from torch import nn
 
-from sdnet.models.scn import SCN, SparseCoding2d, largest_eigenvalue, scn, scn18, sparse_code
+from sdnet.models.scn import (
+    SCN,
+    SparseCoding2d,
+    _masked_conjugate_gradients,
+    largest_eigenvalue,
+    scn,
+    scn18,
+    sparse_code,
+)
 
 SCN_SHAPES = [(27, 16), (144, 64), (576, 16), (576, 256)]  # patch size M x number of atoms N
 
@@ -228,6 +236,14 @@ def test_dependent_atoms_never_give_a_gradient_that_is_not_finite(generator, def
         assert gradients[1].abs().max() > 0, "the solve broke down instead of being regularised"
 
 
+def test_a_patch_whose_backward_solve_breaks_down_contributes_nothing():
+    """Rounding can make a block indefinite; the first patch goes the way on which this one has no curvature."""
+    gram, ridge = torch.diag(torch.tensor([1.0, -1.0])), torch.tensor(1e-6)
+    g = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    beta = _masked_conjugate_gradients(gram, g, torch.ones(2, 2), ridge, 5)
+    assert beta.tolist() == [[0, 0], [1, 0]]
+
+
 # The layer
 
 
@@ -315,6 +331,7 @@ def test_problems_without_a_unique_code_are_refused():
 def test_scn_has_the_published_structure():
     model = scn(10)
     layers = [m for m in model.modules() if isinstance(m, SparseCoding2d)]
+    assert {(layer.n_iter, layer.n_backward) for layer in layers} == {(50, 20)}
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     sides = []
     for layer in layers:
@@ -325,6 +342,7 @@ def test_scn_has_the_published_structure():
     assert sides == 6 * [32] + 4 * [16] + 4 * [8]
     assert len(norms) == 15
     assert not any(list(norm.parameters()) for norm in norms)
+    assert {norm.eps for norm in norms} == {1e-4}
     assert not any(isinstance(m, nn.ReLU) for m in model.modules())
     assert all(layer.lambda1.item() == layer.lambda2 == 0 and not layer.unit_norm for layer in layers)
 
@@ -373,6 +391,7 @@ def test_scn18_is_resnet18_with_a_sparse_coding_stem():
     assert set(model.state_dict()) - set(reference.state_dict()) == {"conv1.lambda1"}
     assert model.conv1.lambda1.item() == pytest.approx(0.1)
     assert model.conv1.lambda2 == 0.1
+    assert (model.conv1.n_iter, model.conv1.n_backward) == (50, 30)
     assert model.conv1(torch.randn(1, 3, 8, 8)).shape == (1, 8, 8, 8)
     large = scn18(10, width=8, small_input=False)
     assert large.conv1(torch.randn(1, 3, 16, 16)).shape == (1, 8, 8, 8)

@@ -248,6 +248,43 @@ def test_warm_started_step_size_follows_the_dictionary_while_training():
     torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.ones(5, dtype=torch.float64))
 
 
+def own_dictionary():
+    """Smooth atoms, much alike: the eigenvalue is far from that of random ones."""
+    return F.normalize(1 + 0.1 * dictionary(6, 2, 5).flatten(1)).view(6, 2, 5, 5)
+
+
+def assert_fits(layer, size=(15, 15)):
+    exact = torch.linalg.matrix_norm(dense_operator(layer.weight.detach(), size), 2) ** 2
+    assert 0.85 < layer.step_size.item() * exact.item() < 1
+
+
+def test_the_step_size_of_a_dictionary_of_one_s_own_is_iterated_to_the_tolerance():
+    layer = CSCConv2d(2, 6, 5, padding=1).double()
+    with torch.no_grad():
+        layer.weight.copy_(own_dictionary())
+    layer.project_()
+    layer.update_step_size()
+    assert_fits(layer)
+
+
+def test_a_dictionary_that_is_loaded_without_its_step_size_gets_one():
+    layer = CSCConv2d(2, 6, 5, padding=1).double()
+    layer.load_state_dict({"weight": own_dictionary()}, strict=False)
+    assert_fits(layer)
+    update_dictionaries(layer)
+    assert_fits(layer)
+
+
+def test_a_layer_recovers_from_weights_that_were_not_finite():
+    layer = CSCConv2d(2, 6, 5, padding=1).double()
+    with torch.no_grad():
+        layer.weight.fill_(math.nan)
+        update_dictionaries(layer)
+        layer.weight.copy_(own_dictionary())
+    layer.update_step_size()
+    assert_fits(layer)
+
+
 def test_codes_have_the_shape_of_a_convolution():
     for kernel, stride, padding, size in [(3, 1, 1, (8, 8)), (7, 2, 3, (17, 16)), (5, 3, 0, (11, 13))]:
         x = torch.randn(2, 3, *size)
@@ -309,6 +346,12 @@ def test_recorded_residuals_are_the_norms_of_x_minus_its_reconstruction():
     torch.testing.assert_close(residuals[0], expected)
     assert residuals[1].shape == (5,)
     assert not model[0]._forward_hooks
+
+
+def test_a_copy_of_a_network_whose_residuals_are_recorded_can_be_used():
+    model, x = nn.Sequential(CSCConv2d(2, 4, 3)), image(2).float()
+    with record_residuals(model):
+        assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
 def test_saved_layers_load_into_new_ones_and_go_on_alike():
@@ -398,6 +441,7 @@ def test_replace_conv2d_trains_a_torchvision_network(which):
         (lambda: fista(image(), dictionary(), lmbd=0.1, step_size=0.1, n_iter=0), "at least 1"),
         (lambda: CSCConv2d(1, 1, 3, lmbd=-1), "lambda is -1"),
         (lambda: CSCConv2d(1, 1, 3, lmbd=math.nan), "lambda is nan"),
+        (lambda: setattr(CSCConv2d(1, 1, 3, nonnegative=True), "lmbd", -1), "lambda is -1"),
         (lambda: CSCConv2d(1, 1, 3, n_iter=0), "n_iter is 0"),
         (lambda: use_lambda(nn.Linear(1, 1), 0.1).__enter__(), "Linear has no CSC layer"),
         (lambda: record_residuals(nn.Linear(1, 1)).__enter__(), "Linear has no CSC layer"),

@@ -155,9 +155,9 @@ def test_what_cannot_be_replayed_is_issued_step_by_step(tmp_path, monkeypatch, d
 def test_a_csc_layer_goes_on_with_its_eigenvector_in_place():
     (layer,) = csc_layers(network("sdnet18"))
     layer(torch.rand(2, 1, 16, 16))
-    layer.update_step_size()
+    layer.update_step_size(warm=True)
     before, copy = layer.eigenvector, layer.eigenvector.clone()
-    layer.update_step_size()
+    layer.update_step_size(warm=True)
     assert layer.eigenvector is before
     assert not torch.equal(before, copy)
 

@@ -169,6 +169,12 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(trained, digits):
         evaluate_at(trained, [], LAMBDAS)
     with pytest.raises(ValueError, match=r"\[0\.3, 0\.1\]; give at least one, none negative, ascending"):
         evaluate_at(trained, batches_of(*digits, 10), [0.3, 0.1])
+    x, y = digits
+    for labels in (y[:1], y[:10, None], y[0]):
+        with pytest.raises(
+            ValueError, match=r"10 images have labels of shape \(.*\); give each image the number of its cl"
+        ):
+            evaluate_at(trained, [(x[:10], labels)], LAMBDAS)
     twice = nn.Sequential(square := CSCConv2d(1, 1, 3, padding=1), square, nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(ValueError, match="Sequential runs a CSC layer more than once or not at all"):
         evaluate_at(twice, batches_of(*digits, 10), LAMBDAS)
@@ -270,6 +276,19 @@ def test_noisier_images_ask_for_a_larger_lambda_and_gain_by_it(detector, calibra
     assert calibration.r_squared > 0.8
 
 
+def test_noise_that_is_added_in_place_is_added_to_a_copy(detector):
+    x, y = atom_images(detector, 60, seed=1)
+
+    def add_in_place(images, std):
+        noisy = add_noise(images, std)
+        return images.copy_(noisy)
+
+    clean, options = x.clone(), {"levels": [0, 0.1, 0.2], "lambdas": [0.1, 0.4, 0.8]}
+    in_place = calibrate(detector, [(x, y)], add_in_place, **options)
+    assert torch.equal(x, clean)
+    assert in_place == calibrate(detector, [(x, y)], add_noise, **options)
+
+
 def test_a_data_set_is_predicted_at_the_lambda_of_the_mean_residual_of_its_images(detector, calibration):
     """The mean over images, not over batches; and not at the residual of another lambda."""
     x, y = atom_images(detector, 90, seed=2)
@@ -306,6 +325,12 @@ def test_algorithm_1_refuses_what_it_cannot_do(detector, calibration):
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(ValueError, match="Sequential has no CSC layer, so there is no lambda to choose"):
         calibrate(plain, [(x, y)], add_noise, [0, 0.1], LAMBDAS)
+    with pytest.raises(ValueError, match="predict: Sequential has no CSC layer"):
+        predict(plain, x, calibration)
+    x[7, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="the residual of image 7 is not finite; are its pixels in"):
+        predict(detector, [x[:5], x[5:]], calibration)
+    x[7, 0, 0, 0] = 0
     with pytest.raises(ValueError, match="there is no image"):
         calibrate(detector, [], add_noise, [0, 0.1], LAMBDAS)
     with pytest.raises(ValueError, match="there is no batch of images"):

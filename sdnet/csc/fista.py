@@ -107,7 +107,7 @@ class _Fista(torch.autograd.Function):
                     del iterates[:-2]
                 elif weight[:, 0].numel() >= COSTLY or residual.numel() * SMALL <= y.numel():
                     residuals.append(residual)
-            z = iterates.pop().mul_(step_size)
+            z = iterates.pop() * step_size  # not in place: compiled by torch 2.11, the code would have no gradient
         if way_back:
             ctx.save_for_backward(x, weight, step_size, *iterates, z, *residuals)
         return z

@@ -17,9 +17,13 @@ class CSCConv2d(nn.Module):
     """Convolutional sparse coding layer: x -> z* = argmin lmbd ||z||_1 + 1/2 ||x - A(z)||_2^2 (Eq. 4).
 
     A drop-in for a bias-free `nn.Conv2d`: same shapes, and `weight` holds one unit-norm atom per
-    output channel. A training loop calls `project_` and then `update_step_size` after each optimiser
-    step (`update_dictionaries` does so for a whole network). In evaluation the layer is a pure
-    function of its state. `lmbd` may be changed at any time and touches no weight.
+    output channel. A training loop calls `update_dictionaries(network)` after each optimiser step. Whoever
+    puts a dictionary of their own into `weight` calls `project_` and then `update_step_size`. In evaluation
+    the layer is a pure function of its state. `lmbd` may be changed at any time and touches no weight.
+
+    The step size is that of the images which the layer was trained on. It serves larger ones, unless those
+    were hardly larger than an atom, as deep in a network of small images: then FISTA may diverge on larger
+    ones, until a forward pass in training mode has shown their size and `update_step_size` was called.
 
     Args:
         in_channels: M, channels of the image.
@@ -51,7 +55,7 @@ class CSCConv2d(nn.Module):
         if n_iter < 1:
             raise ValueError(f"CSCConv2d: n_iter is {n_iter}; at least 1 FISTA iteration is needed")
         self.stride, self.padding = pair(stride), pair(padding)
-        self.lmbd, self.n_iter, self.nonnegative = checked_lambda(lmbd), n_iter, nonnegative
+        self.lmbd, self.n_iter, self.nonnegative = lmbd, n_iter, nonnegative
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *pair(kernel_size)))
         # ASSUME: uniform Kaiming, then projected, as in the released code; the paper names no initialisation.
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -61,6 +65,17 @@ class CSCConv2d(nn.Module):
         self.register_buffer("eigenvector", torch.empty(1, in_channels, 0, 0))
         self.project_()
         self.update_step_size()
+
+    @property
+    def lmbd(self) -> float:
+        """The sparsity weight; setting it refuses what is negative or not finite."""
+        return self._lmbd
+
+    @lmbd.setter
+    def lmbd(self, value: float) -> None:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"lambda is {value}; it must be a finite number of at least 0")
+        self._lmbd = float(value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes (N, C, H', W') of images (N, M, H, W)."""
@@ -92,16 +107,18 @@ class CSCConv2d(nn.Module):
         self.weight.div_(norms.view(-1, 1, 1, 1))
 
     @torch.no_grad()
-    def update_step_size(self) -> None:
-        """Set t = 0.9 / L from the present atoms (Eqs. 9 and 10).
+    def update_step_size(self, warm: bool = False) -> None:
+        """Set t = 0.9 / L from the present atoms (Eqs. 9 and 10), by a power iteration to its tolerance.
 
-        The first call at an image size runs the power iteration to its tolerance. Later calls go
-        on from the last eigenvector with a fixed small number of iterations, so that no training
-        step waits for a number from the device. The paper iterates to a tolerance at every update;
-        while atoms change fast, L is underestimated here (by how much: docs/differences.md).
+        Args:
+            warm: the atoms have changed little since the last call, as by an optimiser step: go on from its
+                eigenvector with a fixed small number of iterations, so that no training step waits for a
+                number from the device. The paper iterates to a tolerance at every update; while atoms change
+                fast, L is underestimated so (by how much: docs/differences.md). The first call at an image
+                size is never warm.
         """
         options = {"stride": self.stride, "padding": self.padding}
-        if tuple(self.eigenvector.shape[-2:]) == self.image_size:
+        if warm and tuple(self.eigenvector.shape[-2:]) == self.image_size:
             start = self.eigenvector
             options |= {"n_iter": WARM_ITERATIONS, "tolerance": None}
         else:
@@ -130,10 +147,5 @@ class CSCConv2d(nn.Module):
             self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
             self.image_size = tuple(eigenvector.shape[-2:])
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def checked_lambda(value: float) -> float:
-    """A sparsity weight, refused unless it is a finite number of at least 0."""
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"lambda is {value}; it must be a finite number of at least 0")
-    return float(value)
+        if prefix + "weight" in state_dict and eigenvector is None:  # a dictionary from elsewhere
+            self.update_step_size()

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc.layer import CSCConv2d, checked_lambda
+from sdnet.csc.layer import CSCConv2d
 
 
 def csc_layers(model: nn.Module) -> list[CSCConv2d]:
@@ -17,11 +18,14 @@ def csc_layers(model: nn.Module) -> list[CSCConv2d]:
 def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
     """What to call after each optimiser step: every module's `project_`, then every CSC layer's `update_step_size`."""
     projections = [module.project_ for module in model.modules() if hasattr(module, "project_")]
-    return projections + [layer.update_step_size for layer in csc_layers(model)]
+    return projections + [partial(layer.update_step_size, warm=True) for layer in csc_layers(model)]
 
 
 def update_dictionaries(model: nn.Module) -> None:
-    """Project the atoms of every layer and renew the step sizes: call it after each optimiser step."""
+    """Project the atoms of every layer and renew the step sizes: call it after each optimiser step.
+
+    The step sizes follow small changes. After a large one, such as other weights, call each layer's `update_step_size`.
+    """
     for update in dictionary_updates(model):
         update()
 
@@ -30,11 +34,13 @@ def update_dictionaries(model: nn.Module) -> None:
 def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
     """Evaluate every CSC layer at another sparsity weight (section 3.3); the previous ones return at the end.
 
+    The weight is the network's: threads that share a network share it.
+
     Raises:
         ValueError: if the network has no CSC layer, or value is negative or not finite.
     """
     layers = _some_csc_layers(model, "use_lambda")
-    value, previous = checked_lambda(value), [layer.lmbd for layer in layers]
+    previous = [layer.lmbd for layer in layers]
     try:
         for layer in layers:
             layer.lmbd = value
@@ -61,13 +67,12 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
     ]
 
     @torch.no_grad()
-    def record(layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> None:
+    def record(i: int, layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> None:
         (x,) = args
         norms = (x - layer.reconstruct(z, x.shape[-2:])).flatten(1).norm(dim=1)
-        i = layers.index(layer)
         residuals[i] = torch.cat([residuals[i], norms.to(residuals[i])])
 
-    handles = [layer.register_forward_hook(record) for layer in layers]
+    handles = [layer.register_forward_hook(partial(record, i)) for i, layer in enumerate(layers)]
     try:
         yield residuals
     finally:

@@ -11,6 +11,7 @@ calibration = calibrate(
 classes = predict(model, noisy_images, calibration).classes
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ def calibrate(
     Args:
         model: a trained network with CSC layers; takes images in [0, 1], (N, channels, H, W).
         batches: clean training images and their labels, as `evaluate_at` takes them; read once.
-        corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level.
+        corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level, on a copy.
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
         lambda0: the lambda of training, at which residuals are measured; None for that of the first CSC layer.
@@ -52,15 +53,14 @@ def calibrate(
         ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
             the residuals are not finite or do not differ between the levels.
     """
-    if not csc_layers(model):
-        raise ValueError(
-            f"calibrate: {type(model).__name__} has no CSC layer, so there is no lambda to choose; "
-            "give it one with replace_conv2d and train it"
-        )
+    _refuse_without_csc(model, "calibrate")
     lambda0 = csc_layers(model)[0].lmbd if lambda0 is None else lambda0
     if len(levels) < 2:
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
-    sweeps = [[evaluate_at(model, [(corrupt(x, level), y)], lambdas, lambda0) for level in levels] for x, y in batches]
+    sweeps = [
+        [evaluate_at(model, [(corrupt(copy.deepcopy(x), level), y)], lambdas, lambda0) for level in levels]
+        for x, y in batches
+    ]
     if not sum(batch[0].correct.shape[-1] for batch in sweeps):
         raise ValueError("calibrate: there is no image; give batches of images and labels")
     correct = np.concatenate([[sweep.correct for sweep in batch] for batch in sweeps], axis=-1)
@@ -103,8 +103,10 @@ def predict(
             or "batch", one lambda for each batch, from its own residual.
 
     Raises:
-        ValueError: for an unknown mode, no image, or an iterator, which cannot be read twice, in mode "dataset".
+        ValueError: for an unknown mode, a network without CSC layers, no image, one whose residual is not finite, or an
+            iterator, which cannot be read twice, in mode "dataset".
     """
+    _refuse_without_csc(model, "predict")
     if mode not in ("dataset", "batch"):
         raise ValueError(f"mode {mode!r} is unknown; choose 'dataset' or 'batch'")
     batches = [batches] if isinstance(batches, Tensor | np.ndarray) else batches
@@ -122,10 +124,21 @@ def predict(
             residuals.append(image_residuals(norms.cpu().numpy(), calibration.definition))
         if not sum(map(len, residuals)):
             raise ValueError("predict: there is no batch of images")
-        estimate = calibration.lambda_for(np.concatenate(residuals).mean())
+        residuals = np.concatenate(residuals)
+        if wrong := np.flatnonzero(~np.isfinite(residuals)).tolist():
+            raise ValueError(f"predict: the residual of image {wrong[0]} is not finite; are its pixels in [0, 1]?")
+        estimate = calibration.lambda_for(residuals.mean())
         with use_lambda(model, estimate.lmbd):
             logits = torch.cat([model(_images(batch, model)) for batch in batches])
     return Prediction(logits, (estimate,))
+
+
+def _refuse_without_csc(model: nn.Module, caller: str) -> None:
+    if not csc_layers(model):
+        raise ValueError(
+            f"{caller}: {type(model).__name__} has no CSC layer, so there is no lambda to choose; "
+            "give it one with replace_conv2d and train it"
+        )
 
 
 def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:

@@ -49,7 +49,7 @@ def evaluate_at(
         progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:
-        ValueError: if lambdas are not ascending, or there is no batch.
+        ValueError: if lambdas are not ascending, there is no batch, or an image has not one label.
     """
     has_lambda = bool(csc_layers(model))
     lambdas = check_grid(lambdas) if has_lambda else np.array([np.nan])
@@ -58,6 +58,11 @@ def evaluate_at(
         for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
             x = as_input(images, model)
             y = torch.as_tensor(labels, device=x.device)
+            if y.shape != (len(x),):
+                raise ValueError(
+                    f"evaluate_at: {len(x)} images have labels of shape {tuple(y.shape)}; give each image the number "
+                    "of its class"
+                )
             logits0, norms = logits_and_residuals(model, x, lambda0)
             hits = []
             for lmbd in lambdas:

@@ -73,7 +73,7 @@ def test_every_network_trains_by_deterministic_algorithms_and_on_a_cpu_they_chan
         )
         folder = tmp_path / str(deterministic)
         history = last(fit(model, *loaders(digits, 10), checkpoints=folder, deterministic=deterministic, **options))
-        assert {enabled for training, enabled in seen if training} == {deterministic}
+        assert seen == {(True, deterministic), (False, deterministic)}, "trained and tested alike"
         trained[deterministic] = model.state_dict(), without_time(history)
     assert same_bits(trained[True][0], trained[False][0])
     assert trained[True][1] == trained[False][1]
@@ -84,7 +84,7 @@ def test_every_network_trains_by_deterministic_algorithms_and_on_a_cpu_they_chan
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_repeats_its_bits_where_that_is_asked_for(tmp_path, name):
     """What it does otherwise is printed: pytest -s."""
-    trained = {}
+    trained, losses = {}, {}
     for deterministic in (True, False):
         for attempt in (1, 2):
             spec = read_spec(make_spec(tmp_path / f"{deterministic}-{attempt}", deterministic=deterministic))
@@ -94,9 +94,11 @@ def test_a_gpu_repeats_its_bits_where_that_is_asked_for(tmp_path, name):
             model = build_model(spec, len(data.classes))
             recipe = {key: value for key, value in spec["training"].items() if key != "batch_size"}
             folder = tmp_path / f"{deterministic}-{attempt}" / "checkpoints"
-            last(fit(model, data.train, data.test, checkpoints=folder, device=device, **recipe))
+            history = last(fit(model, data.train, data.test, checkpoints=folder, device=device, **recipe))
+            losses[deterministic, attempt] = [(row["train_loss"], row["test_loss"]) for row in history]
             trained[deterministic, attempt] = {key: value.cpu() for key, value in model.state_dict().items()}
     assert same_bits(trained[True, 1], trained[True, 2])
+    assert losses[True, 1] == losses[True, 2]
     spread = [
         float((trained[False, 1][key].double() - trained[False, 2][key].double()).abs().max())
         for key in trained[False, 1]

@@ -14,8 +14,8 @@ from sdnet.csc.fista import momentum_weights
 from sdnet.models.resnet import ResNet, resnet18
 
 # The solvers work on a slice of the patches at a time, with half a dozen buffers of so many numbers: on a CPU they
-# stay in the core's cache; on a GPU the slice only bounds the memory, at 64 MB a buffer.
-_CPU_SLICE, _GPU_SLICE = 2**16, 2**24
+# stay in the core's cache; on a GPU the slice only bounds the memory, at 16 MB a buffer.
+_CPU_SLICE, _GPU_SLICE = 2**16, 2**22
 
 # One patch in 17 is checked for convergence; the prime lets every row and column of an image have its turn.
 _CHECKED = 17
@@ -121,7 +121,7 @@ def _masked_conjugate_gradients(gram: Tensor, g: Tensor, active: Tensor, ridge: 
     residual = g * active
     direction = residual.clone()
     beta, image, product = torch.zeros_like(g), torch.empty_like(g), torch.empty_like(g)
-    first = squared = torch.mul(residual, residual, out=product).sum(1, keepdim=True)
+    first = squared = _squared_norms(residual)
     for _ in range(n_steps):
         torch.mm(direction, gram, out=image).mul_(active)
         curvature = torch.mul(direction, image, out=product).sum(1, keepdim=True)
@@ -129,9 +129,13 @@ def _masked_conjugate_gradients(gram: Tensor, g: Tensor, active: Tensor, ridge: 
         length = squared / curvature.clamp_(min=tiny).maximum(ridge * squared)
         beta.addcmul_(length, direction)
         residual.addcmul_(length, image, value=-1)
-        previous, squared = squared, torch.mul(residual, residual, out=product).sum(1, keepdim=True)
-        direction.mul_(squared / previous.clamp(min=tiny)).add_(residual)
+        previous, squared = squared, _squared_norms(residual)
+        torch.addcmul(residual, squared / previous.clamp(min=tiny), direction, out=direction)
     return torch.where(squared <= first, beta, 0)
+
+
+def _squared_norms(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1, keepdim=True).square_()
 
 
 class SparseCoding2d(nn.Module):

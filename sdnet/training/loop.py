@@ -61,7 +61,7 @@ def fit(
         schedule: "cosine", or "multistep" with a tenth of the rate after each milestone.
         milestones: as shares of the training, 0 to 1.
         precision: "bfloat16" (autocast) or "float32".
-        deterministic: the same bits each time on a GPU, too, see `deterministic_algorithms`.
+        deterministic: the same weights and scores each time on a GPU, too, to the bit, see `deterministic_algorithms`.
         provenance: what the checkpoints shall say of this process, in plain values. Their `trained_by` lists the first
             epoch of each process that trained them, with its provenance.
         device: where to train, in this process.
@@ -114,7 +114,8 @@ def fit(
                 f"{len(train)} (learning rate {rate(epoch / epochs):.3g}, {precision}); try a lower learning_rate or "
                 f"precision float32. The checkpoints up to epoch {epoch} are in {checkpoints}"
             )
-        score = evaluate(model, test, device=device, precision=precision)
+        with deterministic_algorithms(deterministic):
+            score = evaluate(model, test, device=device, precision=precision)
         history = [
             *history,
             {

@@ -162,13 +162,16 @@ def test_gradients_are_exact_whether_residuals_are_kept_or_not(stride, n_iter, n
         torch.testing.assert_close(*torch.autograd.grad(alone, wanted, gradient), expected)
 
 
-def test_a_second_derivative_is_refused():
+def test_a_second_derivative_is_refused_and_never_taken_for_zero():
     weight, x = dictionary(3, 2).requires_grad_(), image(1)
-    (first,) = torch.autograd.grad(
-        fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=2, padding=1).square().sum(), weight, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+
+    def energy(weight):
+        return fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=2, padding=1).square().sum()
+
+    with pytest.raises(RuntimeError, match="create_graph=True asks for a second derivative"):
+        torch.autograd.grad(energy(weight), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="create_graph=True asks for a second derivative"):
+        torch.autograd.functional.hessian(energy, weight.detach())
 
 
 def test_only_the_image_the_iterates_and_costly_residuals_are_kept_for_the_way_back(monkeypatch):
@@ -215,6 +218,22 @@ def test_the_layer_can_be_compiled():
     torch.testing.assert_close(compiled(x), layer(x))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(theirs, ours)
+
+
+def test_residuals_of_a_network_that_ran_compiled_before_are_recorded():
+    model, x = nn.Sequential(CSCConv2d(2, 4, 3, padding=1)).eval(), image(2).float()
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    with record_residuals(model) as expected:
+        model(x)
+    with record_residuals(compiled) as residuals:
+        compiled(x)
+    assert torch.equal(residuals[0], expected[0])
+
+
+def test_the_layer_can_be_exported():
+    layer, x = CSCConv2d(2, 4, 3, padding=1, n_iter=3).eval(), image(2).float()
+    assert torch.equal(torch.export.export(layer, (x,)).module()(x), layer(x))
 
 
 @pytest.mark.parametrize(("stride", "padding", "size"), [(1, 1, (8, 8)), (2, 1, (9, 8)), (1, 0, (7, 7))])
@@ -439,6 +458,10 @@ def test_replace_conv2d_trains_a_torchvision_network(which):
             r"codes images of shape \(N, 2",
         ),
         (lambda: fista(image(), dictionary(), lmbd=0.1, step_size=0.1, n_iter=0), "at least 1"),
+        (lambda: fista(image(), dictionary(), lmbd=-1, step_size=0.1, n_iter=1, nonnegative=True), "lmbd is -1"),
+        (lambda: power_iteration(dictionary(), image(1), n_iter=0), "n_iter is 0"),
+        (lambda: CSCConv2d(1, 1, 3, padding="same"), "'same' is no size in pixels"),
+        (lambda: CSCConv2d(1, 1, (3,)), "is no size in pixels; give one whole number, or two"),
         (lambda: CSCConv2d(1, 1, 3, lmbd=-1), "lambda is -1"),
         (lambda: CSCConv2d(1, 1, 3, lmbd=math.nan), "lambda is nan"),
         (lambda: setattr(CSCConv2d(1, 1, 3, nonnegative=True), "lmbd", -1), "lambda is -1"),
@@ -485,6 +508,14 @@ def test_activations_that_worked_in_place_on_the_output_of_a_convolution_leave_t
         if hasattr(module, "inplace"):
             module.inplace = False
     assert torch.equal(model(x), expected)
+
+
+@pytest.mark.parametrize("between", [nn.Identity(), nn.Dropout2d(0.5)])
+def test_an_activation_works_on_a_copy_of_the_codes_behind_what_passes_them_on(between):
+    layers = nn.Conv2d(3, 4, 3), between, nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True)
+    model = replace_conv2d(nn.Sequential(*layers)).eval()
+    model(torch.rand(1, 3, 8, 8)).sum().backward()
+    assert [layers[2].inplace, layers[4].inplace] == [False, True]
 
 
 def test_a_refused_replacement_leaves_the_network_as_it_was():

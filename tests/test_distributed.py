@@ -1,5 +1,6 @@
 """Training shared among processes: what each of them gets, that together they train as one does, and how they end."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -306,3 +307,16 @@ def test_shards_together_are_the_batches(tree, kind, augment, processes):
             assert torch.equal(part_x, x[k::processes])
             assert torch.equal(part_y, y[k::processes])
     assert all(len(shard) <= len(whole) for shard in shards)
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"), [(torch.nn.BatchNorm1d(4), (8, 4)), (torch.nn.BatchNorm2d(4, affine=False), (8, 4, 5, 6))]
+)
+def test_the_shared_batch_norm_computes_what_torchs_does(norm, shape):
+    x = 3 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    shared = copy.deepcopy(norm)
+    shared.__class__ = distributed._BatchNormOfAll
+    for training in (True, False):
+        torch.testing.assert_close(shared.train(training)(x), norm.train(training)(x))
+    for ours, theirs in zip(shared.buffers(), norm.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -121,6 +121,19 @@ def test_a_layer_behind_a_shortcut_is_refused_and_those_before_it_are_not(layer,
         assert invert(model, images(), before_the_sum).shape == (2, 3, 16, 16)
 
 
+class Changed(nn.Sequential):
+    def forward(self, x):
+        return self[1](self[0](x).mul_(3))
+
+
+def test_a_function_that_works_in_place_between_layers_is_noticed():
+    model = Changed(CSCConv2d(3, 6, 3, padding=1), CSCConv2d(6, 6, 3, padding=1))
+    with pytest.raises(ValueError, match=r"1 leaves the chain .* is not what 0 gave"):
+        invert(model, images(), 1)
+    with torch.inference_mode():
+        assert invert(model, images(), 0).shape == (2, 3, 16, 16)
+
+
 class Doubled(nn.Module):
     def __init__(self):
         super().__init__()

@@ -334,6 +334,10 @@ class Broken(nn.Module):
         (linear(), grey(), [2] * 6, "the network has 2 classes"),
         (linear(classes=1), grey(), [0] * 6, "the network has one class"),
         (linear(), grey()[:0], [], "a batch is empty"),
+        (linear(), grey(), [0] * 5, r"6 images have labels of shape \(5,\); give each image the number of its class"),
+        (linear(), grey(), [[0]] * 6, r"6 images have labels of shape \(6, 1\)"),
+        (linear(), 255 * grey(), [0] * 6, r"pixels reach 1\d\d; give floats in \[0, 1\]"),
+        (linear(), (255 * grey()).int(), [0] * 6, r"images are torch\.int32; give uint8"),
         (linear().bfloat16(), grey(), [0] * 6, "model.float"),
         (Broken(lambda logits, x: logits * float("nan")), grey(), [0] * 6, "not finite on clean images"),
         (
@@ -355,6 +359,33 @@ def test_a_radius_beyond_every_image_and_no_image_at_all_are_refused():
         attack(linear(), [(grey(), torch.zeros(6))], replace(L2, eps=8))
     with pytest.raises(ValueError, match="there is no batch"):
         attack(linear(), [], L2)
+    with pytest.raises(ValueError, match="lambdas is empty"):
+        attack(linear(), [(grey(), torch.zeros(6))], L2, lambdas=[])
+    with pytest.raises(ValueError, match=r"starts of shape \(6, 1, 2, 2\) for images of \(6, 3, 2, 2\)"):
+        attack(linear(), [(grey(), torch.zeros(6))], L2, starts=grey()[:, :1])
+
+
+def test_an_attack_needs_no_gradients_of_its_caller(trained, few):
+    expected = attack(trained, few, LINF)
+    with torch.no_grad():
+        assert (attack(trained, few, LINF).images == expected.images).all()
+
+
+def test_gradients_are_softened_in_a_network_that_ran_compiled_before(trained, few):
+    x, y = clean_pixels(few), torch.from_numpy(few[0][1])
+
+    def gradient(model):
+        (image := x.clone()).requires_grad_()
+        with use_lambda(trained, 0.3):
+            return torch.autograd.grad(nn.functional.cross_entropy(model(image), y), image)[0]
+
+    compiled = torch.compile(trained, backend="eager")
+    plain = gradient(compiled)
+    with softer_backward(trained, 0):
+        expected = gradient(trained)
+    with softer_backward(compiled, 0):
+        torch.testing.assert_close(gradient(compiled), expected)
+    assert not torch.allclose(plain, expected)
 
 
 def test_the_sum_over_lambdas_is_ascended_and_judged_at_the_networks_own(trained, few):
@@ -466,6 +497,7 @@ def test_the_warnings_of_autoattack_are_kept(few):
     [
         ({"norm": "l1"}, "choose 'linf' or 'l2'"),
         ({"attacks": ("pgd",)}, "pgd is not among"),
+        ({"eps": 8}, "eps is 8; give a radius in pixels of"),
         ({}, "apgd-t needs at least 4"),
         ({"attacks": ("apgd-ce",)}, r"computes in torch\.float64; convert it with model\.float\(\)"),
     ],

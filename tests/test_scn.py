@@ -452,3 +452,9 @@ def test_a_narrow_scn_learns_digits_at_the_papers_learning_rate():
         losses.append(loss.item())
     assert np.mean(losses[-4:]) < 0.75 * losses[0]
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_second_derivative_of_sparse_codes_is_refused():
+    layer, x = SparseCoding2d(3, 4), torch.rand(1, 3, 6, 6)
+    with pytest.raises(RuntimeError, match="create_graph=True asks for a second derivative"):
+        torch.autograd.grad(layer(x).square().sum(), layer.weight, create_graph=True)

@@ -280,6 +280,17 @@ def test_multistep_falls_to_a_tenth_at_the_papers_epochs(epoch, factor):
     assert learning_rate_factor("multistep", epoch / 100, [0.3, 0.6, 0.9]) == pytest.approx(factor, rel=1e-12)
 
 
+def test_milestones_in_epochs_are_refused():
+    with pytest.raises(ValueError, match="milestones are 30, 60; give shares of the training"):
+        learning_rate_factor("multistep", 0.5, [30, 60])
+
+
+def test_a_longer_training_is_not_taken_for_a_shorter_one(digits, tmp_path):
+    last(train(network("resnet18"), digits, tmp_path, epochs=2))
+    with pytest.raises(ValueError, match="holds a training of 2 epochs; asked for are 1"):
+        last(train(network("resnet18"), digits, tmp_path, epochs=1))
+
+
 def test_the_optimizer_gets_the_schedules_rate_at_every_step(digits, tmp_path, monkeypatch):
     rates = []
     step = torch.optim.SGD.step

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sdnet.csc.operators import Pair, adjoint, adjoint_derivatives, pair, reconstruct, reconstruct_derivatives
 
@@ -60,7 +59,7 @@ def fista(
         codes, (N, C, H', W') with H' = (H + 2 * padding - k) // stride + 1.
 
     Raises:
-        ValueError: if x and the dictionary disagree on the number of channels M, or n_iter < 1.
+        ValueError: if x and the dictionary disagree on the number of channels M, n_iter < 1, or lmbd < 0.
     """
     if x.dim() != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -69,6 +68,8 @@ def fista(
         )
     if n_iter < 1:
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
+    if lmbd < 0:
+        raise ValueError(f"fista: lmbd is {lmbd}; it must not be negative")
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
@@ -113,8 +114,9 @@ class _Fista(torch.autograd.Function):
         return z
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, by_z: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # torch's once_differentiable would let torch.autograd.grad take it for zero
+            raise RuntimeError("fista: create_graph=True asks for a second derivative; codes have the first alone")
         x, weight, step_size, *kept = ctx.saved_tensors
         iterates, residuals = kept[: ctx.n_iter], kept[ctx.n_iter :]
         wants_x, wants_weight, *_ = ctx.needs_input_grad
@@ -151,8 +153,7 @@ def _extrapolate(iterates: list[Tensor], momentum: float) -> Tensor:
 
 def _residual(x: Tensor, y: Tensor, weight: Tensor, geometry: tuple[Pair, Pair]) -> Tensor:
     """x - A(y)."""
-    image = reconstruct(y, weight, x.shape[-2:], *geometry)
-    return torch.sub(x, image, out=image)
+    return reconstruct(y, -weight, x.shape[-2:], *geometry).add_(x)
 
 
 def _where_nonzero(gradient: Tensor, code: Tensor) -> Tensor:

@@ -57,35 +57,43 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
     names = {module: name for name, module in model.named_modules()}
     steps: list[tuple[nn.Module, torch.Size]] = []
     codes: list[Tensor] = []  # of `last`
-    newest = x
+    newest, version = x, _version(x)
 
-    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal newest
-        if codes:
-            return
-        if args[0] is not newest:
+    def check(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if not codes and (args[0] is not newest or _version(newest) != version):
             before = names[steps[-1][0]] if steps else "the image"
             raise ValueError(
                 f"invert: {names[module]} leaves the chain of layers that Eq. 14 undoes (its input is not what "
                 f"{before} gave); nothing behind a shortcut can be undone: take an earlier layer, or shortcut=False"
             )
+
+    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal newest, version
+        if codes:
+            return
         if not (isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | KEPT) or hasattr(module, "inverse")):
             raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
             raise ValueError(f"invert: {names[module]} keeps no running statistics, by which batch norm is undone")
         steps.append((module, args[0].shape[-2:]))
-        newest = output
+        newest, version = output, _version(output)
         if module is last:
             codes.append(output.clone())  # what follows may work in place
 
     with ExitStack() as hooks, evaluation_mode(model):
         for module in model.modules():
             if not list(module.children()):
+                hooks.callback(module.register_forward_pre_hook(check).remove)
                 hooks.callback(module.register_forward_hook(record).remove)
         model(x)
     if not codes:
         raise ValueError(f"invert: {type(model).__name__} has that CSC layer but does not run it")
     return steps, codes[0]
+
+
+def _version(signal: Tensor) -> int:
+    """How often it was changed in place, where torch counts that."""
+    return 0 if signal.is_inference() else signal._version
 
 
 def _undo_batch_norm(signal: Tensor, norm: nn.BatchNorm2d) -> Tensor:

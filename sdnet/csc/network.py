@@ -1,7 +1,8 @@
 """What is done to all CSC layers of a network at once."""
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -34,7 +35,8 @@ def update_dictionaries(model: nn.Module) -> None:
 def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
     """Evaluate every CSC layer at another sparsity weight (section 3.3); the previous ones return at the end.
 
-    The weight is the network's: threads that share a network share it.
+    The weight is the network's: threads that share a network share it. Where layers are checkpointed, go backward
+    within, too: their codes are computed again then.
 
     Raises:
         ValueError: if the network has no CSC layer, or value is negative or not finite.
@@ -74,10 +76,18 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
 
     handles = [layer.register_forward_hook(partial(record, i)) for i, layer in enumerate(layers)]
     try:
-        yield residuals
+        with as_written():
+            yield residuals
     finally:
         for handle in handles:
             handle.remove()
+
+
+def as_written() -> AbstractContextManager:
+    """Run networks without what `torch.compile` made of them, which passes over hooks that came later."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to ask torch would import it, which takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager

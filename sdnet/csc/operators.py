@@ -91,5 +91,13 @@ def _output_padding(
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """The same number for height and width, or the two that are given."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+    """The same number for height and width, or the two that are given.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(value, int):
+        return value, value
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        raise ValueError(f"{value!r} is no size in pixels; give one whole number, or two for height and width")
+    return tuple(value)

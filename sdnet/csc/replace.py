@@ -7,6 +7,8 @@ from torch import nn
 
 from sdnet.csc.layer import CSCConv2d
 
+PASSING = nn.Identity | nn.modules.dropout._DropoutNd  # give on their input itself, some in evaluation mode only
+
 
 def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", **csc_options) -> nn.Module:
     """Replace the first, or every, `nn.Conv2d` of a network by a CSC layer of the same shapes.
@@ -39,7 +41,11 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
         raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
     chosen = list(places)[:1] if which == "first" else list(places)
     layers = [(places[conv], _csc_layer(places[conv][0], conv, csc_options)) for conv in chosen]
-    leaves = [module for _, module in model.named_modules(remove_duplicate=False) if not any(module.children())]
+    leaves = [
+        module
+        for _, module in model.named_modules(remove_duplicate=False)
+        if not any(module.children()) and not isinstance(module, PASSING)
+    ]
     for before, behind in pairwise(leaves):
         if before in chosen and getattr(behind, "inplace", False):
             behind.inplace = False

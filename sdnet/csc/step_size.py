@@ -37,7 +37,12 @@ def power_iteration(
 
     Returns:
         the eigenvalue, a tensor without dimensions on the device of `weight`, and the next v.
+
+    Raises:
+        ValueError: if n_iter < 1.
     """
+    if n_iter < 1:
+        raise ValueError(f"power_iteration: n_iter is {n_iter}; at least 1 iteration is needed")
     size = start.shape[-2:]
     v = start / start.norm()
     with torch.autocast(weight.device.type, enabled=False):

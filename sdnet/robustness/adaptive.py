@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.csc import CSCConv2d, csc_layers, fista, use_lambda
+from sdnet.csc.network import as_written
 from sdnet.robustness.calibration import Calibration, image_residuals
 from sdnet.robustness.sweep import logits_and_residuals
 
@@ -43,7 +44,8 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
 
     handles = [layer.register_forward_hook(soften) for layer in layers]
     try:
-        yield
+        with as_written():
+            yield
     finally:
         for handle in handles:
             handle.remove()

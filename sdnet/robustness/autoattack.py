@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen, judge
+from sdnet.robustness.outcome import Batches, Outcome, check_radius, checked_batch, frozen, judge
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 TARGETS = 9  # target classes of the standard version, where there are as many
@@ -81,8 +81,8 @@ def autoattack(
 
     Raises:
         ModuleNotFoundError: if pyautoattack is not installed.
-        ValueError: for an unknown norm or attack, apgd-t on fewer than 4 classes, images not in [0, 1], or a network
-            that does not compute in float32.
+        ValueError: for an unknown norm or attack, a radius that is none, apgd-t on fewer than 4 classes, images not in
+            [0, 1], or a network that does not compute in float32.
     """
     check(attacks)
     from pyautoattack import AutoAttack
@@ -90,6 +90,7 @@ def autoattack(
     names = {"linf": "Linf", "l2": "L2"}
     if norm not in names:
         raise ValueError(f"autoattack: norm {norm!r} is unknown; choose 'linf' or 'l2'")
+    check_radius("autoattack", eps, norm)
     with frozen(model), _untouched_globals(model), _captured_flags() as flags:
         if not (parts := [checked_batch(model, images, labels) for images, labels in batches]):
             raise ValueError("autoattack: there is no batch; give images, and no iterator that is used up already")
@@ -115,7 +116,7 @@ def autoattack(
             for batch in zip(*(t.split(batch_size) for t in (x, y, clean, adversarial)), strict=True)
         ]
     columns = {name: np.concatenate([one[name] for one in judged]) for name in judged[0]}
-    index = np.arange(len(x)) if indices is None else np.asarray(indices)
+    index = np.arange(len(x)) if indices is None else np.asarray(indices)[np.arange(len(x))]
     return AutoAttacked(index=index, **columns, broken_by=broken_by.astype(str), flags=tuple(dict.fromkeys(flags)))
 
 

@@ -35,6 +35,16 @@ class Outcome:
         return 1 - float(self.broken.mean())
 
 
+def check_radius(caller: str, eps: float, norm: str) -> None:
+    """Refuse what is no radius of a ball of images in [0, 1].
+
+    Raises:
+        ValueError: if it is negative or not finite, or larger than 1 in the L-inf norm.
+    """
+    if not 0 <= eps < math.inf or (norm == "linf" and eps > 1):
+        raise ValueError(f"{caller}: eps is {eps}; give a radius in pixels of [0, 1]: 8 grey levels are 8/255")
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """max over j != y of logit_j, minus logit_y (N,): positive where the image is misclassified."""
     others = logits.scatter(1, y[:, None], -math.inf).amax(dim=1)
@@ -68,13 +78,18 @@ def checked_batch(
     """Images as the network takes them, labels, and the logits of the clean images.
 
     Raises:
-        ValueError: if there is no image, pixels are not in [0, 1], the network does not compute in float32 (or
-            float64), its logits are not finite, it has one class alone, or labels are none of its classes.
+        ValueError: if there is no image, an image has not one label, pixels are not in [0, 1], the network does not
+            compute in float32 (or float64), its logits are not finite, it has one class alone, or labels are none of
+            its classes.
     """
     x = as_input(images, model).detach()
     y = torch.as_tensor(labels, device=x.device).long()
     if not len(x):
         raise ValueError("attack: a batch is empty; give at least one image")
+    if y.shape != (len(x),):
+        raise ValueError(
+            f"attack: {len(x)} images have labels of shape {tuple(y.shape)}; give each image the number of its class"
+        )
     if not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(
             f"attack: pixels range from {x.min():.3g} to {x.max():.3g}; give images in [0, 1], "

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sdnet.csc import use_lambda
 from sdnet.data.loaders import derive_seed
-from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen, judge, margin
+from sdnet.robustness.outcome import Batches, Outcome, check_radius, checked_batch, frozen, judge, margin
 from sdnet.robustness.sweep import as_input
 
 
@@ -64,8 +64,7 @@ class PGD:
         for field, allowed in {"norm": ("linf", "l2"), "loss": tuple(LOSSES), "success": ("any", "last")}.items():
             if (given := getattr(self, field)) not in allowed:
                 raise ValueError(f"PGD: {field} {given!r} is unknown; choose {' or '.join(map(repr, allowed))}")
-        if not 0 <= self.eps < math.inf or (self.norm == "linf" and self.eps > 1):
-            raise ValueError(f"PGD: eps is {self.eps}; give a radius in pixels of [0, 1]: 8 grey levels are 8/255")
+        check_radius("PGD", self.eps, self.norm)
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"PGD: steps is {self.steps} and restarts {self.restarts}; give at least 1 of each")
         if not (0 < self.step_size < math.inf or self.eps == self.step_size == 0):
@@ -118,6 +117,8 @@ def attack(
         ValueError: if there is no batch, images are not in [0, 1], labels are no classes of the network, its
             logits are not finite or do not depend on the image, or eps exceeds the diameter of all images.
     """
+    if lambdas is not None and not len(lambdas):
+        raise ValueError("attack: lambdas is empty; give one value at least, or None for the network's own lambda")
     parts, seen = [], 0
     with frozen(model):
         for images, labels in batches:
@@ -131,6 +132,8 @@ def attack(
             seen += len(x)
             positions = rows if indices is None else np.asarray(indices)[rows]
             start = None if starts is None else as_input(starts[rows], model).detach()
+            if start is not None and start.shape != x.shape:
+                raise ValueError(f"attack: starts of shape {tuple(start.shape)} for images of {tuple(x.shape)}")
             run = _best_of_restarts(model, x, y, positions, settings, lambdas, start)
             judged = judge(model, x, y, clean, run.pop("images"), settings.norm, settings.eps)
             course = {name: run[name].cpu().numpy() for name in ("first_broken_step", "losses")}
@@ -205,7 +208,7 @@ def _ascend(model, x, y, delta, settings, lambdas) -> dict[str, Tensor]:
         if not last:
             if not loss.requires_grad:
                 raise ValueError(f"attack: the logits of {type(model).__name__} have no gradient in the image")
-            (gradient,) = torch.autograd.grad(loss.sum(), adversarial)
+            (gradient,) = torch.autograd.grad(loss, adversarial, torch.ones_like(loss))
             finite &= torch.isfinite(gradient).all()  # the sign of NaN is 0
             moved = adversarial.detach() + settings.step_size * direction(gradient, settings.norm)
             adversarial = (x + project(moved - x, settings.norm, settings.eps)).clamp(0, 1)

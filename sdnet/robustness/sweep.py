@@ -12,6 +12,8 @@ from sdnet.csc import csc_layers, evaluation_mode, record_residuals, use_lambda
 from sdnet.data.loaders import unit_pixels
 from sdnet.robustness.calibration import check_grid
 
+FAR = 20  # a pixel farther than this from [0, 1] is none of strong noise that was not clipped, but a grey level
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -98,7 +100,10 @@ def logits_and_residuals(model: nn.Module, x: Tensor, lmbd: float) -> tuple[Tens
 def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
     """A batch as the network takes it: float in [0, 1], (N, channels, H, W), on the network's device.
 
-    uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1].
+    uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1]. Noise may leave [0, 1].
+
+    Raises:
+        ValueError: for other integers, and floats that are grey levels.
     """
     parameter = next(model.parameters())
     if isinstance(images, np.ndarray):
@@ -106,4 +111,10 @@ def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
     images = images.to(parameter.device, non_blocking=True)
     if images.dtype == torch.uint8:
         images = unit_pixels(images)
+    elif not images.is_floating_point():
+        raise ValueError(
+            f"images are {images.dtype}; give uint8, (N, H, W, channels), or floats in [0, 1], (N, channels, H, W)"
+        )
+    elif images.numel() and (largest := images.abs().max().item()) > FAR:
+        raise ValueError(f"pixels reach {largest:.3g}; give floats in [0, 1], or uint8, (N, H, W, channels)")
     return images.to(parameter.dtype)

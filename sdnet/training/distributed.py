@@ -22,6 +22,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sdnet.processes import end_with
 
@@ -171,27 +172,31 @@ def shared(model: nn.Module, device: torch.device) -> nn.Module:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     else:
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, _BatchNorm):
                 module.__class__ = _BatchNormOfAll
     return nn.parallel.DistributedDataParallel(model)
 
 
-class _BatchNormOfAll(nn.BatchNorm2d):
+class _BatchNormOfAll(_BatchNorm):
     """What torch's `SyncBatchNorm` does, which needs a GPU, in plain operations for the CPU."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Torch asks for it; any number of dimensions will do."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        images = x.to(self.running_mean)
-        count = total(images.new_tensor(images.numel() / images.shape[1]))
-        mean = total(images.sum((0, 2, 3))) / count
-        centred = images - mean.view(-1, 1, 1)
-        variance = total(centred.square().sum((0, 2, 3))) / count
+        signal = x.to(self.running_mean)
+        summed, shape = (0, *range(2, x.dim())), (-1, *(1 for _ in x.shape[2:]))
+        count = total(signal.new_tensor(signal.numel() / signal.shape[1]))
+        mean = total(signal.sum(summed)) / count
+        centred = signal - mean.view(shape)
+        variance = total(centred.square().sum(summed)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        out = centred * (variance + self.eps).rsqrt().view(-1, 1, 1)
+        out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
-            out = out * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+            out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(x)

@@ -51,7 +51,7 @@ def fit(
         model: maps images in [0, 1] to logits; moved to `device` and trained in place.
         train: loader of augmented images, see `sdnet.data.loaders`; epoch k is a function of k alone.
         test: loader of test images, evaluated after each epoch. Nothing is chosen by it.
-        checkpoints: folder of this run's checkpoints.
+        checkpoints: folder of this run's checkpoints, and of no other run's.
         epochs: number of passes over the training images.
         learning_rate: the initial one.
         optimizer: "sgd" or "adam"; momentum and nesterov are those of "sgd".
@@ -71,8 +71,9 @@ def fit(
         once at the start if there is a checkpoint to go on from.
 
     Raises:
-        ValueError: if the optimizer, schedule or precision is none of those above, or a batch has fewer
-            images than there are processes to share it, or these go on from different epochs.
+        ValueError: if the optimizer, schedule or precision is none of those above, a batch has fewer images
+            than there are processes to share it, these go on from different epochs, or more than `epochs`
+            are trained.
         TrainingDiverged: if the loss or a weight is not finite; the last good checkpoint stays.
     """
     optimizers = {"sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov), "adam": torch.optim.Adam}
@@ -98,6 +99,8 @@ def fit(
         _set_random_state(state["random"], device)
         history, processes = state["history"], state["trained_by"]
     distributed.agree(len(history), device)
+    if len(history) > epochs:
+        raise ValueError(f"{checkpoints} holds a training of {len(history)} epochs; asked for are {epochs}")
     if history:
         yield history
     processes = [*processes, (len(history) + 1, provenance or {})]

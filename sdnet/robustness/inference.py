@@ -44,7 +44,8 @@ def calibrate(
     Args:
         model: a trained network with CSC layers; takes images in [0, 1], (N, channels, H, W).
         batches: clean training images and their labels, as `evaluate_at` takes them; read once.
-        corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level, on a copy.
+        corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level, on a copy of the images as
+            they are in `batches`.
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
         lambda0: the lambda of training, at which residuals are measured; None for that of the first CSC layer.

@@ -312,7 +312,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         ValueError: if it has not the columns of its kind.
     """
     try:
-        frame = pd.read_csv(path, float_precision="round_trip")  # or pandas before 3.1 drops digits
+        frame = pd.read_csv(path)  # every digit, from pandas 3.1 on
     except FileNotFoundError:
         raise _missing(path) from None
     except ValueError as error:

@@ -1,6 +1,5 @@
 """Put CSC layers into an existing network (section 3.2)."""
 
-from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -41,14 +40,13 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
         raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
     chosen = list(places)[:1] if which == "first" else list(places)
     layers = [(places[conv], _csc_layer(places[conv][0], conv, csc_options)) for conv in chosen]
-    leaves = [
-        module
-        for _, module in model.named_modules(remove_duplicate=False)
-        if not any(module.children()) and not isinstance(module, PASSING)
-    ]
-    for before, behind in pairwise(leaves):
-        if before in chosen and getattr(behind, "inplace", False):
-            behind.inplace = False
+    codes = False  # whether a module gets the output of a replaced convolution
+    for _, module in model.named_modules(remove_duplicate=False):
+        if any(module.children()):
+            continue
+        if codes and getattr(module, "inplace", False):
+            module.inplace = False
+        codes = module in chosen or (codes and isinstance(module, PASSING))
     for name, layer in ((name, layer) for names, layer in layers for name in names):
         if name == "":
             return layer

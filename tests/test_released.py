@@ -174,6 +174,12 @@ def test_a_checkpoint_becomes_a_run_that_can_be_tested(project, monkeypatch, who
     assert message == (
         f"error: {folder} is not trained: its weights are imported with python -m sdnet import-released CHECKPOINT"
     )
+    assert command(monkeypatch, "import-released", "model_best.pth.tar") is None
+    assert (folder / "accuracy.csv").exists(), "of the same weights"
+    torch.save(released(digits_network(), True), "another.pth.tar")
+    assert command(monkeypatch, "import-released", "another.pth.tar") is None
+    assert not (folder / "accuracy.csv").exists()
+    assert [path.name for path in folder.glob("former-*/accuracy.csv")] == ["accuracy.csv"]
 
 
 def test_every_run_of_the_shipped_preset_can_be_imported():

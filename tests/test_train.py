@@ -88,6 +88,23 @@ def test_checkpoints_of_other_settings_are_not_gone_on_from(tmp_path):
     assert len(list((spec.parent / "checkpoints").iterdir())) == 2
 
 
+def test_what_was_measured_of_former_weights_is_set_aside_and_of_the_same_ones_kept(tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(make_spec(folder, epochs=1), None, 0)
+    for name in ("accuracy.csv", "sweep-gaussian.csv", "sweep-gaussian.npz"):
+        (folder / name).write_text("of one epoch")
+    (folder / "model.pt").unlink()
+    train(folder / "spec.json", None, 0)
+    assert (folder / "accuracy.csv").exists(), "the weights are those of the last checkpoint again"
+    for name in ("model.pt", "history.csv", "environment.json"):  # as Snakemake does before it trains anew
+        (folder / name).unlink()
+    train(edited(folder / "spec.json", training__epochs=2), None, 0)
+    (former,) = folder.glob("former-*")
+    assert f"what was measured of the former weights is in {former} now" in capsys.readouterr().err
+    assert {path.name for path in former.iterdir()} == {"accuracy.csv", "sweep-gaussian.csv", "sweep-gaussian.npz"}
+    assert [path.name for path in folder.glob("*.csv")] == ["history.csv"]
+
+
 def test_a_trained_run_whose_checkpoints_were_removed_is_not_trained_again(trained, tmp_path, capsys):
     folder = shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(folder / "checkpoints")

@@ -11,6 +11,7 @@ from sdnet.data.datasets import INFO
 from sdnet.experiments import environment, plan, results
 from sdnet.experiments.settings import Dataset, Options, System, load_preset, load_site, read_yaml
 from sdnet.models.released import Variant, load_released, variant_of
+from sdnet.runs.former import set_aside
 from sdnet.runs.network import SMALL_IMAGES, build_model, save_model
 from sdnet.runs.spec import image_size
 
@@ -36,9 +37,12 @@ def import_released(checkpoint: Path) -> None:
         raise ValueError(f"{checkpoint}: {error}") from None
     folder = Path(plan.results_folder(PRESET), "runs", run.name)
     about = {"imported": checkpoint.name, "sha256": file_digest(checkpoint)}
+    described = folder / "environment.json"
+    if not (described.exists() and about["sha256"] in described.read_text()):
+        set_aside(folder)
     results.write_text(folder / "spec.json", run.spec_json + "\n")
     results.write(folder / "history.csv", "history", [])
-    results.write_text(folder / "environment.json", json.dumps(environment.describe("none") | about, indent=2))
+    results.write_text(described, json.dumps(environment.describe("none") | about, indent=2))
     save_model(model, folder / "model.pt")
     print(f"{folder}: {variant.name} of width {variant.width}; test it with: python -m sdnet evaluate {folder}")
 

@@ -16,6 +16,7 @@ from sdnet.experiments.environment import experiment, trained_experiment
 from sdnet.experiments.tracking import Tracker
 from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
+from sdnet.runs.former import set_aside
 from sdnet.runs.images import open_data
 from sdnet.runs.network import build_model, save_model
 from sdnet.runs.spec import read_spec
@@ -88,7 +89,9 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
         return
     if (precision := recipe["precision"]) != (wanted := spec["training"]["precision"]):
         print(f"{name} has no {wanted} instructions; training in {precision}", file=sys.stderr)
-    tracker = Tracker(folder, environment.tags(about), from_start=not checkpoints.exists())
+    if from_start := not checkpoints.exists():
+        set_aside(folder)
+    tracker = Tracker(folder, environment.tags(about), from_start=from_start)
     try:
         for history in histories:
             results.write(folder / "history.csv", "history", history)

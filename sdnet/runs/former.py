@@ -1,0 +1,20 @@
+"""Results of weights that a run's folder is about to lose."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def set_aside(folder: Path) -> None:
+    """Move what was measured of a run's former weights into a folder of its own: nobody shall take it for the new ones'.
+
+    Of commands by hand nothing else would notice. Snakemake measures anew what it is asked for, and no more.
+    """
+    measured = [path for path in folder.glob("*") if path.suffix in (".csv", ".npz") and path.name != "history.csv"]
+    if not measured:
+        return
+    former = folder / f"former-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    former.mkdir(exist_ok=True)
+    for path in measured:
+        path.rename(former / path.name)
+    print(f"what was measured of the former weights is in {former} now", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The plan: which runs a preset has, and what of the settings reaches a run."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -294,6 +295,24 @@ def test_a_table_of_speeds_needs_the_reference_on_every_data_set_that_it_shows()
     assert "table1" in targets_of(Preset.model_validate(PRESET))[0]
     alone = of("datasets", ["cifar10"], ("systems", "resnet18"))
     assert "table1" not in targets_of(Preset.model_validate(alone))[0], "on digits there is nothing to compare with"
+
+
+@pytest.mark.parametrize(
+    ("target", "systems", "words"),
+    [
+        (
+            "table1",
+            {"sdnet18": {"model": "sdnet18"}},
+            "against that of resnet18, which is not trained on cifar10, digits",
+        ),
+        ("table2", {"resnet18": {"model": "resnet18"}}, r"none of its networks \(resnet18\) has a lambda"),
+        ("figure4", {"resnet18": {"model": "resnet18"}}, "it is of sdnet18-all-plain, none of which is there"),
+        ("table2", {"resnet18": {"model": "resnet18"}, "sdnet18": {"model": "sdnet18"}}, "^$"),
+    ],
+)
+def test_what_a_preset_cannot_show_says_why(target, systems, words):
+    preset = Preset.model_validate(of("systems", systems))
+    assert re.search(words, plan.nothing_to_show(target, plan.networks(preset), preset))
 
 
 def test_a_lambda_reaches_its_command_as_it_was_given():

@@ -126,3 +126,12 @@ def test_an_uncertain_lambda_widens_the_interval():
     )
     assert uncertain.estimate == certain.estimate
     assert uncertain.high - uncertain.low > 1.5 * (certain.high - certain.low)
+
+
+def test_where_no_image_differs_at_the_chosen_lambda_the_bound_is_that_of_the_paired_difference():
+    """An interval without width would make a claim surely broken by images that say nothing."""
+    correct = np.zeros((2, 3, 100), dtype=bool)
+    correct[:, 2, :7] = True  # they differ at a lambda that is not chosen
+    found = adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], np.full((200, 2), 0.4), correct[:, 0])
+    assert found == paired_difference(correct[:, 1], correct[:, 0])
+    assert found.low < 0 < found.high

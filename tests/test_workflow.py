@@ -311,7 +311,7 @@ def test_a_data_set_that_is_not_attacked_is_told_where_to_be_named(own_fresh, sn
     edit(own_fresh / "config/presets/quick.yaml", "datasets: [digits]", "datasets: [cifar10]")
     printed = snakemake.fail(own_fresh, "results/quick/table4.csv", "-n")
     assert (
-        "results/quick/table4 has nothing to show: adversarial.datasets of the preset quick are cifar10, and its data "
+        "results/quick/table4 has nothing to show in the preset quick: adversarial.datasets are cifar10, and the data "
         "sets digits; name one there"
     ) in printed
 
@@ -330,7 +330,8 @@ def test_as_many_jobs_as_cores_is_no_cluster(own_fresh, snakemake):
 def test_what_a_preset_cannot_show_is_refused_before_any_job(fresh, snakemake):
     printed = snakemake.fail(fresh, "results/wide/figure4.pdf", "-n")
     assert (
-        "results/wide/figure4 has nothing to show: it is of sdnet18-all-plain, and the preset wide has none" in printed
+        "results/wide/figure4 has nothing to show in the preset wide: it is of sdnet18-all-plain, none of which"
+        in printed
     )
 
 

@@ -178,16 +178,47 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
 
 
 def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
-    """The tables and figures that a preset has runs for; those of speeds, if the reference is on all their images."""
-    measured = {run.dataset for run in planned if run.system == REFERENCE}
-    shown = {
-        target
-        for target in TABLES | FIGURES
-        if (of_target := runs_of(target, planned, preset))
-        and (target not in BENCHMARKED or {run.dataset for run in of_target} <= measured)
-        and (target not in OF_LAMBDA or any(has_lambda(run.spec["model"]["name"]) for run in of_target))
+    """The tables and figures that a preset has runs for."""
+    trained = {(run.dataset, run.system) for run in planned}
+    tables, figures = (
+        [name for name in kind if not nothing_to_show(name, trained, preset)] for kind in (TABLES, FIGURES)
+    )
+    return tables, figures
+
+
+def networks(preset: Preset) -> set[tuple[str, str]]:
+    """Each data set of a preset with each network that it trains on it, whatever a site has."""
+    return {
+        (dataset, name)
+        for dataset in preset.datasets
+        for name, network in preset.systems.items()
+        if trains_on(network, dataset)
     }
-    return [name for name in TABLES if name in shown], [name for name in FIGURES if name in shown]
+
+
+def nothing_to_show(target: str, trained: set[tuple[str, str]], preset: Preset) -> str:
+    """Why a table or figure cannot be made of some networks of a preset; nothing if it can.
+
+    Args:
+        target: the table or figure.
+        trained: data sets and networks, as of `networks`.
+        preset: theirs.
+    """
+    own = {one for one in trained if one[1] in systems_of(target) and shows(target, one[0], preset)}
+    if not own:
+        attacked = preset.adversarial.datasets
+        if target in ATTACKED and set(attacked).isdisjoint(preset.datasets):
+            has = ", ".join(preset.datasets)
+            return f"adversarial.datasets are {', '.join(attacked) or 'none'}, and the data sets {has}; name one there"
+        return (
+            f"it is of {', '.join(systems_of(target))}, none of which is there on images or under noise that it shows"
+        )
+    measured = {dataset for dataset, name in trained if name == REFERENCE}
+    if target in BENCHMARKED and (without := {dataset for dataset, _ in own} - measured):
+        return f"speeds are measured against that of {REFERENCE}, which is not trained on {', '.join(sorted(without))}"
+    if target in OF_LAMBDA and not any(has_lambda(preset.systems[name].model) for _, name in own):
+        return f"none of its networks ({', '.join(sorted({name for _, name in own}))}) has a lambda"
+    return ""
 
 
 def has_speed(system: str) -> bool:

@@ -154,8 +154,7 @@ def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
     """Each one that the preset has: its title, a text in Markdown, and its picture if it is a figure that is there."""
     preset = preset_of(folder)
     for name in (*plan.TABLES, *plan.FIGURES):
-        shown = any(plan.shows(name, dataset, preset) for dataset in preset.datasets)
-        if not shown or not set(plan.systems_of(name)) & set(preset.systems):
+        if plan.nothing_to_show(name, plan.networks(preset), preset):
             continue
         table = name in plan.TABLES
         path = folder / f"{name}{'.md' if table else '.png'}"

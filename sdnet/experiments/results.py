@@ -243,7 +243,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "official": "whether they are the official ones of the data set",
         "scale": "width, epochs and training images",
         "full_scale": "whether that is enough to judge the size of an effect",
-        "unequal": "how long each of two networks was trained, where that makes no fair comparison; else empty",
+        "unequal": "why two networks make no fair comparison, such as how long each was trained; else empty",
         "measure": "how it was measured",
     },
     # results/claims.csv
@@ -317,7 +317,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         raise _missing(path) from None
     except ValueError as error:
         raise ValueError(
-            f"{path} is no CSV file ({error}); remove it and make it anew with: {_command(path)}"
+            f"{path} is no CSV file ({error}); remove it and make it anew with: {command_for(path)}"
         ) from None
     _check(path, kind, list(frame.columns))
     return frame
@@ -341,15 +341,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise _missing(path) from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        remedy = f"remove it and make it anew with: {_command(path)}"
+        remedy = f"remove it and make it anew with: {command_for(path)}"
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def _missing(path: Path) -> FileNotFoundError:
-    return FileNotFoundError(f"{path} is not there; make it with: {_command(path)}")
+    return FileNotFoundError(f"{path} is not there; make it with: {command_for(path)}")
 
 
-def _command(path: Path) -> str:
+def command_for(path: Path) -> str:
     """What makes a result file: Snakemake in the project's results, elsewhere the command itself."""
     kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
     if "results" in path.parts and kind != "claims":  # which need not wait for all that a preset has
@@ -373,5 +373,5 @@ def _check(path: Path, kind: str, given: list[str]) -> None:
     if wrong:
         raise ValueError(
             f"{path} is no {kind} file: missing or unknown columns {', '.join(sorted(wrong))}; "
-            f"it must have {', '.join(COLUMNS[kind])}; remove it and make it anew with: " + _command(path)
+            f"it must have {', '.join(COLUMNS[kind])}; remove it and make it anew with: " + command_for(path)
         )

@@ -1,5 +1,6 @@
 """The verdict on each of the paper's claims, by the effects of a results folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -21,6 +22,7 @@ from sdnet.experiments.claims import (
 )
 from sdnet.experiments.labels import DATASETS, KEPT, SYSTEMS
 from sdnet.experiments.settings import Noise, Preset, has_lambda
+from sdnet.experiments.tables import paper_values
 
 VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
 MEASURED_ONCE = ("speed of ", "memory of ")  # once for each network, not for each seed
@@ -109,16 +111,26 @@ def _row(
     claim: Claim, effects: pd.DataFrame, expected: set[str], dataset: str, reading: str, preset: Preset, root: str
 ) -> dict:
     row = _about(claim, dataset) | {"reading": _reading(expected, reading, preset)}
-    judged = judge(claim, effects, expected, plan.noises_on(dataset, preset))
+    wanted = _noises(claim, dataset)
+    noises = [noise for noise in wanted if noise in plan.noises_on(dataset, preset)]
+    judged = judge(claim, effects, expected, noises, [noise for noise in wanted if noise not in noises])
     if judged["verdict"] == "not run":
-        first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and effects.empty else ""
-        targets = " ".join(f"{root}/{name}{'.csv' if name in plan.TABLES else '.pdf'}" for name in claim.needs)
-        judged["reason"] += f"; {first}make them with: snakemake --cores all {targets}"
+        judged["reason"] += f"; {_remedy(claim, dataset, effects.empty, preset, root)}"
     elif judged["n_seeds"] < (planned := _planned_seeds(expected, reading, preset)):
         judged["reason"] += f". Not all seeds yet: {judged['n_seeds']} of {planned}"
     if lacking := _networks(" ".join(claim.effects)) - _networks(" ".join(expected)):
         judged["reason"] += f". Without {', '.join(SYSTEMS[name] for name in SYSTEMS if name in lacking)}"
     return row | judged
+
+
+def _remedy(claim: Claim, dataset: str, nothing: bool, preset: Preset, root: str) -> str:
+    """How what a claim takes is made, in words; `nothing`: there is nothing yet on its data set."""
+    why = {name: plan.nothing_to_show(name, plan.networks(preset), preset) for name in claim.needs}
+    targets = [f"{root}/{name}{'.csv' if name in plan.TABLES else '.pdf'}" for name in why if not why[name]]
+    if not targets:
+        return "; ".join(f"this preset makes no {name}: {reason}" for name, reason in why.items())
+    first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and nothing else ""
+    return f"{first}make them with: snakemake --cores all {' '.join(targets)}"
 
 
 def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
@@ -136,10 +148,23 @@ def _not_tested(claim: Claim, dataset: str, preset: Preset) -> str:
         return DATASETS[dataset]
     if set(claim.needs) & set(plan.ATTACKED) and dataset not in preset.adversarial.datasets:
         return f"attacks on {DATASETS[dataset]}"
-    asked = {noise for test in claim.direction for noise in _texts(claim.which(test).condition)} & set(get_args(Noise))
-    if asked and asked.isdisjoint(plan.noises_on(dataset, preset)):
-        return f"{', '.join(sorted(asked))} noise on {DATASETS[dataset]}"
+    asked = _noises(claim, dataset)
+    if asked and set(asked).isdisjoint(plan.noises_on(dataset, preset)):
+        return f"{', '.join(asked)} noise on {DATASETS[dataset]}"
     return ""
+
+
+def _noises(claim: Claim, dataset: str) -> list[str]:
+    """The noises that the paper makes a claim of, on a data set or on that which it stands in for; none of most claims.
+
+    Where the claim names none, and is about noise, those of Table 3.
+    """
+    conditions = [claim.which(test).condition for test in claim.direction]
+    named = [text for condition in conditions for text in _texts(condition) if text in get_args(Noise)]
+    if named or not set(claim.needs) & {*plan.SWEPT, *plan.CALIBRATED}:
+        return list(dict.fromkeys(named))
+    table = paper_values("table3")
+    return list(table.condition[table.dataset == (dataset if dataset in claim.about else claim.about[0])].unique())
 
 
 def _about(claim: Claim, dataset: str) -> dict:
@@ -163,25 +188,31 @@ def _reading(expected: set[str], given: str, preset: Preset) -> str:
     return "released" if all(preset.systems[name].options.nonnegative for name in networks) else given
 
 
-def judge(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[str]) -> dict:
+def judge(
+    claim: Claim, effects: pd.DataFrame, expected: set[str], noises: Sequence[str] = (), lacking: Sequence[str] = ()
+) -> dict:
     """The verdict on a claim by the effects on one data set, in one reading of the layer, and what goes with it.
 
     Args:
         claim: the claim.
         effects: rows of effects.csv.
         expected: which of the claim's effects there must be; no others are looked at.
-        noises: under which of them there must be results, where the claim is about all.
+        noises: those that the claim is about and the preset has: there must be results under each, and no others are
+            looked at. None of claims that are about no noise.
+        lacking: further ones, which the paper has and the preset does not.
     """
+    others = set(get_args(Noise)) - set(noises)
+    effects = effects[~effects.condition.isin(others)] if noises else effects
     if missing := _missing(claim, effects, expected, noises):
         return {"verdict": "not run", "reason": missing}
     direction, size = (
         [(test, _select(claim.which(test), effects, expected)) for test in tests]
         for tests in (claim.direction, claim.size)
     )
-    outcomes = [_outcome(test, rows) for test, rows in direction]
+    outcomes = [_outcome(test, rows, lacking) for test, rows in direction]
     words = [one.words for one in outcomes]
     used = pd.concat([_select(claim.which(test), effects, expected, anywhere=True) for test in claim.direction])
-    doubts = _doubts(claim, used)
+    doubts = _doubts(claim, used, lacking)
     if unequal := sorted(set(used.unequal) - {""}):
         verdict = "undecided"
         words.append(f"no fair comparison: {'; '.join(unequal)}")
@@ -225,8 +256,10 @@ def _missing(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: li
     return ""
 
 
-def _doubts(claim: Claim, rows: pd.DataFrame) -> str:
+def _doubts(claim: Claim, rows: pd.DataFrame, lacking: Sequence[str]) -> str:
     """Why the size of an effect cannot be judged, in words; nothing if it can."""
+    if lacking:
+        return f"without {', '.join(lacking)} noise"
     if rows.dataset.iloc[0] not in claim.about:
         return f"the paper claims it of {', '.join(DATASETS[name] for name in claim.about)}"
     if not rows.official.all():
@@ -273,7 +306,8 @@ def _texts(values: int | str | list) -> list[str]:
     return [str(value) for value in (values if isinstance(values, list) else [values])]
 
 
-def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
+def _outcome(test: Test, rows: pd.DataFrame, lacking: Sequence[str] = ()) -> Outcome:
+    """What came of a test; while noises are lacking, what is bounded over all of them is not surely broken."""
     if rows.empty:
         return Outcome(False, False, f"{test.what}: nowhere")
     if test.bound is None and (rows := rows[rows.paper.notna()]).empty:
@@ -304,7 +338,8 @@ def _outcome(test: Test, rows: pd.DataFrame) -> Outcome:
     if seen.any():
         found += f" (it takes width {SIZE_WIDTH}, {SIZE_EPOCHS} epochs and several seeds to contradict)"
     enough, too_many = kept.mean() >= test.share, broken.mean() > round(1 - test.share, 9)
-    return Outcome(bool(enough), bool(too_many), f"{test.what} ({bound}): {found}")
+    over_all = test.pool is not None or test.share < 1
+    return Outcome(bool(enough), bool(too_many) and not (lacking and over_all), f"{test.what} ({bound}): {found}")
 
 
 def _near_paper(test: Test, estimate: np.ndarray, paper: np.ndarray) -> np.ndarray:

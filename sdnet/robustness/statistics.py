@@ -52,8 +52,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, r
     cells, images = np.atleast_2d(first).shape
     differences = (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0)
     if not differences.any():
-        unseen = 1 - 0.025 ** (1 / images)
-        return Interval(0.0, -unseen, unseen)
+        return _no_difference(images)
     values, counts = np.unique(differences, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(images, counts / images, size=resamples)
     return _percentiles(values @ counts / (cells * images), draws @ values / (cells * images))
@@ -72,7 +71,8 @@ def adaptive_difference(
 
     The fitted lambda is not known exactly, since another calibration set would have given another one. Each
     bootstrap sample takes one of `lambda_draws` and draws the test images anew, the same for all cells.
-    Between the lambdas that were tried, accuracy is interpolated linearly.
+    Between the lambdas that were tried, accuracy is interpolated linearly. Where no image differs, the ends are those
+    of `paired_difference`.
 
     Args:
         correct: bool, (cells, L, N): is test image i classified correctly at each lambda?
@@ -86,13 +86,21 @@ def adaptive_difference(
     gain = correct.astype(np.float32) - baseline[:, None]
     images = correct.shape[-1]
 
-    def mean_gain(chosen: np.ndarray, weights: np.ndarray) -> float:
-        curves = gain @ weights / images
-        return np.mean([np.interp(x, lambdas, curve) for x, curve in zip(chosen, curves, strict=True)])
+    def mean_gains(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Of lambdas (draws, cells) and of how often each image counts, (draws, N)."""
+        curves = gain @ counts.T / images  # (cells, L, draws)
+        where = np.interp(chosen, lambdas, np.arange(len(lambdas))).T
+        below = np.minimum(where.astype(int), len(lambdas) - 2)
+        lower, upper = (np.take_along_axis(curves, k[:, None], axis=1)[:, 0] for k in (below, below + 1))
+        return (lower + (where - below) * (upper - lower)).mean(axis=0)
 
     samples = bootstrap_counts(images, len(lambda_draws), seed)
-    draws = [mean_gain(chosen, weights) for chosen, weights in zip(lambda_draws, samples, strict=True)]
-    return _percentiles(mean_gain(lambda_hat, np.ones(images, np.float32)), draws)
+    blocks = [lambda_draws[k : k + 50] for k in range(0, len(lambda_draws), 50)]
+    draws = np.concatenate([mean_gains(block, np.stack([next(samples) for _ in block])) for block in blocks])
+    if not draws.any():
+        return _no_difference(images)
+    (estimate,) = mean_gains(np.array([lambda_hat]), np.ones((1, images), np.float32))
+    return _percentiles(estimate, draws)
 
 
 def split_half(correct: np.ndarray, lambdas: Sequence[float]) -> tuple[np.ndarray, tuple[float, float]]:
@@ -125,6 +133,12 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float32)
+
+
+def _no_difference(images: int) -> Interval:
+    """0 of so many images differ: of all images this share may still differ, either way (Clopper-Pearson)."""
+    unseen = 1 - 0.025 ** (1 / images)
+    return Interval(0.0, -unseen, unseen)
 
 
 def _percentiles(estimate: float, draws: Sequence[float]) -> Interval:

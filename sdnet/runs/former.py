@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def set_aside(folder: Path) -> None:
-    """Move what was measured of a run's former weights into a folder of its own: nobody shall take it for the new ones'.
+    """Move what was measured of a run's former weights into a folder of its own, so that nothing mistakes it.
 
     Of commands by hand nothing else would notice. Snakemake measures anew what it is asked for, and no more.
     """

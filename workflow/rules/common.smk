@@ -111,22 +111,13 @@ def noise_options(wildcards):
 
 def shown_runs(wildcards, target):
     """The runs that a table or figure shows."""
-    preset = FOLDERS[wildcards.root]
-    runs = plan.runs_of(target, RUNS[preset], PRESETS[preset])
-    if not runs:
-        attacked = PRESETS[preset].adversarial.datasets
-        if target in plan.ATTACKED and set(attacked).isdisjoint(
-            PRESETS[preset].datasets
-        ):
-            raise WorkflowError(
-                f"{wildcards.root}/{target} has nothing to show: adversarial.datasets of the preset {preset} are "
-                f"{', '.join(attacked) or 'none'}, and its data sets {', '.join(PRESETS[preset].datasets)}; name one there"
-            )
+    name = FOLDERS[wildcards.root]
+    trained = {(run.dataset, run.system) for run in RUNS[name]}
+    if why := plan.nothing_to_show(target, trained, PRESETS[name]):
         raise WorkflowError(
-            f"{wildcards.root}/{target} has nothing to show: it is of {', '.join(plan.systems_of(target))}, and the "
-            f"preset {preset} has none of them on images or under noise that it shows"
+            f"{wildcards.root}/{target} has nothing to show in the preset {name}: {why}"
         )
-    return runs
+    return plan.runs_of(target, RUNS[name], PRESETS[name])
 
 
 def shown_files(wildcards, target, names):

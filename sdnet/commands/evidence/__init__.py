@@ -31,9 +31,9 @@ def effects(folder: Path) -> pd.DataFrame:
     preset = preset_of(folder)
     rows = [
         row
-        for dataset in preset.datasets
+        for runs in [Runs(folder, dataset, preset) for dataset in preset.datasets]
         for measure in (clean, noisy, best_lambdas, lines, codes, inversion, attacks, stability)
-        for row in measure(Runs(folder, dataset, preset))
+        for row in measure(runs)
     ]
     ours = pd.DataFrame(rows, columns=[name for name in results.COLUMNS["effects"] if name != "paper"])
     ours[["estimate", "low", "high"]] = ours[["estimate", "low", "high"]].astype(float).round(9)

@@ -1,11 +1,12 @@
 """Accuracy under attack (Table 4)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.evidence.runs import BOTH, Row, Runs, nearest, percent, point, wilson
+from sdnet.commands.evidence.runs import BOTH, Row, Runs, nearest, percent, point, warn, wilson
 from sdnet.experiments import results
 from sdnet.experiments.settings import Adversarial
 from sdnet.experiments.tables import paper_values
@@ -28,13 +29,13 @@ def _measured(runs: Runs) -> Iterator[Row]:
     radii = runs.preset.adversarial
     for norm, label in {"linf": f"L∞ {radii.linf:g}/255", "l2": f"L2 {radii.l2:g}"}.items():
         for kind, level in {"attack-paper": "paper", "attack-adaptive": "worst"}.items():
-            if seeds := runs.seeds(["resnet18"], f"{kind}.csv"):
+            if seeds := _seeds(runs, ["resnet18"], norm, f"{kind}.csv"):
                 left = [wilson(_attacked(runs, "resnet18", seed, norm, level, "given")) for seed in seeds]
-                tried = level == "paper" and seeds[0] in runs.seeds(["resnet18"], "attack-adaptive.csv")
+                tried = level == "paper" and seeds[0] in _seeds(runs, ["resnet18"], norm, "attack-adaptive.csv")
                 how = f"{label}; {_weaker(runs, seeds[0], norm)}" if tried else label
                 yield runs.row(("robust", "resnet18", "", norm, level), left, seeds, how)
             for system in BOTH:
-                if seeds := runs.seeds([system], f"{kind}.csv"):
+                if seeds := _seeds(runs, [system], norm, f"{kind}.csv"):
                     found = [_attacked(runs, system, seed, norm, level, "held-out") for seed in seeds]
                     gains = [Interval(one.gain, one.gain_low, one.gain_high) for one in found]
                     keys = ("robust", f"{system} tuned", f"{system} fixed", norm, level)
@@ -43,21 +44,40 @@ def _measured(runs: Runs) -> Iterator[Row]:
             yield from _tuning(runs, system, norm, label)
 
 
-def _attacked(runs: Runs, system: str, seed: int, norm: str, level: str, choice: str) -> pd.Series:
-    """The counts of the paper's protocol, or of all attacks together, for one way to choose lambda.
+def _seeds(runs: Runs, systems: list[str], norm: str, *names: str) -> list[int]:
+    """The seeds for which all these networks have these files, of the preset's radius; a warning names the others."""
+    kinds = [Path(name).stem for name in names if name.endswith(".csv")]
+    return [
+        seed
+        for seed in runs.seeds(systems, *names)
+        if all(_of_radius(runs, system, seed, norm, kind) for system in systems for kind in kinds)
+    ]
 
-    Raises:
-        ValueError: if there are none of the preset's radius.
-    """
-    kind = "attack-paper" if level == "paper" else "attack-adaptive"
-    eps = {"linf": runs.preset.adversarial.linf / 255, "l2": runs.preset.adversarial.l2}[norm]
-    rows = runs.read(system, seed, kind)
-    rows = rows[(rows.norm == norm) & np.isclose(rows.eps, eps) & (rows.choice == choice)]
-    rows = rows[rows.step == ("a" if level == "paper" else "worst")]
-    if rows.empty:
+
+def _of_radius(runs: Runs, system: str, seed: int, norm: str, kind: str) -> bool:
+    found = not _rows(runs, system, seed, norm, kind).empty
+    if not found:
         path = runs.path(system, seed, f"{kind}.csv")
-        raise ValueError(f"{path}: no attack of radius {eps:g} in the {norm} norm; remove it and attack again")
-    return rows.iloc[0]
+        warn(
+            f"{path} has no attack of radius {_eps(runs, norm):g} in the {norm} norm, the preset's, and is left out; "
+            f"make it anew with: {results.command_for(path)}"
+        )
+    return found
+
+
+def _rows(runs: Runs, system: str, seed: int, norm: str, kind: str) -> pd.DataFrame:
+    rows = runs.read(system, seed, kind)
+    return rows[(rows.norm == norm) & np.isclose(rows.eps, _eps(runs, norm))]
+
+
+def _eps(runs: Runs, norm: str) -> float:
+    return {"linf": runs.preset.adversarial.linf / 255, "l2": runs.preset.adversarial.l2}[norm]
+
+
+def _attacked(runs: Runs, system: str, seed: int, norm: str, level: str, choice: str) -> pd.Series:
+    """The counts of the paper's protocol, or of all attacks together, for one way to choose lambda."""
+    rows = _rows(runs, system, seed, norm, "attack-paper" if level == "paper" else "attack-adaptive")
+    return rows[(rows.choice == choice) & (rows.step == ("a" if level == "paper" else "worst"))].iloc[0]
 
 
 def _weaker(runs: Runs, seed: int, norm: str) -> str:
@@ -76,14 +96,14 @@ def _weaker(runs: Runs, seed: int, norm: str) -> str:
 def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
     """By the paper's protocol: against ResNet-18, the price on clean images, and the lambda of Algorithm 1."""
     files = ["attack-paper.csv", "attack-paper.npz"]
-    if seeds := runs.seeds([system, "resnet18"], *files):
+    if seeds := _seeds(runs, [system, "resnet18"], norm, *files):
         for choice in ("fixed", "tuned"):
             both = [
                 (_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds
             ]
             found = [percent(paired_difference(*pair)) for pair in both]
             yield runs.row(("robust", f"{system} {choice}", "resnet18", norm, "paper"), found, seeds, label)
-    if seeds := runs.seeds([system], *files):
+    if seeds := _seeds(runs, [system], norm, *files):
         prices, distances = [], []
         for seed in seeds:
             tuned, predicted = (

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from sdnet.commands.evidence.runs import Row, Runs, point, readings
+from sdnet.commands.evidence.runs import Row, Runs, point, readings, warn
 from sdnet.experiments import results
 from sdnet.experiments.labels import KEPT
 from sdnet.robustness.statistics import Interval
@@ -41,6 +41,12 @@ def clean(runs: Runs) -> Iterator[Row]:
         yield runs.row(("parameters", *pair, "", ""), sizes, seeds)
         if set(pair) <= set(speeds.index):
             first, second = (speeds.loc[system] for system in pair)
+            if any(timed.width != trained.width for timed, trained in zip((first, second), last[0], strict=True)):
+                warn(
+                    f"{path} is of networks of another width than the trained {' and '.join(pair)}, and is left out; "
+                    f"make it anew with: {results.command_for(path)}"
+                )
+                continue
             clock = "by processor time" if first.device.startswith("CPU") else "by the clock"
             memory, kept = (
                 ("peak_memory_bytes", "largest allocated")

@@ -1,6 +1,5 @@
 """Accuracy under noise, at the lambda of training and at that of Algorithm 1 (Tables 2, 3 and 5)."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from sdnet.commands.evidence.runs import (
     point,
     readings,
     spearman,
+    warn,
     wilson,
 )
 from sdnet.data.corruptions import STRENGTHS
@@ -90,10 +90,9 @@ def _same_images(runs: Runs, systems: list[str], seed: int, noise: str) -> bool:
     sources = {runs.read(system, seed, "sweep", noise).noise_source.iloc[0] for system in systems}
     alike = len(images) == len(sources) == 1
     if not alike:
-        print(
-            f"warning: {' and '.join(map(str, sweeps))} are of different images or noise, and are not compared; "
-            "sweep both with the same --images, --scale and --official",
-            file=sys.stderr,
+        warn(
+            f"{' and '.join(map(str, sweeps))} are of different images or noise, and are not compared; "
+            "sweep both with the same --images, --scale and --official"
         )
     return alike
 

@@ -1,8 +1,10 @@
 """The result files of the runs on one data set, and effects from estimates of several seeds."""
 
+import functools
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ class Runs:
     folder: Path
     dataset: str
     preset: Preset
+    _read: dict[Path, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     def path(self, system: str, seed: int, name: str) -> Path:
         """Where a run's file is, or would be."""
@@ -53,8 +56,11 @@ class Runs:
         ]
 
     def read(self, system: str, seed: int, kind: str, noise: str = "") -> pd.DataFrame:
-        """One result file."""
-        return results.read(self.path(system, seed, f"{kind}-{noise}.csv" if noise else f"{kind}.csv"), kind)
+        """One result file, read once."""
+        path = self.path(system, seed, f"{kind}-{noise}.csv" if noise else f"{kind}.csv")
+        if path not in self._read:
+            self._read[path] = results.read(path, kind)
+        return self._read[path]
 
     def last(self, system: str, seed: int) -> pd.Series:
         """The clean test accuracy after the last epoch."""
@@ -84,7 +90,7 @@ class Runs:
                 "official": all(run.data_source == "official" for run in subject),
                 "scale": " and ".join(_scales(subject)),
                 "full_scale": bool(full),
-                "unequal": "" if keys[0] in COSTS else _unequal(keys[0], trained),
+                "unequal": _unequal(keys[0], trained),
                 "measure": measure,
             }
         )
@@ -96,7 +102,14 @@ def _scales(trained: list[pd.Series]) -> list[str]:
 
 
 def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
-    """In words, why these networks cannot be compared: one's seeds differ, or one was trained for much less long."""
+    """In words, why these networks cannot be compared: of other sizes or images, or trained for much less long."""
+    for column in ("width",) if quantity in COSTS else ("width", "train_images", "data_source"):
+        found = {name: sorted({run[column] for run in of_seeds}) for name, of_seeds in trained.items()}
+        if len(set(itertools.chain(*found.values()))) > 1 and len(trained) > 1:
+            values = [f"{SYSTEMS[name]} {' and '.join(map(str, of_seeds))}" for name, of_seeds in found.items()]
+            return f"not the same {column.replace('_', ' ')}: {', '.join(values)}"
+    if quantity in COSTS:
+        return ""
     for name, of_seeds in trained.items():
         if len(scales := _scales(of_seeds)) > 1:
             return f"seeds of {SYSTEMS[name]} differ: {'; '.join(scales)}"
@@ -105,6 +118,12 @@ def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
     if quantity not in ("accuracy", "robust") or shortest == 0 or shortest >= EQUAL_TRAINING * longest:
         return ""  # 0: imported, trained by others
     return "trained " + ", ".join(f"{name} for {count} epochs" for name, count in epochs.items())
+
+
+@functools.cache
+def warn(sentence: str) -> None:
+    """Say what is left out of the effects, once for however many of them."""
+    print(f"warning: {sentence}", file=sys.stderr)
 
 
 def over_seeds(intervals: Sequence[Interval]) -> Row:

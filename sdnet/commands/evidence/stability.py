@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 
 from sdnet.commands.evidence.noise import adaptive
-from sdnet.commands.evidence.runs import BOTH, SEVERITY, Row, Runs, point
-from sdnet.experiments import plan
+from sdnet.commands.evidence.runs import BOTH, SEVERITY, Row, Runs, point, warn
+from sdnet.experiments import plan, results
 
 
 def stability(runs: Runs) -> Iterator[Row]:
     """Ratios of noise to signal, of the first layer's output and of what reaches the next; zeros of a convolution."""
     noise = plan.line_noise(runs.preset)
-    if seeds := runs.seeds([plan.REFERENCE], "stability.csv"):
+    if seeds := _seeds(runs, plan.REFERENCE):
         shares = [100 * _rows(runs, plan.REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
         yield runs.row(("zeros", plan.REFERENCE, "", "clean", ""), [point(share) for share in shares], seeds)
     for system in BOTH:
-        own, beside = runs.seeds([system], "stability.csv"), runs.seeds([system, plan.REFERENCE], "stability.csv")
+        own, beside = _seeds(runs, system), _seeds(runs, system, plan.REFERENCE)
         fitted = [seed for seed in own if seed in runs.seeds([system], f"adaptive-{noise}.csv")]
         for choice, over, place, measured in (
             ("fixed", plan.REFERENCE, "layer", beside),
@@ -36,6 +36,26 @@ def stability(runs: Runs) -> Iterator[Row]:
             yield row | {name: np.exp(row[name]) for name in ("estimate", "low", "high")}
 
 
+def _seeds(runs: Runs, *systems: str) -> list[int]:
+    """The seeds for which all these networks were measured under the preset's noise; a warning names other files."""
+    return [
+        seed
+        for seed in runs.seeds(systems, "stability.csv")
+        if all(_of_noise(runs, system, seed) for system in systems)
+    ]
+
+
+def _of_noise(runs: Runs, system: str, seed: int) -> bool:
+    measured, wanted = set(runs.read(system, seed, "stability").noise), plan.line_noise(runs.preset)
+    if measured != {wanted}:
+        path = runs.path(system, seed, "stability.csv")
+        warn(
+            f"{path} is of {', '.join(sorted(measured)) or 'no'} noise and left out, since the preset's is {wanted}; "
+            f"make it anew with: {results.command_for(path)}"
+        )
+    return measured == {wanted}
+
+
 def _iterated(runs: Runs, system: str, seed: int) -> list[str]:
     """The severities at which other numbers of iterations were tried."""
     rows = runs.read(system, seed, "stability").dropna(subset="n_iter")
@@ -43,12 +63,7 @@ def _iterated(runs: Runs, system: str, seed: int) -> list[str]:
 
 
 def _rows(runs: Runs, system: str, seed: int, place: str) -> pd.DataFrame:
-    rows, noise = runs.read(system, seed, "stability").astype({"severity": str}), plan.line_noise(runs.preset)
-    if other := set(rows.noise) - {noise}:
-        path = runs.path(system, seed, "stability.csv")
-        raise ValueError(
-            f"{path} is of {', '.join(other)} noise, and of this preset it is of {noise}; measure it again"
-        )
+    rows = runs.read(system, seed, "stability").astype({"severity": str})
     return rows[rows.place == place].assign(log=lambda row: np.log(row.noise_to_signal))
 
 

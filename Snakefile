@@ -29,7 +29,8 @@ try:
     # Snakemake has read them, and of a key that is given twice it took the last.
     for path in SITE_FILES:
         settings.read_yaml(Path(path))
-    SITE = settings.load_site(config, " or ".join(SITE_FILES))
+    typed = ["--config"] if workflow.config_settings.config else []
+    SITE = settings.load_site(config, " or ".join(SITE_FILES + typed))
     PRESETS = settings.load_presets(Path("config/presets"))
     RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
 except settings.SettingsError as error:

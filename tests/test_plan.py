@@ -242,6 +242,23 @@ def test_images_of_another_size_than_imagenet_c_s_get_generated_noise(tmp_path):
         plan.runs("tiny", with_dataset("imagenet", image_size=96, noise_source="official"), here)
 
 
+def test_a_folder_of_other_classes_or_images_is_another_data_set_and_the_same_one_elsewhere_is_not(tmp_path):
+    def specs(name, classes):
+        root = Path(tree(tmp_path / name))
+        for split in ("train", "val"):
+            for label, count in classes.items():
+                (root / split / label).mkdir()
+                for number in range(count):
+                    (root / split / label / f"{number}.png").touch()
+        planned = plan.runs("tiny", with_dataset("folder"), site(folder_root=str(root)))
+        return [run.spec for run in planned if run.dataset == "folder"]
+
+    first = specs("first", {"cat": 2, "dog": 3})
+    assert specs("moved", {"cat": 2, "dog": 3}) == first
+    assert specs("more", {"cat": 2, "dog": 4}) != first
+    assert specs("others", {"cat": 2, "eel": 3}) != first
+
+
 def test_what_gpus_share_is_measured_on_one_of_them():
     preset = with_dataset("imagenet", gpus=4)
     assert plan.benchmark_options("imagenet", preset) == f"--batch-size {preset.recipes['default'].batch_size // 4}"

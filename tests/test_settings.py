@@ -121,6 +121,46 @@ def test_an_unknown_recipe_is_refused_with_the_ones_there_are(tmp_path, old, new
 
 
 @pytest.mark.parametrize(
+    ("system", "message"),
+    [
+        (
+            "sdnet18: {model: sdnet34}",
+            "systems.sdnet18: given model sdnet34; under this name tables and claims mean SDNet-18, model sdnet18: "
+            "give it another name",
+        ),
+        (
+            "sdnet18: {model: sdnet18, options: {n_iter: 8}}",
+            "given n_iter 8; under this name tables and claims mean SDNet-18, n_iter 2: give",
+        ),
+        (
+            "sdnet18-iter8: {model: sdnet18, options: {n_iter: 4}}",
+            "given n_iter 4; under this name tables and claims mean SDNet-18, 8 iterations, n_iter 8: give",
+        ),
+        ("sdnet18-nonnegative: {model: sdnet18}", "given nonnegative false;"),
+        ("sdnet18-all-plain: {model: sdnet18-all}", "given shortcut true;"),
+    ],
+)
+def test_a_name_of_the_tables_stands_for_its_own_network_alone(tmp_path, system, message):
+    assert message in refused(tmp_path, changed("sdnet18: {model: sdnet18}", system))
+
+
+def test_a_name_of_one_s_own_stands_for_any_network(tmp_path):
+    for system in (
+        "mine: {model: sdnet18, options: {n_iter: 8}}",
+        "sdnet18-iter3: {model: sdnet18, options: {n_iter: 3}}",
+    ):
+        (tmp_path / "tiny.yaml").write_text(changed("sdnet18: {model: sdnet18}", system))
+        assert load_presets(tmp_path)["tiny"].systems
+
+
+def test_noises_of_a_data_set_are_some_of_all(tmp_path):
+    message = refused(
+        tmp_path, changed(DIGITS, "digits: {noises: [gaussian, shot]}") + "robustness: {noises: [gaussian]}"
+    )
+    assert message.endswith("datasets.digits.noises: given shot; allowed are those of robustness.noises: gaussian")
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ("{resnet18: [1]}", "more_seeds: given 'resnet18'; allowed are sdnet18"),
@@ -298,7 +338,7 @@ def test_a_width_need_not_fit_a_network_that_is_trained_on_none_of_the_data_sets
             "tiny.yaml: width: given 4; mdeq on digits needs a multiple of 16",
         ),
         (
-            changed(SYSTEM, "model: scn}").replace("width: 4", "width: 64"),
+            changed("sdnet18: {model: sdnet18}", "scn: {model: scn}").replace("width: 4", "width: 64"),
             "tiny.yaml: width: given 64; scn on digits needs a multiple of 4, at most 36",
         ),
         (changed(RECIPE, "default: {schedule: multistep}"), r"milestones: given \[\] with schedule multistep"),
@@ -332,7 +372,7 @@ def test_values_that_do_not_go_together_are_refused_in_one_sentence(tmp_path, te
 
 def test_a_lambda_of_training_may_be_0_and_need_not_be_tried_where_no_network_has_one(tmp_path):
     at_0 = changed(SYSTEM, "model: sdnet18, options: {lmbd: 0}}") + "robustness: {lambdas: [0, 0.5]}\n"
-    none = changed(SYSTEM, "model: resnet18}") + "robustness: {lambdas: [0.2, 0.5]}\n"
+    none = changed("sdnet18: {model: sdnet18}", "resnet18: {model: resnet18}") + "robustness: {lambdas: [0.2, 0.5]}\n"
     for name, text in {"at_0": at_0, "none": none}.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     assert set(load_presets(tmp_path)) == {"at_0", "none"}

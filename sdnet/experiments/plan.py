@@ -1,5 +1,7 @@
 """What a preset runs: the resolved experiment of each run, and which runs each table and figure needs."""
 
+import functools
+import hashlib
 import json
 import shlex
 from dataclasses import dataclass
@@ -124,6 +126,22 @@ def _fault_of_tree(root: Path) -> str | None:
     return None
 
 
+def _checksum(dataset: str, site: Site) -> str | None:
+    """What tells other images under the same name: of a folder of one's own, too."""
+    if dataset == "folder":
+        return _tree_checksum(Path(site.folder_root))
+    return site.downloads[dataset].checksum if dataset in DOWNLOADED else None
+
+
+@functools.cache
+def _tree_checksum(root: Path) -> str:
+    """Of the names of the class folders, and how many images each has; of no path, so that the tree can be moved."""
+    folders = sorted(folder for folder in root.glob("*/*") if folder.is_dir())
+    images = [sum(not path.name.startswith(".") for path in folder.iterdir()) for folder in folders]
+    lines = [f"{folder.relative_to(root).as_posix()} {count}\n" for folder, count in zip(folders, images, strict=True)]
+    return f"tree:{hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}"
+
+
 def has_run(preset: Preset, run: Path) -> bool:
     """Whether a preset has the run of this folder; a results folder may hold others, of its former settings."""
     dataset, system, seed = run.parts[-3:]
@@ -161,7 +179,7 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
                     "seed": seed,
                     "dataset": {
                         "name": dataset,
-                        "checksum": site.downloads[dataset].checksum if dataset in DOWNLOADED else None,
+                        "checksum": _checksum(dataset, site),
                         "train_images": images.train_images,
                         "test_images": images.test_images,
                         "image_size": images.image_size,

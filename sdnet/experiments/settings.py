@@ -8,7 +8,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from sdnet.experiments.labels import SYSTEMS
 from sdnet.experiments.settings_files import SettingsError, read_yaml
 
 ModelName = Literal["resnet18", "resnet34", "mdeq", "scn", "scn18", "sdnet18", "sdnet34", "sdnet18-all", "sdnet34-all"]
@@ -35,6 +36,14 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
 # The first layer of SCN has width / 4 atoms, no more than the numbers in a 3x3 patch.
 WIDTHS = {"mdeq": (16, math.inf), "scn": (4, 36)}
 GREY = ("digits",)  # of one channel; the other data sets have three
+
+# What the names of the tables' networks say beside the model.
+VARIANTS = {
+    "iter4": ("n_iter", 4),
+    "iter8": ("n_iter", 8),
+    "nonnegative": ("nonnegative", True),
+    "plain": ("shortcut", False),
+}
 
 NUMBER_OF_IMAGES = {  # to train on, and to test
     "digits": (1437, 360),
@@ -182,6 +191,20 @@ class System(_Settings):
         return self
 
 
+def _check_name(name: str, system: System) -> None:
+    """Refuse another network under the name of one that tables, figures and claims are about."""
+    model = max((model for model in get_args(ModelName) if f"{name}-".startswith(f"{model}-")), key=len)
+    wanted = {"model": model, "n_iter": 2, "shortcut": True}
+    wanted |= dict([VARIANTS[name.removeprefix(f"{model}-")]] if name != model else [])
+    given = system.options.model_dump() | {"model": system.model}
+    if wrong := [key for key, value in wanted.items() if given[key] != value]:
+        ours, theirs = (", ".join(f"{key} {str(one[key]).lower()}" for key in wrong) for one in (given, wanted))
+        raise ValueError(
+            f"systems.{name}: given {ours}; under this name tables and claims mean {SYSTEMS[name]}, {theirs}: give it "
+            "another name"
+        )
+
+
 class Recipe(_Settings):
     """How a network is trained; the defaults are the paper's for CIFAR (section 4, "Network training")."""
 
@@ -296,6 +319,22 @@ class Preset(_Settings):
     adversarial: Adversarial = Adversarial()
 
     @model_validator(mode="after")
+    def _known_names_mean_what_they_say(self) -> "Preset":
+        for name in self.systems.keys() & SYSTEMS:
+            _check_name(name, self.systems[name])
+        return self
+
+    @model_validator(mode="after")
+    def _noises_are_some_of_all(self) -> "Preset":
+        for name, dataset in self.datasets.items():
+            if further := [noise for noise in dataset.noises or [] if noise not in self.robustness.noises]:
+                raise ValueError(
+                    f"datasets.{name}.noises: given {', '.join(further)}; allowed are those of robustness.noises: "
+                    f"{', '.join(self.robustness.noises)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_can_be_chosen(self) -> "Preset":
         for name, dataset in self.datasets.items():
             _check_size(f"datasets.{name}.image_size", dataset.image_size, name)
@@ -358,7 +397,10 @@ class SpecImages(Images):
     """The images of a run."""
 
     name: DatasetName
-    checksum: str | None = Field(description="Of the archive that they were downloaded in; null for others.")
+    checksum: str | None = Field(
+        description="Of the archive that they were downloaded in, or of the classes of `folder` and their numbers of "
+        "images; null for others."
+    )
 
 
 class SpecModel(_Settings):

@@ -67,6 +67,7 @@ rule claims:
 rule report:
     input:
         "docs/differences.md",
+        sorted(map(str, Path("workflow/report").glob("*.rst"))),
         lambda wildcards: tables_and_figures(FOLDERS[wildcards.root]),
         notebook="notebooks/report.ipynb",
         claims="{root}/claims.csv",
@@ -80,6 +81,8 @@ rule report:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        preset=lambda wildcards: preset_of(wildcards).model_dump_json(),
     message:
         "The report of {wildcards.root}."
     shell:

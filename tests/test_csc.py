@@ -364,6 +364,11 @@ def test_recorded_residuals_are_the_norms_of_x_minus_its_reconstruction():
     expected = torch.stack([(a - b).norm() for a, b in zip(x, model[0].reconstruct(z, (9, 8)), strict=True)])
     torch.testing.assert_close(residuals[0], expected)
     assert residuals[1].shape == (5,)
+    with record_residuals(model[0]) as (by_name,):
+        model[0](x=x)
+    with record_residuals(model[0]) as (by_place,):
+        model[0](x)
+    assert torch.equal(by_name, by_place)
     assert not model[0]._forward_hooks
 
 
@@ -460,6 +465,7 @@ def test_replace_conv2d_trains_a_torchvision_network(which):
         (lambda: fista(image(), dictionary(), lmbd=0.1, step_size=0.1, n_iter=0), "at least 1"),
         (lambda: fista(image(), dictionary(), lmbd=-1, step_size=0.1, n_iter=1, nonnegative=True), "lmbd is -1"),
         (lambda: power_iteration(dictionary(), image(1), n_iter=0), "n_iter is 0"),
+        (lambda: power_iteration(dictionary(), 0 * image(1)), "start is zero everywhere"),
         (lambda: CSCConv2d(1, 1, 3, padding="same"), "'same' is no size in pixels"),
         (lambda: CSCConv2d(1, 1, (3,)), "is no size in pixels; give one whole number, or two"),
         (lambda: CSCConv2d(1, 1, 3, lmbd=-1), "lambda is -1"),

@@ -310,13 +310,19 @@ def test_shards_together_are_the_batches(tree, kind, augment, processes):
 
 
 @pytest.mark.parametrize(
-    ("norm", "shape"), [(torch.nn.BatchNorm1d(4), (8, 4)), (torch.nn.BatchNorm2d(4, affine=False), (8, 4, 5, 6))]
+    ("norm", "shape"),
+    [
+        (torch.nn.BatchNorm1d(4), (8, 4)),
+        (torch.nn.BatchNorm2d(4, affine=False), (8, 4, 5, 6)),
+        (torch.nn.BatchNorm2d(4, momentum=None), (8, 4, 5, 6)),
+        (torch.nn.BatchNorm2d(4, track_running_stats=False), (8, 4, 5, 6)),
+    ],
 )
 def test_the_shared_batch_norm_computes_what_torchs_does(norm, shape):
     x = 3 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     shared = copy.deepcopy(norm)
     shared.__class__ = distributed._BatchNormOfAll
-    for training in (True, False):
-        torch.testing.assert_close(shared.train(training)(x), norm.train(training)(x))
+    for training, scale in ((True, 1), (True, 2), (False, 1)):
+        torch.testing.assert_close(shared.train(training)(scale * x), norm.train(training)(scale * x))
     for ours, theirs in zip(shared.buffers(), norm.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)

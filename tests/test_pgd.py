@@ -446,6 +446,8 @@ def line(slope, intercept):
 def test_algorithm_one_as_a_network_predicts_and_is_attacked_at_its_lambda(trained, few):
     defended = AlgorithmOne(trained, line(slope=0, intercept=0.5))
     outcome = attack(defended, few, LINF)
+    with pytest.raises(ValueError, match="AlgorithmOne chooses another"):
+        attack(defended, few, LINF, lambdas=[0.1, 0.5])
     with use_lambda(trained, 0.5):
         assert np.array_equal(outcome.images, attack(trained, few, LINF).images)
     assert not np.array_equal(outcome.images, attack(trained, few, LINF).images)

@@ -128,6 +128,9 @@ def test_residuals_belong_to_images_whatever_the_batches_the_calls_before_and_th
     np.testing.assert_allclose(elsewhere.residuals, once.residuals, rtol=1e-5)  # float32, other batch shapes
     at_half = evaluate_at(trained, batches_of(*digits, 60), LAMBDAS, lambda0=0.5)
     assert np.all(at_half.residuals > once.residuals)
+    with use_lambda(trained, 0.5):
+        at_its_own = evaluate_at(trained, batches_of(*digits, 60), LAMBDAS, lambda0=None)
+    assert np.array_equal(at_its_own.residuals, at_half.residuals)
 
 
 def test_bytes_and_unit_floats_are_the_same_images(trained, digits):

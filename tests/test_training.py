@@ -264,6 +264,16 @@ def test_an_unknown_choice_is_refused_before_any_step(digits, tmp_path, option, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_no_image_is_refused(digits, tmp_path, empty):
+    without = dict(zip(("train", "test"), loaders(digits), strict=True))
+    without[empty] = DeviceLoader(
+        digits.test_images[:0], digits.test_labels[:0], batch_size=8, device=CPU, augment=False
+    )
+    with pytest.raises(ValueError, match=f"fit: {empty} has no image"):
+        next(fit(network(), *without.values(), checkpoints=tmp_path, epochs=1, device=CPU))
+
+
 def test_the_cosine_goes_from_one_to_zero_and_only_down():
     factors = [learning_rate_factor("cosine", k / 100) for k in range(101)]
     assert factors[0] == 1

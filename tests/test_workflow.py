@@ -193,7 +193,7 @@ def test_other_words_of_the_report_make_it_again_and_compute_nothing(project, sn
     edit(project / file, old, new)
     planned = snakemake.plan(project, "quick")
     assert planned.jobs["report"] == 1
-    assert not (planned.drawn or planned.computed or planned.trained)
+    assert not {*planned.drawn, *planned.computed, *planned.trained}
 
 
 def test_a_recipe_trains_only_the_runs_that_use_it(project, snakemake):
@@ -477,7 +477,10 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("-n quick --config jobs_per_gpu=0", "config/config.yaml or --config: jobs_per_gpu: given 0 (int); input should"),
+        (
+            "-n quick --config jobs_per_gpu=0",
+            "config/config.yaml or --config: jobs_per_gpu: given 0 (int); input should",
+        ),
         ("-n qiuck", "nothing makes qiuck; what does is a preset (all, full, long, quick, "),
         ("-n results/table7.csv", "nothing makes results/table7.csv; what does is a preset"),
         ("-n table2", "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"),

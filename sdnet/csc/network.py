@@ -69,12 +69,12 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
     ]
 
     @torch.no_grad()
-    def record(i: int, layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> None:
-        (x,) = args
+    def record(i: int, layer: CSCConv2d, args: tuple, kwargs: dict[str, Tensor], z: Tensor) -> None:
+        (x,) = (*args, *kwargs.values())
         norms = (x - layer.reconstruct(z, x.shape[-2:])).flatten(1).norm(dim=1)
         residuals[i] = torch.cat([residuals[i], norms.to(residuals[i])])
 
-    handles = [layer.register_forward_hook(partial(record, i)) for i, layer in enumerate(layers)]
+    handles = [layer.register_forward_hook(partial(record, i), with_kwargs=True) for i, layer in enumerate(layers)]
     try:
         with as_written():
             yield residuals

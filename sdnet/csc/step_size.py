@@ -28,7 +28,7 @@ def power_iteration(
 
     Args:
         weight: dictionary, (C, M, k, k).
-        start: first v, an image (1, M, H, W); the eigenvalue depends, weakly, on its size.
+        start: first v, an image (1, M, H, W), not zero; the eigenvalue depends, weakly, on its size.
         stride: as in `adjoint`.
         padding: as in `adjoint`.
         n_iter: the largest number of iterations.
@@ -39,10 +39,12 @@ def power_iteration(
         the eigenvalue, a tensor without dimensions on the device of `weight`, and the next v.
 
     Raises:
-        ValueError: if n_iter < 1.
+        ValueError: if n_iter < 1, or start is zero where it may be asked, with a tolerance.
     """
     if n_iter < 1:
         raise ValueError(f"power_iteration: n_iter is {n_iter}; at least 1 iteration is needed")
+    if tolerance is not None and not start.any():
+        raise ValueError("power_iteration: start is zero everywhere; give any other image, such as noise")
     size = start.shape[-2:]
     v = start / start.norm()
     with torch.autocast(weight.device.type, enabled=False):

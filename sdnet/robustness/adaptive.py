@@ -27,11 +27,12 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
     if not (layers := csc_layers(model)):
         raise ValueError(f"softer_backward: {type(model).__name__} has no CSC layer, so no threshold to soften")
 
-    def soften(layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> Tensor | None:
+    def soften(layer: CSCConv2d, args: tuple, kwargs: dict[str, Tensor], z: Tensor) -> Tensor | None:
         if not z.requires_grad:
             return None
+        (x,) = (*args, *kwargs.values())
         soft = fista(
-            args[0],
+            x,
             layer.weight,
             lmbd=factor * layer.lmbd,
             step_size=layer.step_size,
@@ -42,7 +43,7 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
         )
         return z.detach() + (soft - soft.detach())  # z exactly, since the bracket is zero
 
-    handles = [layer.register_forward_hook(soften) for layer in layers]
+    handles = [layer.register_forward_hook(soften, with_kwargs=True) for layer in layers]
     try:
         with as_written():
             yield

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sdnet.csc import use_lambda
 from sdnet.data.loaders import derive_seed
+from sdnet.robustness.adaptive import AlgorithmOne
 from sdnet.robustness.outcome import Batches, Outcome, check_radius, checked_batch, frozen, judge, margin
 from sdnet.robustness.sweep import as_input
 
@@ -114,9 +115,12 @@ def attack(
             of a batch.
 
     Raises:
-        ValueError: if there is no batch, images are not in [0, 1], labels are no classes of the network, its
-            logits are not finite or do not depend on the image, or eps exceeds the diameter of all images.
+        ValueError: if there is no batch, lambdas are given for `AlgorithmOne`, images are not in [0, 1], labels are
+            no classes of the network, its logits are not finite or do not depend on the image, or eps exceeds the
+            diameter of all images.
     """
+    if lambdas is not None and isinstance(model, AlgorithmOne):
+        raise ValueError("attack: lambdas goes with a network at a lambda of its own; AlgorithmOne chooses another")
     if lambdas is not None and not len(lambdas):
         raise ValueError("attack: lambdas is empty; give one value at least, or None for the network's own lambda")
     parts, seen = [], 0

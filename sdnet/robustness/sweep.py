@@ -47,7 +47,7 @@ def evaluate_at(
         batches: of images and labels. Images are uint8, (N, H, W, channels), or float in [0, 1],
             (N, channels, H, W), as arrays or tensors.
         lambdas: the values to try, ascending.
-        lambda0: the lambda of training; ignored without CSC layers, as lambdas are.
+        lambda0: the lambda of training; None for that of the first CSC layer. Ignored without any, as lambdas are.
         progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:
@@ -55,6 +55,7 @@ def evaluate_at(
     """
     has_lambda = bool(csc_layers(model))
     lambdas = check_grid(lambdas) if has_lambda else np.array([np.nan])
+    lambda0 = csc_layers(model)[0].lmbd if has_lambda and lambda0 is None else lambda0
     correct, residuals = [], []
     with evaluation_mode(model):
         for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):

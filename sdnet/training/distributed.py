@@ -186,16 +186,18 @@ class _BatchNormOfAll(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        signal = x.to(self.running_mean)
+        signal = x.to(torch.promote_types(x.dtype, torch.float32))
         summed, shape = (0, *range(2, x.dim())), (-1, *(1 for _ in x.shape[2:]))
         count = total(signal.new_tensor(signal.numel() / signal.shape[1]))
         mean = total(signal.sum(summed)) / count
         centred = signal - mean.view(shape)
         variance = total(centred.square().sum(summed)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1), share)
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)

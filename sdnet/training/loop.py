@@ -71,14 +71,17 @@ def fit(
         once at the start if there is a checkpoint to go on from.
 
     Raises:
-        ValueError: if the optimizer, schedule or precision is none of those above, a batch has fewer images
-            than there are processes to share it, these go on from different epochs, or more than `epochs`
-            are trained.
+        ValueError: if a loader has no image, the optimizer, schedule or precision is none of those above, a batch has
+            fewer images than there are processes to share it, these go on from different epochs, or more than
+            `epochs` are trained.
         TrainingDiverged: if the loss or a weight is not finite; the last good checkpoint stays.
     """
     optimizers = {"sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=nesterov), "adam": torch.optim.Adam}
     if optimizer not in optimizers:
         raise ValueError(f"optimizer {optimizer!r} is unknown; choose {' or '.join(optimizers)}")
+    for name, loader in {"train": train, "test": test}.items():
+        if not loader.num_images:
+            raise ValueError(f"fit: {name} has no image")
     if distributed.size() > (fewest := train.num_images % train.batch_size or train.batch_size):
         raise ValueError(
             f"the last batch of an epoch, of {fewest}, cannot be shared by {distributed.size()} processes; "

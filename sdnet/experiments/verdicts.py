@@ -155,16 +155,16 @@ def _not_tested(claim: Claim, dataset: str, preset: Preset) -> str:
 
 
 def _noises(claim: Claim, dataset: str) -> list[str]:
-    """The noises that the paper makes a claim of, on a data set or on that which it stands in for; none of most claims.
+    """The noises that a claim is of; none of most claims. Where it names none, and is about noise, those of Table 3.
 
-    Where the claim names none, and is about noise, those of Table 3.
+    On images that the paper has no noise on, those of the images that they stand in for.
     """
     conditions = [claim.which(test).condition for test in claim.direction]
     named = [text for condition in conditions for text in _texts(condition) if text in get_args(Noise)]
     if named or not set(claim.needs) & {*plan.SWEPT, *plan.CALIBRATED}:
         return list(dict.fromkeys(named))
-    table = paper_values("table3")
-    return list(table.condition[table.dataset == (dataset if dataset in claim.about else claim.about[0])].unique())
+    tested = paper_values("table3").groupby("dataset", sort=False).condition.unique()
+    return list(tested[dataset if dataset in tested else claim.about[0]])
 
 
 def _about(claim: Claim, dataset: str) -> dict:

@@ -65,7 +65,7 @@ def test_a_second_process_of_the_same_run_waits_for_the_first(tmp_path, bare):
 
 
 def test_training_writes_what_the_run_needs_and_no_more(trained):
-    names = {path.name for path in trained.iterdir()} - {".lock"}
+    names = {path.name for path in trained.iterdir()} - {".lock", ".begun"}
     outputs = {"accuracy.csv", "codes.csv", "dictionary.csv"}
     assert names - outputs == {"spec.json", "model.pt", "history.csv", "environment.json", "checkpoints"}
     about = json.loads((trained / "environment.json").read_text())
@@ -103,6 +103,10 @@ def test_what_was_measured_of_former_weights_is_set_aside_and_of_the_same_ones_k
     assert f"what was measured of the former weights is in {former} now" in capsys.readouterr().err
     assert {path.name for path in former.iterdir()} == {"accuracy.csv", "sweep-gaussian.csv", "sweep-gaussian.npz"}
     assert [path.name for path in folder.glob("*.csv")] == ["history.csv"]
+    (folder / "accuracy.csv").write_text("of two epochs")
+    train(edited(folder / "spec.json", training__epochs=1), None, 0)
+    assert not (folder / "accuracy.csv").exists(), "the weights are those of the first checkpoint again"
+    assert len(history(folder)) == 1
 
 
 def test_a_trained_run_whose_checkpoints_were_removed_is_not_trained_again(trained, tmp_path, capsys):

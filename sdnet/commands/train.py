@@ -89,9 +89,8 @@ def _train(spec: dict, folder: Path, data_path: Path | None, device: torch.devic
         return
     if (precision := recipe["precision"]) != (wanted := spec["training"]["precision"]):
         print(f"{name} has no {wanted} instructions; training in {precision}", file=sys.stderr)
-    if from_start := not checkpoints.exists():
-        set_aside(folder)
-    tracker = Tracker(folder, environment.tags(about), from_start=from_start)
+    _part_from_others(folder, checkpoints)
+    tracker = Tracker(folder, environment.tags(about), from_start=not checkpoints.exists())
     try:
         for history in histories:
             results.write(folder / "history.csv", "history", history)
@@ -130,6 +129,15 @@ def _only_process(path: Path) -> AbstractContextManager:
 def _checkpoints(folder: Path, spec: dict) -> Path:
     """Where those of a resolved experiment are: changed settings never go on from the checkpoints of the old ones."""
     return folder / "checkpoints" / experiment(spec)
+
+
+def _part_from_others(folder: Path, checkpoints: Path) -> None:
+    """Set aside what was measured of other weights: these are new, or another experiment was begun here since."""
+    begun = folder / ".begun"  # the experiment that was trained here last
+    last = begun.read_text() if begun.exists() else checkpoints.name
+    if not checkpoints.exists() or last != checkpoints.name:
+        set_aside(folder)
+    results.write_text(begun, checkpoints.name)
 
 
 def _is_trained(folder: Path, spec: dict) -> bool:

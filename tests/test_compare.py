@@ -88,6 +88,19 @@ def test_several_data_sets_are_named_with_what_the_paper_has_of_each(tmp_path):
     ]
 
 
+def test_what_sets_one_folder_apart_stands_in_its_cell(tmp_path):
+    held = {"claim": "C1", "reading": "", "verdict": "direction", "effect": 2.0, "paper": "4", "reason": "yes"}
+    one = folder(tmp_path / "one", held)
+    two = folder(tmp_path / "two", held | {"quantity": "another", "paper": "5", "reason": "yes. Without MDEQ, SCN"})
+    assert cells(side_by_side([one, two]), "C1") == [
+        [
+            "4",
+            "🟢 direction<br>2",
+            "🟢 direction<br>2<br><sub>measured: another</sub><br><sub>without MDEQ, SCN</sub><br><sub>paper: 5</sub>",
+        ]
+    ]
+
+
 def test_folders_of_one_name_are_told_apart_and_one_given_twice_is_one(tmp_path):
     ran = {"claim": "C1", "reading": "", "verdict": "undecided"}
     for name in ("mine", "theirs"):

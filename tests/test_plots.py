@@ -99,7 +99,7 @@ def test_growth_is_drawn_by_what_grows():
     width, lambdas = growth_curves(measured, "note").axes
     assert curves(width) == [([8, 16, 32], [8, 16, 32]), ([8, 16, 32], [24, 48, 96])]
     assert curves(lambdas) == [([1, 2, 4], [3, 6, 12])]
-    assert (width.get_xlabel(), lambdas.get_xlabel()) == ("width", "λ of a sweep")
+    assert (width.get_xlabel(), lambdas.get_xlabel()) == ("width", "number of λ in a sweep")
 
 
 def test_the_worst_of_all_attacks_is_drawn_where_every_seed_was_attacked():

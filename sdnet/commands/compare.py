@@ -1,5 +1,6 @@
 """The verdicts on the paper's claims in several results folders, side by side."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def side_by_side(folders: list[Path]) -> str:
             remedy = "give folders such as docs/results/small"
             raise ValueError(f"{folder} has no claims.csv and no runs to judge; {remedy}")
     tables = [results.read(folder / "claims.csv", "claims").assign(folder=name) for name, folder in columns.items()]
-    words = ["reading", "paper", "scale"]
+    words = ["reading", "paper", "scale", "reason"]
     judged = pd.concat(tables).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))
     ran = judged.verdict != "not run"
     rows = []
@@ -36,12 +37,14 @@ def side_by_side(folders: list[Path]) -> str:
             of_claim = of_topic[of_topic.claim == claim]
             for k, reading in enumerate(name for name in ("", "text", "released") if name in set(of_claim.reading)):
                 found = of_claim[of_claim.reading == reading]
-                statement = f"{found.statement.iloc[0]}<br><sub>{found.quantity.iloc[0]}</sub>"
+                if k == 0:
+                    measured = found.quantity.iloc[0]
+                statement = f"{found.statement.iloc[0]}<br><sub>{measured}</sub>"
                 if reading == "released":
                     statement = THE_SAME if k else f"{statement}<br>by the layer as in the authors' code"
-                several = found["data"].nunique() > 1
                 cells = [
-                    "<br>".join(_cell(row, several) for row in found[found.folder == name].iloc) for name in columns
+                    "<br>".join(_cell(row, found, measured) for row in found[found.folder == name].iloc)
+                    for name in columns
                 ]
                 rows.append([claim, statement, _printed(found), *cells])
     table = pd.DataFrame(rows, columns=["", "The paper claims", "paper", *columns])
@@ -67,11 +70,19 @@ def _printed(found: pd.DataFrame) -> str:
     return "<br>".join(f"{row.paper}, {row['data']}" for row in printed.iloc)
 
 
-def _cell(row: pd.Series, several: bool) -> str:
-    """What came of one claim in one folder; on which images, if the table has it on several or they stand in."""
-    where = f"{row['data']}, a stand-in" if row.stand_in else row["data"]
-    return f"{SIGNS[row.verdict]} {row.verdict}<br>{effect_in_words(row)}" + (
-        f"<br><sub>on {where}</sub>" if several or row.stand_in else ""
+def _cell(row: pd.Series, found: pd.DataFrame, measured: str) -> str:
+    """What came of one claim in one folder, with what sets it apart from the others that were found, or measured."""
+    notes = []
+    if row.stand_in or found["data"].nunique() > 1:
+        notes.append(f"on {row['data']}" + (", a stand-in" if row.stand_in else ""))
+    if row.quantity != measured:
+        notes.append(f"measured: {row.quantity}")
+    if without := re.search(r"\. Without ([^.]+)$", row.reason):
+        notes.append(f"without {without[1]}")
+    if row.paper != found[found["data"] == row["data"]].paper.iloc[0]:
+        notes.append(f"paper: {row.paper or 'no number'}")
+    return f"{SIGNS[row.verdict]} {row.verdict}<br>{effect_in_words(row)}" + "".join(
+        f"<br><sub>{note}</sub>" for note in notes
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, Nul
 from sdnet.experiments.labels import system_label
 from sdnet.plots.layout import PAGE_WIDTH, note_below
 
-TITLES = {"lambdas": "λ of a sweep", "iterations": "FISTA iterations"}
+TITLES = {"lambdas": "number of λ in a sweep", "iterations": "FISTA iterations"}
 
 
 def growth_curves(measured: pd.DataFrame, note: str) -> Figure:

@@ -20,6 +20,7 @@ def operator(runs: list[tuple[str, str, dict]], note: str) -> Figure:
         runs: data set, network and inversion.npz of each.
         note: printed below: the images and the scale.
     """
+    note += ". What each channel adds is amplified, all of them alike; sums and x are as they are."
     figure, blocks = blocks_of(runs, note, height=3.8)
     for block, (dataset, system, arrays) in zip(blocks, runs, strict=True):
         count, total = len(arrays["channels"]), len(arrays["sums"])

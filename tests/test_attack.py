@@ -384,11 +384,21 @@ def test_attacked_images_are_judged_in_the_precision_that_they_were_crafted_in(a
 
 
 def test_adversarial_images_of_another_radius_are_refused(attacked):
-    index = Target(attacked["resnet18"], None, IMAGES, DEFENCE, CPU).indices
+    target = Target(attacked["resnet18"], None, IMAGES, DEFENCE, CPU)
     with pytest.raises(
         ValueError, match=r"adversarial\.npz has no images within radius 0\.4 in the l2 norm; attack both"
     ):
-        adversarial_images(attacked["resnet18"], "l2", 0.4, index)
+        adversarial_images(attacked["resnet18"], "l2", 0.4, target)
+
+
+@pytest.mark.parametrize("norm", RADII)
+def test_adversarial_images_made_of_others_are_refused(attacked, norm):
+    """As of another data set, whose images have the same numbers and the same size."""
+    target = Target(attacked["sdnet18"], None, IMAGES, DEFENCE, CPU)
+    assert adversarial_images(attacked["resnet18"], norm, RADII[norm], target).shape == (IMAGES, 1, 16, 16)
+    target.images = target.images[::-1]
+    with pytest.raises(ValueError, match=r"adversarial\.npz is of other images than are attacked here"):
+        adversarial_images(attacked["resnet18"], norm, RADII[norm], target)
 
 
 def test_the_images_that_are_kept_are_adversarial_where_it_was_found_so(attacked):
@@ -412,7 +422,7 @@ def test_an_attack_in_small_batches_leaves_what_one_batch_leaves(attacked, tmp_p
     for size in (IMAGES, IMAGES // 3):
         monkeypatch.setattr("sdnet.commands.target.EVALUATION_BATCH", size)
         campaign = Campaign(target, f"in batches of {size}")
-        campaign.starts["the others"] = adversarial_images(attacked["resnet18"], "l2", RADII["l2"], target.indices)
+        campaign.starts["the others"] = adversarial_images(attacked["resnet18"], "l2", RADII["l2"], target)
         fate, images = campaign.run(attempt, target.batches(), tqdm(disable=True))
         columns = {name: fate.columns[name] for name in ("residual", "l2", "loss_start", "loss_end")}
         left.append(columns | {"rows": fate.rows, "images": images})
@@ -598,6 +608,7 @@ def test_images_crafted_against_another_network_are_compared_as_images_of_the_sa
 
 def test_stopped_diagnostics_go_on_unless_what_they_depend_on_has_changed(attacked, tmp_path, monkeypatch):
     run, other = (shutil.copytree(attacked[name], tmp_path / name) for name in ("sdnet18", "resnet18"))
+    clean = np.moveaxis(Target(run, None, IMAGES, DEFENCE, CPU).images, -1, 1).astype(np.float32) / 255
     attacks = []
 
     def counted(*given, **options):
@@ -619,7 +630,8 @@ def test_stopped_diagnostics_go_on_unless_what_they_depend_on_has_changed(attack
     assert made_again(square=True)
     for folder in (run, other):
         crafted = results.read_arrays(folder / "adversarial.npz")
-        results.write_arrays(folder / "adversarial.npz", **crafted | {"l2_lambda0": 1 - crafted["l2_lambda0"]})
+        nearer = (crafted["l2_lambda0"] + clean) / 2
+        results.write_arrays(folder / "adversarial.npz", **crafted | {"l2_lambda0": nearer})
         assert made_again()
     change_weights(run)
     assert made_again()

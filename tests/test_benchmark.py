@@ -93,6 +93,12 @@ def test_what_noise_and_attacks_will_take_is_measured_in_float32(tmp_path, monke
     assert used == {("train", "bfloat16"), ("test", "float32")}
 
 
+def test_networks_are_measured_at_one_batch_size(tmp_path, error_of):
+    one = edited(make_spec(tmp_path / "one"), system="resnet18", model__name="resnet18")
+    message = error_of("benchmark", one, make_spec(tmp_path / "two", batch_size=8), "--out", tmp_path / "benchmark.csv")
+    assert message == "benchmark: given runs of batch size 32, 8; networks are compared at one"
+
+
 def test_a_measured_network_keeps_nothing_alive(tmp_path):
     spec = read_spec(edited(make_spec(tmp_path / "run"), model__name="sdnet18-all"))
     contender, outputs = Contender(spec, 4, torch.device("cpu")), []

@@ -40,18 +40,39 @@ def swept(tmp_path, monkeypatch):
     return run
 
 
-def test_algorithm_1_refuses_a_sweep_of_other_images_noise_or_weights(swept):
+def test_algorithm_1_refuses_a_sweep_of_other_images_noise_or_weights(swept, monkeypatch):
     refused = pytest.raises(ValueError, match=r"sweep-gaussian\.npz is of other weights, images or noise .*sweep again")
     with refused:
         calibrated(swept, limit=IMAGES + 10)
     for other in (replace(NOISE, scale="imagenet"), replace(NOISE, seed=1)):
         with refused:
             calibrated(swept, other)
+    with monkeypatch.context() as patch:
+        patch.setattr("sdnet.commands.calibrate.Split.contents", lambda images, noise: "of another folder")
+        with refused:
+            calibrated(swept)
     assert set(calibrated(swept).total) == {IMAGES, 5 * IMAGES}
     weights = torch.load(swept / "model.pt", weights_only=True)
     torch.save({name: 2 * value for name, value in weights.items()}, swept / "model.pt")
     with refused:
         calibrated(swept)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_of_weights_that_were_replaced_meanwhile_nothing_is_written(swept, monkeypatch, gone):
+    """As where a job outlives its workflow, whose successor trains by other settings."""
+    before = (swept / "sweep-gaussian.csv").read_bytes()
+
+    def replaced(*arguments, **options):
+        (swept / "model.pt").unlink(missing_ok=True)
+        if not gone:
+            (swept / "model.pt").write_bytes(b"of another training")
+        return evaluate_at(*arguments, **options)
+
+    monkeypatch.setattr("sdnet.commands.sweep.evaluate_at", replaced)
+    with pytest.raises(ValueError, match=r"model\.pt was replaced meanwhile, as by a training; nothing was written"):
+        sweep(swept, None, NOISE, [0.1, 0.9], IMAGES, gpus=0)
+    assert (swept / "sweep-gaussian.csv").read_bytes() == before
 
 
 def test_algorithm_1_refuses_a_sweep_of_other_lambdas(swept):

@@ -56,6 +56,10 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path, error_of):
     (tmp_path / "page.md").write_text("# A page")
     message = error_of("notebook", tmp_path / "page.md", "--results", "results/quick", "--out", tmp_path / "out")
     assert message.startswith(f"{tmp_path}/page.md is no notebook (")
+    for content in ("{}", "[]"):
+        (tmp_path / "page.ipynb").write_text(content)
+        message = error_of("notebook", tmp_path / "page.ipynb", "--results", "results/quick", "--out", tmp_path / "out")
+        assert message.startswith(f"{tmp_path}/page.ipynb is no notebook (")
 
 
 def test_a_failing_notebook_is_kept_up_to_the_cell_that_failed(tmp_path, notebook, error_of, monkeypatch):

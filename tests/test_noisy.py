@@ -96,6 +96,20 @@ def test_an_imagenet_c_of_other_images_is_refused(tree, imagenet_c):
         all_of(split(tree).at_severity(Noise("shot", "imagenet", 0, imagenet_c), 2))
 
 
+def test_what_images_hold_tells_folders_apart_that_are_called_the_same(tree, imagenet_c, tmp_path):
+    shutil.copytree(imagenet_c / "shot_noise/2", imagenet_c / "shot_noise/1")
+    moved = shutil.copytree(imagenet_c / "shot_noise", tmp_path / "moved/shot_noise").parent
+    generated, official, same = (Noise("shot", "imagenet", 0, root) for root in (None, imagenet_c, moved))
+    found = split(tree).contents(official)
+    assert found == split(tree).contents(same) != split(tree).contents(generated)
+    other = next((moved / "shot_noise/1").glob("*/*"))
+    Image.new("L", (224, 224), 7).save(other, quality=20)
+    assert split(tree).contents(same) != found
+    others = shutil.copytree(tree, tmp_path / "others")
+    Image.new("L", (260, 224), 7).save(next((others / "val").glob("*/*")))
+    assert split(others).contents(generated) != split(tree).contents(generated)
+
+
 def test_a_damaged_file_of_imagenet_c_is_named_in_one_sentence(tree, imagenet_c, tmp_path):
     """By the command, whose worker processes read the files; the whole ones before it cost no word."""
     noise = imagenet_c / "shot_noise"

@@ -103,3 +103,12 @@ def test_a_finished_run_is_left_as_it_is_and_one_whose_weights_are_another_s_is_
     assert "is trained already" not in capsys.readouterr().err
     again = torch.load(files["model.pt"])
     assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "environment.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path}/environment\.json is damaged \(.*\); put it back, or remove it$"
+    ):
+        environment.trained_experiment(tmp_path)

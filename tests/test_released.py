@@ -114,6 +114,9 @@ def without(state, key):
             "without layer0.0.dn.weight, .*; it has module",
         ),
         (lambda s: {}, "it has nothing"),
+        (lambda s: s | {"layer0.0.dn.weight": torch.zeros(4)}, r"layer0.0.dn.weight is \(4,\) and linear.weight"),
+        (lambda s: s | {"linear.weight": torch.zeros(())}, r"linear.weight \(\); they must be \(atoms,"),
+        (lambda s: s | {"layer0.0.dn.weight": torch.zeros(0, 3, 3, 3)}, r"is \(0, 3, 3, 3\)"),
         (lambda s: {k: v for k, v in s.items() if "layer4.1" not in k}, "it has 7 blocks, they have 8 or 16"),
     ],
 )

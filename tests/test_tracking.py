@@ -291,6 +291,14 @@ def test_a_run_that_the_database_does_not_know_is_made_anew(client, folder, caps
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_where_it_is_not_known_which_run_it_is_one_is_made(client, folder, content, capsys):
+    (folder / "mlflow.json").write_text(content)
+    Tracker(folder, {}).log_epochs(history(1))
+    assert len(steps(client, folder)) == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_a_history_longer_than_a_batch_of_mlflow_is_logged_whole(client, folder):
     """MLflow takes no more than 1000 metrics at once."""
     Tracker(folder, {}).log_epochs(history(220))

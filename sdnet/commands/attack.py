@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sdnet.commands.fates import COURSE, OUTCOME, Fate, write_fates
-from sdnet.commands.parts import Arrays, Parts, digest, file_digest
+from sdnet.commands.parts import Arrays, Parts, digest, file_digest, same_weights
 from sdnet.commands.target import Defence, Target
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
@@ -89,7 +89,7 @@ def attack_as_the_paper(
         defence: how the network predicts.
         gpus: devices to hold.
     """
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         target = Target(folder, data_path, limit, defence, choose_device(devices))
         campaign = Campaign(target, "paper")
         attempts = [paper_attempt(norm, eps, target.lambda0) for norm, eps in radii.items()]
@@ -133,7 +133,7 @@ def attack_adaptively(
     """
     autoattack.check(effort.autoattack)
     check_grid(effort.lambdas)
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         target = Target(folder, data_path, limit, defence, choose_device(devices))
         autoattack.check_classes(effort.autoattack, target.classes)
         campaign = Campaign(target, "adaptive")
@@ -147,7 +147,7 @@ def attack_adaptively(
         for norm, eps in radii.items():
             name = reference_name(reference) if reference else ""
             if reference:
-                campaign.starts[name] = adversarial_images(reference, norm, eps, target.indices)
+                campaign.starts[name] = adversarial_images(reference, norm, eps, target)
             paper = paper_attempt(norm, eps, target.lambda0)
             attempts = [
                 paper,
@@ -196,11 +196,11 @@ def reference_name(folder: Path) -> str:
     return f"images against {read_spec(folder / 'spec.json')['system']}"
 
 
-def adversarial_images(folder: Path, norm: str, eps: float, indices: np.ndarray) -> np.ndarray:
+def adversarial_images(folder: Path, norm: str, eps: float, target: Target) -> np.ndarray:
     """The adversarial images (N, channels, H, W) of an attacked run, crafted at the lambda of training if it has one.
 
     Raises:
-        FileNotFoundError, ValueError: if there are none, or not of this radius and the images with these positions.
+        FileNotFoundError, ValueError: if there are none, or not of this radius and the target's images.
     """
     path = folder / "adversarial.npz"
     arrays = results.read_arrays(path)
@@ -208,7 +208,17 @@ def adversarial_images(folder: Path, norm: str, eps: float, indices: np.ndarray)
         raise ValueError(
             f"{path} has no images within radius {eps:g} in the {norm} norm; attack both with the same radii"
         )
-    found = np.isin(indices, arrays["index"])
+    found = np.isin(target.indices, arrays["index"])
     if not found.all():
         raise ValueError(f"{path} lacks {np.sum(~found)} of the {len(found)} images; attack both with as many images")
-    return arrays[f"{norm}_lambda0"][np.searchsorted(arrays["index"], indices)]
+    images = arrays[f"{norm}_lambda0"][np.searchsorted(arrays["index"], target.indices)]
+    clean = np.moveaxis(target.images, -1, 1).astype(np.float32) / 255
+    if images.shape != clean.shape or _distance(images - clean, norm).max() > 1.001 * eps:  # float32 rounds
+        raise ValueError(f"{path} is of other images than are attacked here; give a run on the same ones")
+    return images
+
+
+def _distance(difference: np.ndarray, norm: str) -> np.ndarray:
+    """The norm of each perturbation (N, channels, H, W), (N,)."""
+    flat = difference.reshape(len(difference), -1)
+    return np.linalg.norm(flat, ord=np.inf if norm == "linf" else 2, axis=1)

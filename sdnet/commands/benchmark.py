@@ -102,6 +102,7 @@ def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, g
         "data set": [spec["dataset"]["name"] for spec in specs],
         "image size": [image_size(spec) for spec in specs],
         "width": [spec["model"]["width"] for spec in specs],
+        "batch size": [batch_size or spec["training"]["batch_size"] for spec in specs],
     }
     for what, values in alike.items():
         if len(set(values)) > 1:

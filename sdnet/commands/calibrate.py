@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.commands.parts import Arrays, Parts
+from sdnet.commands.parts import Arrays, Parts, same_weights
 from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
@@ -87,7 +87,7 @@ def calibrate(
     """
     spec = read_spec(folder / "spec.json")
     path = folder / f"sweep-{noise.name}.npz"
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         test = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(test.classes), choose_device(devices))
         if (lambda0 := training_lambda(model)) is None:

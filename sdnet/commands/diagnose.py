@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
-from sdnet.commands.parts import Arrays, Parts, file_digest
+from sdnet.commands.parts import Arrays, Parts, file_digest, same_weights
 from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
 from sdnet.experiments import results
@@ -50,15 +50,15 @@ def diagnose(
         gpus: devices to hold.
     """
     autoattack.check(("square",) if square else ())
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         target = Target(folder, data_path, limit, defence, choose_device(devices))
         todo = []
         for norm, eps in radii.items():
             settings = PGD(norm, eps, steps, STEP_SIZE * eps / steps)
             foreign = {}
             if reference:
-                foreign[reference_name(reference)] = adversarial_images(reference, norm, eps, target.indices)
-            own = {AT_LAMBDA0: adversarial_images(folder, norm, eps, target.indices)}
+                foreign[reference_name(reference)] = adversarial_images(reference, norm, eps, target)
+            own = {AT_LAMBDA0: adversarial_images(folder, norm, eps, target)}
             for lmbd in sorted({target.lambda0, tuned_lambda(folder, norm, eps)}, key=lambda value: value or 0):
                 todo.append((settings, lmbd, foreign if lmbd == target.lambda0 else foreign | own))
         files = [folder / "model.pt", *(run / "adversarial.npz" for run in (folder, reference) if run)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sdnet.commands.parts import same_weights
 from sdnet.csc import CSCConv2d, csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
@@ -51,7 +52,7 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
     """
     spec = read_spec(folder / "spec.json")
     run = run_columns(spec)
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         device = choose_device(devices)
         data = open_data(spec, data_path, device)
         model = load_model(folder, spec, len(data.classes), device)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import sdnet.csc
+from sdnet.commands.parts import same_weights
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
@@ -37,7 +38,7 @@ def invert(folder: Path, data_path: Path | None, images: int, gpus: int) -> None
         ValueError: if the network has no CSC layer, or one that `sdnet.csc.invert` refuses.
     """
     spec = read_spec(folder / "spec.json")
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         test = Split(spec, data_path, "test", images)
         model = load_model(folder, spec, len(test.classes), choose_device(devices)).double()
         layers = csc_layers(model)

@@ -7,7 +7,7 @@ from string import Template
 
 import papermill
 from nbconvert import HTMLExporter
-from nbformat import NotebookNode
+from nbformat import NotebookNode, ValidationError
 from traitlets.config import Config
 
 from sdnet.experiments.results import write_text
@@ -37,8 +37,9 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Noteboo
     """
     try:
         declared = papermill.inspect_notebook(source)
-    except ValueError as error:
-        raise ValueError(f"{source} is no notebook ({error}); give one of notebooks/*.ipynb") from None
+    except (ValueError, ValidationError, AttributeError, KeyError) as error:  # nbformat's, of JSON of another kind
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{source} is no notebook ({reason}); give one of notebooks/*.ipynb") from None
     if unknown := set(parameters) - set(declared):
         raise ValueError(
             f"{source}: unknown parameters {', '.join(sorted(unknown))}; it declares {', '.join(declared) or 'none'}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
+from sdnet.commands.parts import same_weights
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results
@@ -39,7 +40,7 @@ def stability(
     """
     spec = read_spec(folder / "spec.json")
     lambdas = check_grid(lambdas)
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         images = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), choose_device(devices))
         if not isinstance(model[1], ResNet):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.parts import Arrays, Parts, digest, file_digest
+from sdnet.commands.parts import Arrays, Parts, digest, file_digest, same_weights
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at
@@ -27,7 +27,7 @@ def sweep(
     A killed sweep goes on after the last severity that it had done.
     """
     spec = read_spec(folder / "spec.json")
-    with lease(gpus) as devices:
+    with lease(gpus) as devices, same_weights(folder):
         images = Split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), choose_device(devices))
         lambda0 = training_lambda(model)
@@ -79,7 +79,7 @@ def _page(sweeps: list[Sweep]) -> str:
 def made_of(folder: Path, images: Split, noise: Noise) -> str:
     """What a sweep depends on besides its lambdas: the weights, the images, the noise."""
     weights, source = file_digest(folder / "model.pt"), images.noise_source(noise)
-    return digest(weights, images.data_source, images.indices.tobytes(), source, str(noise.seed))
+    return digest(weights, images.contents(noise), images.indices.tobytes(), source, str(noise.seed))
 
 
 def sweep_rows(one: Sweep) -> list[dict]:

@@ -28,7 +28,7 @@ def track(folder: Path) -> None:
     if not trained:
         raise ValueError(f"{folder} holds no trained run; give a results folder, such as results/quick")
     for path in trained:
-        run, about = path.parent, json.loads(path.read_text())
+        run, about = path.parent, environment.read_environment(path)
         if not (run / "spec.json").exists():
             print(f"not tracked: {run}, which has no spec.json")
             continue

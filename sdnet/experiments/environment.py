@@ -51,12 +51,22 @@ def experiment(spec: dict) -> str:
 def trained_experiment(folder: Path) -> str | None:
     """The `experiment` that the weights in a run's folder are of; None where nothing says so, as of imported ones."""
     path = folder / "environment.json"
+    return read_environment(path).get("experiment") if path.exists() else None
+
+
+def read_environment(path: Path) -> dict:
+    """A run's environment.json.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     try:
-        return json.loads(path.read_text()).get("experiment")
-    except FileNotFoundError:
-        return None
+        about = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); put it back, or remove it") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} is damaged (it holds no table); put it back, or remove it")
+    return about
 
 
 def tags(about: dict) -> dict[str, str]:

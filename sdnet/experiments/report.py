@@ -9,6 +9,7 @@ import pandas as pd
 
 from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
+from sdnet.experiments.environment import read_environment
 from sdnet.experiments.labels import DATASETS, TITLES, dataset_label, system_label
 from sdnet.experiments.project import named_preset, preset_of, project_folder
 from sdnet.experiments.settings import Preset, load_preset
@@ -172,7 +173,7 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict, dict]]:
     for path in sorted(folder.glob("runs/*/*/seed*/environment.json")):
         if plan.has_run(preset, path.parent):
             spec = json.loads((path.parent / "spec.json").read_text())
-            yield path.parent, spec, json.loads(path.read_text())
+            yield path.parent, spec, read_environment(path)
 
 
 def cost(folder: Path) -> pd.DataFrame:

@@ -143,8 +143,11 @@ class Tracker:
         path = self._folder / MARKER
         if not path.exists():
             return None
-        known = json.loads(path.read_text())
-        run_id = known.pop("run_id")
+        try:
+            known = dict(json.loads(path.read_text()))
+            run_id = known.pop("run_id")
+        except (ValueError, TypeError, KeyError):  # damaged: whose run it was is not known
+            return None
         if known != marker:
             return None
         return run_id if client.search_runs([experiment], f"attributes.run_id = '{run_id}'") else None

@@ -44,11 +44,16 @@ def variant_of(state: dict[str, Tensor]) -> Variant:
     if blocks not in DEPTHS:
         raise ValueError(f"no SDNet-18 or SDNet-34: it has {blocks} blocks, they have {' or '.join(map(str, DEPTHS))}")
     every = "layer1.0.conv1.dn.weight" in state
-    stem = state["layer0.0.dn.weight"]
+    stem, linear = state["layer0.0.dn.weight"], state["linear.weight"]
+    if (stem.dim(), linear.dim()) != (4, 2) or not (stem.numel() and linear.numel()):
+        raise ValueError(
+            f"no SDNet in the released layout: layer0.0.dn.weight is {tuple(stem.shape)} and linear.weight "
+            f"{tuple(linear.shape)}; they must be (atoms, channels, k, k) and (classes, features)"
+        )
     options = {"nonnegative": True} | ({} if any(".shortcut." in key for key in state) else {"shortcut": False})
     return Variant(
         name=f"sdnet{DEPTHS[blocks]}{'-all' if every else ''}",
-        num_classes=len(state["linear.weight"]),
+        num_classes=len(linear),
         width=len(stem),
         small_input=stem.shape[-1] == 3,
         in_channels=stem.shape[1],

@@ -1,5 +1,6 @@
 """The clean and noisy images that robustness is measured on, batch by batch."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,24 @@ class Split:
         if self._loader:
             return f"local ImageNet-C, {len(self._loader.samples):,} images"
         return cifar_c.source(noise.official, self.dataset, noise.name)
+
+    def contents(self, noise: Noise) -> str:
+        """A digest of the clean images, and of official noisy ones; in class folders of names and sizes of files."""
+        found = hashlib.sha256()
+        if self._loader:
+            trees = [self._loader.samples]
+            if noise.official:
+                from sdnet.data.imagenet_c import ImageNetC
+
+                trees.append(ImageNetC(noise.official, noise.name, 1, self.classes).samples)
+            for samples in trees:
+                for path in (Path(samples[i][0]) for i in self.indices):
+                    found.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+        else:
+            found.update(np.ascontiguousarray(self._images[self.indices]))
+            if noise.official:
+                found.update(repr(cifar_c.checksums(noise.official, noise.name)).encode())
+        return found.hexdigest()
 
     def _compressed(self, noise: Noise) -> bool:
         """Whether generated images go through JPEG, as those of ImageNet-C did; smaller ones would lose too much."""

@@ -53,7 +53,7 @@ JOBS = {
 }
 # What no two runs agree on, killed or not: figures of speed, and when and where something ran.
 VARYING = ("environment.json", "mlflow.json", "table1", "benchmark", "effects", "claims", "report")
-VARYING += ("logs", "notebooks", "checkpoints")
+VARYING += ("logs", "notebooks", "checkpoints", "former-")
 
 # Processes are forked from one that has imported what takes seconds to import, so that kills fall into the work.
 SERVER = multiprocessing.get_context("forkserver")
@@ -164,8 +164,13 @@ def test_a_killed_job_ends_in_the_same_results(built, project, commands, trackin
     victim = Victim(run, (project, shlex.split(command), environment), [project / path for path in JOBS[pattern]])
     (project / SPARSE_RUN / "mlflow.json").unlink()  # the undisturbed run's
 
+    aside = set()  # what was measured, since without checkpoints nothing says that the weights will be the same
+    if command.startswith("train"):
+        measured = {path for path in results_of(built) if path.parent == SPARSE_RUN and path.suffix in (".csv", ".npz")}
+        aside = measured - {SPARSE_RUN / "history.csv"}
+
     def check():
-        assert results_of(project) == results_of(built)
+        assert results_of(project) == results_of(built) - aside
         assert_same_content(project, built)
         if command.startswith("train"):
             assert recorded_epochs(project, tracking_uri) == list(range(1, EPOCHS["sdnet18"] + 1))

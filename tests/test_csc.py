@@ -213,7 +213,7 @@ def test_without_a_way_back_memory_does_not_grow_with_the_iterations(monkeypatch
 def test_the_layer_can_be_compiled():
     layer = CSCConv2d(2, 4, 3, padding=1)
     x = torch.randn(2, 2, 8, 8, requires_grad=True)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=False)
     gradients = [torch.autograd.grad(f(x).square().sum(), (x, layer.weight)) for f in (layer, compiled)]
     torch.testing.assert_close(compiled(x), layer(x))
     for ours, theirs in zip(*gradients, strict=True):
@@ -222,7 +222,7 @@ def test_the_layer_can_be_compiled():
 
 def test_residuals_of_a_network_that_ran_compiled_before_are_recorded():
     model, x = nn.Sequential(CSCConv2d(2, 4, 3, padding=1)).eval(), image(2).float()
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend="eager", dynamic=False)
     compiled(x)
     with record_residuals(model) as expected:
         model(x)

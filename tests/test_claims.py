@@ -540,8 +540,8 @@ def test_the_released_reading_is_judged_beside_the_text_s_and_by_the_same_number
     assert ("P3", "released") not in table.index, "whose speed no table shows, so that nothing would measure it"
 
 
-def test_speed_is_judged_by_the_benchmark_s_ratios_not_by_the_clock_that_other_programs_disturb(folder):
-    common = {"dataset": "cifar10", "width": 64, "device": "CPU, 1 thread", "precision": "bfloat16", "threads": 1}
+def write_benchmark(folder, width):
+    common = {"dataset": "cifar10", "width": width, "device": "CPU, 1 thread", "precision": "bfloat16", "threads": 1}
     common |= {"batch_size": 128, "inference_images_per_second": 100} | dict.fromkeys(
         ["saved_bytes", "saved_bytes_ratio", "peak_memory_bytes"]
     )
@@ -553,11 +553,22 @@ def test_speed_is_judged_by_the_benchmark_s_ratios_not_by_the_clock_that_other_p
         for system, (rate, low, ratio, high) in speeds.items()
     ]
     results.write(folder / "benchmark/cifar10.csv", "benchmark", rows)
+
+
+def test_speed_is_judged_by_the_benchmark_s_ratios_not_by_the_clock_that_other_programs_disturb(folder):
+    write_benchmark(folder, width=64)
     speed = effect(folder, quantity="speed", subject="sdnet18", over="resnet18")
     assert (speed.estimate, speed.high) == pytest.approx((0.8, 0.85))
     assert "by processor time" in speed.measure
     reasons = judged(folder).reason
     assert not [claim for claim in ("P3", "P5") if "seeds" in reasons[claim, "text"]], "speed is measured once"
+
+
+def test_speeds_of_another_width_are_left_out_by_name(folder, capsys):
+    write_benchmark(folder, width=16)
+    assert "speed" not in set(evidence.effects(folder).quantity)
+    path = "results/tiny/benchmark/cifar10.csv"
+    assert f"{path} is of networks of another width than the trained sdnet18 and resnet18" in capsys.readouterr().err
 
 
 def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(folder):

@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def set_aside(folder: Path) -> None:
-    """Move what was measured of a run's former weights into a folder of its own, so that nothing mistakes it.
+    """Move what was measured of a run's former weights into a folder of its own, where nothing reads it.
 
     Of commands by hand nothing else would notice. Snakemake measures anew what it is asked for, and no more.
     """
     measured = [path for path in folder.glob("*") if path.suffix in (".csv", ".npz") and path.name != "history.csv"]
     if not measured:
         return
-    former = folder / f"former-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    former.mkdir(exist_ok=True)
+    former = folder / f"former-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"  # no two alike, or one would replace the other
+    former.mkdir()
     for path in measured:
         path.rename(former / path.name)
     print(f"what was measured of the former weights is in {former} now", file=sys.stderr)

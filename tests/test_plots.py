@@ -117,3 +117,23 @@ def test_the_worst_of_all_attacks_is_drawn_where_every_seed_was_attacked():
     (alone,) = plots.attack_curves(attacks[attacks.seed == 0], "note").axes
     (worst,) = [line for line in alone.lines if line.get_label() == "worst of all attacks"]
     assert worst.get_xydata().tolist() == [[0.1, 10], [0.3, 20], [0.5, 30]]
+
+
+def test_each_attackers_lambda_is_drawn_against_each_that_classifies():
+    """Means over seeds; the row of a lambda that one seed alone was tuned to is left out."""
+    correct = {0.1: (10, 40), 0.5: (60, 20)}
+    crafted = pd.DataFrame(
+        RUN
+        | {"seed": seed, "norm": norm, "eps": eps, "lambda_attack": attacked, "lambda": lmbd}
+        | {"clean_correct": clean, "correct": count + 10 * seed, "total": 200}
+        for seed in (0, 1)
+        for norm, eps in (("linf", 8 / 255), ("l2", 0.5))
+        for attacked, counts in (correct | {0.8: (70, 70)} if seed else correct).items()
+        for lmbd, count, clean in zip((0.1, 0.5), counts, (160, 140), strict=True)
+    )
+    figure = plots.transfer(crafted, "note")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["L∞, 8/255: accuracy (%)", "L2, 0.5: accuracy (%)"]
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.get_yticklabels()] == ["not attacked", "0.1", "0.5"]
+        assert [text.get_text() for text in axis.texts] == ["80", "70", "8", "22", "32", "12"]
+        assert [frame.get_xy() for frame in axis.patches] == [(0, 1), (1, 2)]

@@ -39,6 +39,7 @@ TITLES = {
     "figure5": "Figure 5: the learned dictionary",
     "figure6": "Figure 6: how sparse the codes are",
     "figure_attacks": "Accuracy against λ under attack",
+    "figure_transfer": "Accuracy by the λ of the attacker and that of the prediction",
     "figure_stability": "How far noise moves the first layer's output",
 }
 KEPT = "kept for the backward pass"  # memory, in place of the peak of a GPU's

@@ -31,6 +31,7 @@ FIGURES = {
     "figure5": ("sdnet18", "sdnet18-nonnegative", "sdnet18-all", "sdnet18-all-nonnegative"),
     "figure6": ("sdnet18", "sdnet18-nonnegative"),
     "figure_attacks": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
+    "figure_transfer": ("sdnet18", "sdnet18-nonnegative"),
     "figure_stability": ("resnet18", "sdnet18", "sdnet18-nonnegative", "sdnet18-iter4", "sdnet18-iter8"),
 }
 # What each reads: files of every run that it shows, for every noise where a name has a star, and speeds.
@@ -49,6 +50,7 @@ READS: dict[str, list[str]] = {
     "figure5": ["accuracy.csv", "dictionary.csv"],
     "figure6": ["accuracy.csv", "codes.csv"],
     "figure_attacks": ["accuracy.csv", "attack-adaptive.csv"],
+    "figure_transfer": ["accuracy.csv", "attack-adaptive.csv"],
     "figure_stability": ["accuracy.csv", "stability.csv"],
 }
 

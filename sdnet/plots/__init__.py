@@ -1,6 +1,6 @@
 """The paper's figures, drawn from result files."""
 
-from sdnet.plots.attacks import attack_curves
+from sdnet.plots.attacks import attack_curves, transfer
 from sdnet.plots.codes import code_histograms, dictionaries
 from sdnet.plots.inversion import operator, reconstructions
 from sdnet.plots.layout import save, style
@@ -18,4 +18,5 @@ __all__ = [
     "save",
     "stability_curves",
     "style",
+    "transfer",
 ]

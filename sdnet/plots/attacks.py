@@ -73,6 +73,52 @@ def _attack_curve(rows: pd.DataFrame, step: str) -> pd.DataFrame:
     return curve[curve["count"] == curve["count"].max()]  # not at a lambda that some seed alone was tuned to
 
 
+def transfer(crafted: pd.DataFrame, note: str) -> Figure:
+    """Accuracy of images crafted at one lambda (rows) and classified at another (columns), above them not attacked.
+
+    A panel per norm and a row of panels per network, framed where both are the same lambda. Means over seeds, of the
+    pairs of lambdas that every seed has.
+
+    Args:
+        crafted: rows of attack-adaptive.csv, of one attack alone, at several `lambda_attack`.
+        note: printed below: the images and the scale.
+    """
+    norms, systems = list(crafted.norm.unique()), list(crafted.groupby(["dataset", "system"], sort=False))
+    grids = {(name, norm): _grid(rows[rows.norm == norm]) for name, rows in systems for norm in norms}
+    height = sum(0.24 * max(len(grids[name, norm]) for norm in norms) + 0.5 for name, _ in systems) + 0.6
+    figure, axes = plt.subplots(
+        len(systems), len(norms), figsize=(PAGE_WIDTH, height), squeeze=False, layout="constrained"
+    )
+    for line, (name, rows) in zip(axes, systems, strict=True):
+        for axis, norm in zip(line, norms, strict=True):
+            grid = grids[name, norm]
+            numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": "xx-small"}}
+            sns.heatmap(grid, vmin=0, vmax=100, cmap="viridis", cbar=False, ax=axis, **numbers)
+            for column in np.flatnonzero(grid.columns.isin(grid.index)):
+                row = grid.index.get_loc(grid.columns[column])
+                frame = plt.Rectangle((column, row), 1, 1, fill=False, edgecolor="C1", linewidth=1.2, clip_on=False)
+                axis.add_patch(frame)
+            axis.axhline(1, color="white", linewidth=2)
+            axis.set_title(f"{_radius_title(rows[rows.norm == norm])}: accuracy (%)", loc="left", fontsize="small")
+            axis.set_xlabel("λ at which images are classified", fontsize="small")
+            axis.set_ylabel("")
+            axis.tick_params(labelsize="x-small", length=0, labelrotation=0)
+        dataset, system = name
+        label = f"{system_label(system)}\n{dataset_label(dataset)}\ncrafted at λ ="
+        line[0].set_ylabel(label, fontsize="small")
+    note_below(figure, note)
+    return figure
+
+
+def _grid(crafted: pd.DataFrame) -> pd.DataFrame:
+    """Mean accuracy in percent: not attacked, then a row per lambda of the attacker; a column per lambda."""
+    share = 100 * crafted.correct / crafted.total
+    pairs = share.groupby([crafted.lambda_attack, crafted["lambda"]]).agg(["mean", "count"])
+    attacked = pairs["mean"][pairs["count"] == pairs["count"].max()].unstack()
+    clean = (100 * crafted.clean_correct / crafted.total).groupby(crafted["lambda"]).mean()
+    return pd.concat([clean.to_frame("not attacked").T, attacked])
+
+
 def _radius_title(attacks: pd.DataFrame) -> str:
     norm, eps = attacks.norm.iloc[0], attacks.eps.max()
     return f"L∞, {255 * eps:g}/255" if norm == "linf" else f"L2, {eps:g}"

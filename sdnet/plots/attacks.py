@@ -96,7 +96,9 @@ def transfer(crafted: pd.DataFrame, note: str) -> Figure:
             sns.heatmap(grid, vmin=0, vmax=100, cmap="viridis", cbar=False, ax=axis, **numbers)
             for column in np.flatnonzero(grid.columns.isin(grid.index)):
                 row = grid.index.get_loc(grid.columns[column])
-                frame = plt.Rectangle((column, row), 1, 1, fill=False, edgecolor="C1", linewidth=1.2, clip_on=False)
+                frame = plt.Rectangle(
+                    (column, row), 1, 1, fill=False, edgecolor="C1", linewidth=1.2, clip_on=False, zorder=3
+                )
                 axis.add_patch(frame)
             axis.axhline(1, color="white", linewidth=2)
             axis.set_title(f"{_radius_title(rows[rows.norm == norm])}: accuracy (%)", loc="left", fontsize="small")

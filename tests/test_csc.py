@@ -516,7 +516,7 @@ def test_activations_that_worked_in_place_on_the_output_of_a_convolution_leave_t
     assert torch.equal(model(x), expected)
 
 
-@pytest.mark.parametrize("between", [nn.Identity(), nn.Dropout2d(0.5), nn.Dropout(0.5, inplace=True)])
+@pytest.mark.parametrize("between", [nn.Identity(), nn.Sequential(), nn.Dropout2d(0.5), nn.Dropout(0.5, inplace=True)])
 def test_an_activation_works_on_a_copy_of_the_codes_behind_what_passes_them_on(between):
     layers = nn.Conv2d(3, 4, 3), between, nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True)
     model = replace_conv2d(nn.Sequential(*layers))

@@ -48,6 +48,14 @@ def test_three_layers_are_undone_in_turn_with_batch_norm_inverted_exactly():
     torch.testing.assert_close(invert(model, x, 2), first.reconstruct(signal, (15, 15)))
 
 
+def test_what_gives_on_its_input_is_passed_over():
+    torch.manual_seed(0)
+    first, second = CSCConv2d(3, 6, 3, padding=1), CSCConv2d(6, 6, 3, padding=1)
+    passing = nn.Sequential(), nn.Dropout2d(0.5), nn.Identity()
+    expected = invert(nn.Sequential(first, second), images(), 1)
+    assert torch.equal(invert(nn.Sequential(first, *passing, second), images(), 1), expected)
+
+
 def test_pooling_is_undone_by_repetition_and_normalisation_by_its_inverse():
     torch.manual_seed(0)
     first, second = CSCConv2d(3, 6, 3, padding=1), CSCConv2d(6, 6, 3, padding=1)

@@ -75,9 +75,9 @@ class Target:
             residual: at the lambda of training, (n,).
             lambda_hat: Algorithm 1's, (n,), the same for all of the batch.
         """
-        batch, lambda0 = [(images, labels)], self.lambda0 or 0
+        batch = [(images, labels)]
         with frozen(self.model):  # in the precision that images were crafted in
-            sweep = evaluate_at(self.model, batch, self.lambdas, lambda0)
+            sweep = evaluate_at(self.model, batch, self.lambdas, self.lambda0)
             if self.calibration is None:
                 unknown = np.full(len(labels), np.nan)
                 return {"correct": sweep.correct, "residual": unknown, "lambda_hat": unknown}

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from sdnet.csc.layer import CSCConv2d
 from sdnet.csc.network import csc_layers, evaluation_mode
+from sdnet.csc.replace import passes_on
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
-KEPT = nn.ReLU | nn.Identity | nn.Dropout  # taken for the identity on the way back
 
 
 @torch.no_grad()
@@ -71,7 +71,8 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
         nonlocal newest, version
         if codes:
             return
-        if not (isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | KEPT) or hasattr(module, "inverse")):
+        undone = isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | nn.ReLU) or hasattr(module, "inverse")
+        if not undone and not passes_on(module):
             raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
             raise ValueError(f"invert: {names[module]} keeps no running statistics, by which batch norm is undone")

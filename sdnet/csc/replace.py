@@ -6,7 +6,12 @@ from torch import nn
 
 from sdnet.csc.layer import CSCConv2d
 
-PASSING = nn.Identity | nn.modules.dropout._DropoutNd  # give on their input itself, some in evaluation mode only
+
+
+def passes_on(module: nn.Module) -> bool:
+    """Whether what a module gives is its input itself, of dropout in evaluation mode only."""
+    empty = isinstance(module, nn.Sequential) and not len(module)
+    return empty or isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
 
 
 def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", **csc_options) -> nn.Module:
@@ -46,7 +51,7 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
             continue
         if codes and getattr(module, "inplace", False):
             module.inplace = False
-        codes = module in chosen or (codes and isinstance(module, PASSING))
+        codes = module in chosen or (codes and passes_on(module))
     for name, layer in ((name, layer) for names, layer in layers for name in names):
         if name == "":
             return layer

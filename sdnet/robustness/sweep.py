@@ -33,7 +33,7 @@ def evaluate_at(
     model: nn.Module,
     batches: Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]],
     lambdas: Sequence[float],
-    lambda0: float | None = 0.1,
+    lambda0: float | None = None,
     *,
     progress: str | None = None,
 ) -> Sweep:

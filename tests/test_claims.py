@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sdnet.commands import evidence
-from sdnet.commands.evidence.noise import Fates
+from sdnet.commands.evidence.noise import Swept
 from sdnet.commands.evidence.runs import over_seeds, point
 from sdnet.experiments import claims, plan, results, verdicts
 from sdnet.experiments.project import preset_of
@@ -431,7 +431,7 @@ def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algori
 
 def test_fates_between_two_lambdas_are_interpolated():
     correct = np.array([[[0, 0], [1, 0], [1, 1]], [[1, 1], [0, 1], [0, 0]]], dtype=bool)
-    fates = Fates(correct, LAMBDAS, correct[:, 0])
+    fates = Swept(correct, LAMBDAS, correct[:, 0])
     assert fates.at([0.3, 0.5]) == pytest.approx(np.array([[0.5, 0], [0, 1]]))
     assert fates.at([0.8, 0.9]) == pytest.approx(np.array([[1, 0.75], [0, 0]]))
 

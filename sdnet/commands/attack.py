@@ -9,11 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from sdnet.commands.fates import COURSE, OUTCOME, Fate, write_fates
-from sdnet.commands.parts import Arrays, Parts, digest, file_digest, same_weights
+from sdnet.commands.measuring import measuring
+from sdnet.commands.parts import Arrays, Parts, digest, file_digest
 from sdnet.commands.target import Defence, Target
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
 from sdnet.robustness import autoattack
 from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.ladder import (
@@ -24,7 +24,6 @@ from sdnet.robustness.ladder import (
     paper_attempt,
     weaker_attempts,
 )
-from sdnet.runs.device import choose_device
 from sdnet.runs.spec import read_spec
 
 
@@ -89,8 +88,8 @@ def attack_as_the_paper(
         defence: how the network predicts.
         gpus: devices to hold.
     """
-    with lease(gpus) as devices, same_weights(folder):
-        target = Target(folder, data_path, limit, defence, choose_device(devices))
+    with measuring(folder, gpus) as device:
+        target = Target(folder, data_path, limit, defence, device)
         campaign = Campaign(target, "paper")
         attempts = [paper_attempt(norm, eps, target.lambda0) for norm, eps in radii.items()]
         with tqdm(total=len(attempts) * len(target.batches()), desc="attack", unit="batch", disable=None) as progress:
@@ -133,8 +132,8 @@ def attack_adaptively(
     """
     autoattack.check(effort.autoattack)
     check_grid(effort.lambdas)
-    with lease(gpus) as devices, same_weights(folder):
-        target = Target(folder, data_path, limit, defence, choose_device(devices))
+    with measuring(folder, gpus) as device:
+        target = Target(folder, data_path, limit, defence, device)
         autoattack.check_classes(effort.autoattack, target.classes)
         campaign = Campaign(target, "adaptive")
         fates, crafted = [], {}

@@ -9,11 +9,11 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
-from sdnet.commands.parts import Arrays, Parts, same_weights
+from sdnet.commands.measuring import measuring
+from sdnet.commands.parts import Arrays, Parts
 from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -26,7 +26,6 @@ from sdnet.robustness.calibration import (
 )
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
-from sdnet.runs.device import choose_device
 from sdnet.runs.network import load_model, training_lambda
 from sdnet.runs.noisy import Noise, Split
 from sdnet.runs.spec import read_spec, run_columns
@@ -87,9 +86,9 @@ def calibrate(
     """
     spec = read_spec(folder / "spec.json")
     path = folder / f"sweep-{noise.name}.npz"
-    with lease(gpus) as devices, same_weights(folder):
+    with measuring(folder, gpus) as device:
         test = Split(spec, data_path, "test", limit)
-        model = load_model(folder, spec, len(test.classes), choose_device(devices))
+        model = load_model(folder, spec, len(test.classes), device)
         if (lambda0 := training_lambda(model)) is None:
             raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
         swept = results.read_arrays(path)

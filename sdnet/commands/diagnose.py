@@ -10,15 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
-from sdnet.commands.parts import Arrays, Parts, file_digest, same_weights
+from sdnet.commands.measuring import measuring
+from sdnet.commands.parts import Arrays, Parts, file_digest
 from sdnet.commands.target import Defence, Target
 from sdnet.csc import use_lambda
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
 from sdnet.robustness import autoattack, diagnostics
 from sdnet.robustness.ladder import AT_LAMBDA0
 from sdnet.robustness.pgd import PGD, STEP_SIZE, Attacked, attack
-from sdnet.runs.device import choose_device
 from sdnet.runs.spec import run_columns
 
 STEPS = (0.2, 0.4, 1, 2, 4)  # of D2, in those of the attack under test: 10 to 200 for 50
@@ -50,8 +49,8 @@ def diagnose(
         gpus: devices to hold.
     """
     autoattack.check(("square",) if square else ())
-    with lease(gpus) as devices, same_weights(folder):
-        target = Target(folder, data_path, limit, defence, choose_device(devices))
+    with measuring(folder, gpus) as device:
+        target = Target(folder, data_path, limit, defence, device)
         todo = []
         for norm, eps in radii.items():
             settings = PGD(norm, eps, steps, STEP_SIZE * eps / steps)

@@ -5,11 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sdnet.commands.parts import same_weights
-from sdnet.csc import CSCConv2d, csc_layers
+from sdnet.commands.measuring import measuring
+from sdnet.csc import CSCConv2d
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
-from sdnet.runs.device import choose_device
 from sdnet.runs.images import open_data
 from sdnet.runs.network import load_model
 from sdnet.runs.spec import read_spec, run_columns
@@ -52,11 +50,10 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
     """
     spec = read_spec(folder / "spec.json")
     run = run_columns(spec)
-    with lease(gpus) as devices, same_weights(folder):
-        device = choose_device(devices)
+    with measuring(folder, gpus) as device:
         data = open_data(spec, data_path, device)
         model = load_model(folder, spec, len(data.classes), device)
-        names = {layer: name for name, layer in model.named_modules() if layer in csc_layers(model)}
+        names = {layer: name for name, layer in model.named_modules() if isinstance(layer, CSCConv2d)}
         histograms = {layer: CodeHistogram() for layer in names}
         handles = [layer.register_forward_hook(histogram) for layer, histogram in histograms.items()]
         score = score_of(model, data.test, device=device)

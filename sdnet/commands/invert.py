@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import sdnet.csc
-from sdnet.commands.parts import same_weights
+from sdnet.commands.measuring import measuring
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import as_input
-from sdnet.runs.device import choose_device
 from sdnet.runs.images import EVALUATION_BATCH
 from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Split
@@ -38,9 +36,9 @@ def invert(folder: Path, data_path: Path | None, images: int, gpus: int) -> None
         ValueError: if the network has no CSC layer, or one that `sdnet.csc.invert` refuses.
     """
     spec = read_spec(folder / "spec.json")
-    with lease(gpus) as devices, same_weights(folder):
+    with measuring(folder, gpus) as device:
         test = Split(spec, data_path, "test", images)
-        model = load_model(folder, spec, len(test.classes), choose_device(devices)).double()
+        model = load_model(folder, spec, len(test.classes), device).double()
         layers = csc_layers(model)
         if not layers:
             raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no code to invert")

@@ -83,11 +83,12 @@ def _stopwatch() -> Iterator[dict[str, float]]:
 
 
 def _page(spec: dict, rows: pd.DataFrame) -> str:
-    of_loop = rows.groupby("loop", sort=False)
+    of_loop, seeds = rows.groupby("loop", sort=False), rows.seed.nunique()
     mean, spread = of_loop[["accuracy", "seconds", "processor_seconds"]].mean(), of_loop.accuracy.std()
     lines = [
-        f"{name:5}  accuracy {mean.accuracy[name]:.2f} ± {spread[name]:.2f} % over {rows.seed.nunique()} seeds, "
-        f"{mean.seconds[name]:.1f} s by the clock, {mean.processor_seconds[name]:.1f} s of processor time"
+        f"{name:5}  accuracy {mean.accuracy[name]:.2f}"
+        + (f" ± {spread[name]:.2f} % over {seeds} seeds, " if seeds > 1 else " %, ")
+        + f"{mean.seconds[name]:.1f} s by the clock, {mean.processor_seconds[name]:.1f} s of processor time"
         for name in mean.index
     ]
     clock, processor = (mean[kind]["plain"] / mean[kind]["ours"] for kind in ("seconds", "processor_seconds"))

@@ -6,7 +6,7 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,20 +46,6 @@ class Parts:
         shutil.rmtree(self._folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # another job's parts are there
             self._folder.parent.rmdir()
-
-
-@contextlib.contextmanager
-def same_weights(folder: Path) -> Iterator[None]:
-    """Around what measures a run's network: of weights that were replaced meanwhile, nothing shall be written.
-
-    Raises:
-        ValueError: at the end, if they were.
-    """
-    path = folder / "model.pt"
-    before = file_digest(path) if path.exists() else None  # what loads it says what to do
-    yield
-    if not path.exists() or file_digest(path) != before:
-        raise ValueError(f"{path} was replaced meanwhile, as by a training; nothing was written: run the command again")
 
 
 def file_digest(path: Path) -> str:

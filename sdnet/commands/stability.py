@@ -9,15 +9,13 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
-from sdnet.commands.parts import same_weights
+from sdnet.commands.measuring import measuring
 from sdnet.commands.sweep import SEVERITIES
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
 from sdnet.models.resnet import ResNet
 from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.stability import stability_under
-from sdnet.runs.device import choose_device
 from sdnet.runs.network import load_model, training_lambda
 from sdnet.runs.noisy import Noise, Split
 from sdnet.runs.spec import read_spec, run_columns
@@ -40,9 +38,9 @@ def stability(
     """
     spec = read_spec(folder / "spec.json")
     lambdas = check_grid(lambdas)
-    with lease(gpus) as devices, same_weights(folder):
+    with measuring(folder, gpus) as device:
         images = Split(spec, data_path, "test", limit)
-        model = load_model(folder, spec, len(images.classes), choose_device(devices))
+        model = load_model(folder, spec, len(images.classes), device)
         if not isinstance(model[1], ResNet):
             raise ValueError(
                 f"{folder}: given {spec['model']['name']}; must be a ResNet or an SDNet, with a first layer"

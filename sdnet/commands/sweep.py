@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.parts import Arrays, Parts, digest, file_digest, same_weights
+from sdnet.commands.measuring import measuring
+from sdnet.commands.parts import Arrays, Parts, digest, file_digest
 from sdnet.experiments import results
-from sdnet.experiments.devices import lease
 from sdnet.robustness.sweep import Sweep, evaluate_at
-from sdnet.runs.device import choose_device
 from sdnet.runs.network import load_model, training_lambda
 from sdnet.runs.noisy import Noise, Split
 from sdnet.runs.spec import read_spec, run_columns
@@ -27,9 +26,9 @@ def sweep(
     A killed sweep goes on after the last severity that it had done.
     """
     spec = read_spec(folder / "spec.json")
-    with lease(gpus) as devices, same_weights(folder):
+    with measuring(folder, gpus) as device:
         images = Split(spec, data_path, "test", limit)
-        model = load_model(folder, spec, len(images.classes), choose_device(devices))
+        model = load_model(folder, spec, len(images.classes), device)
         lambda0 = training_lambda(model)
         if lambda0 is not None and not np.isclose(lambdas, lambda0).any():
             given = ",".join(f"{lmbd:g}" for lmbd in lambdas)

@@ -4,8 +4,6 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-
 from sdnet.experiments import environment, results
 from sdnet.experiments.plan import has_run
 from sdnet.experiments.project import project_folder
@@ -73,8 +71,7 @@ def final_numbers(run: Path) -> dict[str, float]:
         counted["accuracy"] = accuracy[accuracy.checkpoint == "last"]
     for path in run.glob("sweep-*.csv"):
         sweep = results.read(path, "sweep")
-        as_trained = sweep["lambda"].isna() | np.isclose(sweep["lambda"], sweep.lambda0)
-        counted[f"noise/{path.stem.removeprefix('sweep-')}_as_trained"] = sweep[as_trained]
+        counted[f"noise/{path.stem.removeprefix('sweep-')}_as_trained"] = sweep[results.as_trained(sweep)]
     for path in run.glob("adaptive-*.csv"):
         adaptive = results.read(path, "adaptive")
         mean = (adaptive.variant == "paper") & (adaptive.severity == "mean")

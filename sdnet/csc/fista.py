@@ -12,7 +12,7 @@ from sdnet.csc.operators import Pair, adjoint, adjoint_derivatives, pair, recons
 # Multiplications for one number of a residual, C k^2, from which on it is kept rather than computed again. In an
 # SDNet-18-All of full width these are the layers of the last stage: a quarter of the work, and 4% of the memory.
 COSTLY = 4096
-SMALL = 4  # one that is so many times smaller than a code is kept as well: that of a first layer, which sees an image
+SMALL = 4  # a residual at least so many times smaller than the code is kept, too, as in a first layer
 
 
 def soft_threshold(x: Tensor, threshold: float, nonnegative: bool = False) -> Tensor:

@@ -7,7 +7,6 @@ from torch import nn
 from sdnet.csc.layer import CSCConv2d
 
 
-
 def passes_on(module: nn.Module) -> bool:
     """Whether what a module gives is its input itself, of dropout in evaluation mode only."""
     empty = isinstance(module, nn.Sequential) and not len(module)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from sdnet.experiments import results
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.plan import noises_of
 from sdnet.experiments.project import preset_of
@@ -89,7 +89,7 @@ def gains_of_best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
     keys = ["dataset", "system", "seed", "noise", "severity"]
     sweep = sweep.assign(percent=100 * sweep.correct / sweep.total)
     best = sweep.loc[sweep.groupby(keys, sort=False).percent.idxmax()].set_index(keys)
-    trained = sweep[np.isclose(sweep["lambda"], sweep.lambda0)].set_index(keys).percent
+    trained = sweep[results.as_trained(sweep)].set_index(keys).percent
     return best[["lambda", "percent"]].assign(gain=best.percent - trained).reset_index()
 
 
@@ -146,7 +146,7 @@ def _zero_rows(folder: Path, target: str) -> list[dict]:
 
 def _fixed_rows(sweep: pd.DataFrame) -> list[dict]:
     """Networks as they were trained: at the lambda of training, or without one."""
-    trained = sweep[sweep["lambda"].isna() | np.isclose(sweep["lambda"], sweep.lambda0)]
+    trained = sweep[results.as_trained(sweep)]
     return [
         _common(group)
         | {"setting": "" if group["lambda"].isna().all() else "fixed", "severity": str(severity)}

@@ -323,6 +323,11 @@ def read(path: Path, kind: str) -> pd.DataFrame:
     return frame
 
 
+def as_trained(rows: pd.DataFrame) -> pd.Series:
+    """Which rows of a sweep are at the lambda of training, or of a network without one."""
+    return rows["lambda"].isna() | np.isclose(rows["lambda"], rows.lambda0)
+
+
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write NumPy arrays to a compressed .npz, whole or not at all."""
     with whole(path) as file:

@@ -113,10 +113,10 @@ def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
     return joined.reindex(columns=list(TABLE_COLUMNS))
 
 
-def paper_values(table: str) -> pd.DataFrame:
-    """What the paper prints in a table, one number a row."""
+def paper_values(table: str | None = None) -> pd.DataFrame:
+    """What the paper prints in a table, or in all of them, one number a row."""
     values = pd.read_csv(project_folder() / "config" / "paper_values.csv")
-    return values[values.table == table]
+    return values if table is None else values[values.table == table]
 
 
 def cost_layout(table: pd.DataFrame) -> pd.DataFrame:

@@ -201,12 +201,7 @@ def data_gigabytes(planned: list[Run], preset: Preset, site: Site) -> float:
 
 def _targets(run: Run, planned: list[Run], preset: Preset) -> set[str]:
     """The tables and figures that show a run."""
-    return {
-        target
-        for kind in plan.targets(planned, preset)
-        for target in kind
-        if run.system in plan.systems_of(target) and plan.shows(target, run.dataset, preset)
-    }
+    return {target for kind in plan.targets(planned, preset) for target in kind if plan.runs_of(target, [run], preset)}
 
 
 def _noises(run: Run, targets: set[str], preset: Preset) -> set[str]:

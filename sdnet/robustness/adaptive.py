@@ -17,7 +17,7 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
     """Codes at lambda, but gradients as if they had been computed at factor * lambda.
 
     A high threshold hides the gradient of all codes that it sets to zero. With a factor of 0 no code is
-    thresholded on the way back, of either sign: the straight-through gradient (Athalye et al., 2018).
+    thresholded on the way back, of either sign: the straight-through gradient, a case of BPDA (Athalye et al., 2018).
 
     Raises:
         ValueError: if factor is not in [0, 1], or the network has no CSC layer.

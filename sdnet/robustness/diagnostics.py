@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sdnet.robustness.autoattack import autoattack
 from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen
 from sdnet.robustness.pgd import LOSSES, PGD, STEP_SIZE, attack, direction
+from sdnet.robustness.sweep import as_input
 
 EPS = {"linf": tuple(levels / 255 for levels in (0, 1, 2, 4, 8, 16, 32, 64)), "l2": (0, 0.1, 0.25, 0.5, 1, 2, 4)}
 BATCH = 250
@@ -89,7 +90,7 @@ def radius_curve(model: nn.Module, batches: Batches, settings: PGD) -> list[Chec
 def single_step(model: nn.Module, batches: Batches, settings: PGD, outcome: Outcome) -> list[Check]:
     """D5: one step of length eps (Goodfellow et al., 2015) breaks fewer images than the attack under test did."""
     batches = list(batches)
-    clean = torch.cat([checked_batch(model, images, labels)[0] for images, labels in batches])
+    clean = torch.cat([as_input(images, model) for images, _ in batches])
     once = replace(settings, steps=1, step_size=settings.eps, restarts=1, success="last")
     left = _points(outcome)
     gain = _points(attack(model, batches, once, starts=clean)) - left

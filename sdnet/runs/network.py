@@ -38,7 +38,7 @@ def build_model(spec: dict, num_classes: int) -> nn.Sequential:
 def save_model(model: nn.Module, path: Path) -> None:
     """Write the weights, whole or not at all, as those of a CPU, so that any machine can read them."""
     buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)  # see save_checkpoint
     with whole(path) as file:
         file.write(buffer.getbuffer())
 

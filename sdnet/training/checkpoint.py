@@ -18,7 +18,7 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint whose content is not what was written."""
 
 
-def save_checkpoint(folder: Path, epoch: int, state: dict) -> Path:
+def save_checkpoint(folder: Path, epoch: int, state: dict) -> None:
     """Write the state after `epoch` epochs and remove all but the last two; the file, or the old ones, survive a kill.
 
     Checkpoints of later epochs stay: they are damaged, or this one would not have been reached again.
@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> Path:
     """
     path = folder / f"epoch{epoch:04d}.pt"
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(state, buffer)  # written to a file, it would tell of a full disk in words of its own
     content = buffer.getbuffer()
     with whole(path) as file:
         file.write(HEADER + _digest(folder, content).encode() + b"\n")
@@ -37,7 +37,6 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> Path:
     killed_while_writing = folder.glob(".epoch*.pt.*")
     for old in (*earlier[:-KEPT], *killed_while_writing):
         old.unlink(missing_ok=True)
-    return path
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:

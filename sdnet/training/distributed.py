@@ -84,9 +84,9 @@ def launch(count: int, function: Callable, *args) -> None:
 
 def _start(launcher: int, threads: int, function: Callable, *args) -> None:
     end_with(launcher)
-    # Of Ctrl-C. Python's handler would wait for a collective operation whose other processes are gone.
+    # On Ctrl-C end at once: Python's handler would run after a collective operation, whose other processes are gone.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    multiprocessing.set_start_method(None, force=True)  # of its loader's workers: the usual one, not this process's own
+    multiprocessing.set_start_method(None, force=True)  # the loader's workers start in the platform's usual way
     torch.set_num_threads(threads)
     try:
         function(*args)

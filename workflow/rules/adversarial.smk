@@ -5,7 +5,7 @@ rule attack:
     input:
         model=f"{RUN_FOLDER}/model.pt",
         line=fitted_line,
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        images=test_images,
     output:
         counts=f"{RUN_FOLDER}/attack-paper.csv",
         fates=f"{RUN_FOLDER}/attack-paper.npz",
@@ -32,7 +32,7 @@ rule attack_adaptive:
         line=fitted_line,
         paper=f"{RUN_FOLDER}/attack-paper.csv",
         reference=undefended_images,
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        images=test_images,
     output:
         counts=f"{RUN_FOLDER}/attack-adaptive.csv",
         fates=f"{RUN_FOLDER}/attack-adaptive.npz",
@@ -61,7 +61,7 @@ rule diagnose:
         paper=f"{RUN_FOLDER}/attack-paper.csv",
         adversarial=f"{RUN_FOLDER}/adversarial.npz",
         reference=undefended_images,
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        images=test_images,
     output:
         checks=f"{RUN_FOLDER}/diagnostics.csv",
     log:

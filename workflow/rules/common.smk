@@ -99,6 +99,16 @@ def noisy_images_of(run):
     )
 
 
+def test_images(wildcards):
+    """The file of the images that a run is tested on, whose age does not matter, if Snakemake makes it."""
+    return ancient(images_of(run_of(wildcards)))
+
+
+def noisy_images(wildcards):
+    """The folder of official noisy images that a run is tested on, whose age does not matter, if Snakemake makes it."""
+    return ancient(noisy_images_of(run_of(wildcards)))
+
+
 def noise_minutes(wildcards):
     """How long a job of one noise may take; on ImageNet generating the noise alone takes hours."""
     return 1440 if wildcards.dataset in ("imagenet", "folder") else 240

@@ -4,7 +4,7 @@
 rule invert:
     input:
         model=f"{RUN_FOLDER}/model.pt",
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        images=test_images,
     output:
         scores=f"{RUN_FOLDER}/inversion.csv",
         pictures=f"{RUN_FOLDER}/inversion.npz",

@@ -8,8 +8,8 @@ wildcard_constraints:
 rule sweep:
     input:
         model=f"{RUN_FOLDER}/model.pt",
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
-        noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
+        images=test_images,
+        noisy=noisy_images,
     output:
         counts=f"{RUN_FOLDER}/sweep-{{noise}}.csv",
         fates=f"{RUN_FOLDER}/sweep-{{noise}}.npz",
@@ -35,8 +35,8 @@ rule calibrate:
     input:
         model=f"{RUN_FOLDER}/model.pt",
         swept=f"{RUN_FOLDER}/sweep-{{noise}}.npz",
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
-        noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
+        images=test_images,
+        noisy=noisy_images,
     output:
         calibration=f"{RUN_FOLDER}/calibration-{{noise}}.csv",
         peaks=f"{RUN_FOLDER}/peaks-{{noise}}.csv",
@@ -66,8 +66,8 @@ rule calibrate:
 rule stability:
     input:
         model=f"{RUN_FOLDER}/model.pt",
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
-        noisy=lambda wildcards: ancient(noisy_images_of(run_of(wildcards))),
+        images=test_images,
+        noisy=noisy_images,
     output:
         f"{RUN_FOLDER}/stability.csv",
     log:

@@ -56,7 +56,7 @@ rule evaluate:
     input:
         model=f"{RUN_FOLDER}/model.pt",
         history=f"{RUN_FOLDER}/history.csv",
-        images=lambda wildcards: ancient(images_of(run_of(wildcards))),
+        images=test_images,
     output:
         accuracy=f"{RUN_FOLDER}/accuracy.csv",
         codes=f"{RUN_FOLDER}/codes.csv",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sdnet.commands.evidence.noise import Fates, chosen_by, fates, lambda_draws
+from sdnet.commands.evidence.noise import Swept, chosen_by, lambda_draws, read_swept
 from sdnet.commands.evidence.runs import (
     BOTH,
     SEVERITY,
@@ -29,7 +29,7 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
         if not seeds:
             continue
         how = runs.read(system, seeds[0], "sweep", noise).noise_source.iloc[0]
-        swept = [fates(runs, system, seed, noise) for seed in seeds]
+        swept = [read_swept(runs, system, seed, noise) for seed in seeds]
         best = f"{system} best"
         for position, level in enumerate(SEVERITY):
             gains = [_split_half_gain(one, position, one.fixed[position]) for one in swept]
@@ -50,7 +50,7 @@ def best_lambdas(runs: Runs) -> Iterator[Row]:
         yield runs.row(("inversions", f"{best} lambda", "severity", noise, ""), falls, seeds, how)
 
 
-def _split_half_gain(one: Fates, severity: int, baseline: np.ndarray) -> Interval:
+def _split_half_gain(one: Swept, severity: int, baseline: np.ndarray) -> Interval:
     """The best lambda over a baseline; chosen on one half of the images, measured on the other."""
     chosen, _ = split_half(one.correct[severity], one.lambdas)
     return percent(paired_difference(chosen, baseline))

@@ -37,7 +37,7 @@ NOISE_PAIRS = [
 
 
 @dataclass(frozen=True)
-class Fates:
+class Swept:
     """Which noisy images a network classifies correctly, by severity (S) and lambda (L)."""
 
     correct: np.ndarray  # (S, L, N) bool
@@ -53,12 +53,12 @@ class Fates:
         return (1 - weight) * self.correct[severity, below] + weight * self.correct[severity, below + 1]
 
 
-def fates(runs: Runs, system: str, seed: int, noise: str) -> Fates:
+def read_swept(runs: Runs, system: str, seed: int, noise: str) -> Swept:
     """What became of each image in a run's sweep under one noise."""
     arrays = results.read_arrays(runs.path(system, seed, f"sweep-{noise}.npz"))
     lambda0 = runs.read(system, seed, "sweep", noise).lambda0.iloc[0]
     where = 0 if np.isnan(lambda0) else nearest(arrays["lambdas"], lambda0)
-    return Fates(arrays["correct"], arrays["lambdas"], arrays["correct"][:, where])
+    return Swept(arrays["correct"], arrays["lambdas"], arrays["correct"][:, where])
 
 
 def noisy(runs: Runs) -> Iterator[Row]:
@@ -99,7 +99,7 @@ def _same_images(runs: Runs, systems: list[str], seed: int, noise: str) -> bool:
 
 def _fixed_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: str, how: str) -> Iterator[Row]:
     """At the lambda of training, or without one: of each severity and of their mean, paired over images."""
-    both = [[fates(runs, name.split()[0], seed, noise).fixed for name in pair] for seed in seeds]
+    both = [[read_swept(runs, name.split()[0], seed, noise).fixed for name in pair] for seed in seeds]
     for level in [*SEVERITY, "mean"]:
         chosen = slice(None) if level == "mean" else int(level) - 1
         found = [percent(paired_difference(a[chosen], b[chosen])) for a, b in both]
@@ -147,7 +147,7 @@ def variance_fit(lambdas: Sequence[float], scale: str) -> float:
 def _adaptive_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: str, how: str) -> Iterator[Row]:
     """At the lambda of Algorithm 1 over another network, for each severity and for their mean.
 
-    The estimate is of the counts. Its interval, over test and calibration images, is that of the swept fates
+    The estimate is of the counts. Its interval, over test and calibration images, is that of the swept images
     interpolated between lambdas, since each image's fate at the chosen lambda is not kept. The reference's lambdas are
     taken as exact.
     """
@@ -166,7 +166,7 @@ def _adaptive_over(runs: Runs, pair: tuple[str, str], seeds: list[int], noise: s
             )
             counted = over.fixed[at].mean() if reference is None else _accuracy(reference.iloc[at])
             shift = _accuracy(chosen.iloc[at]) - counted - interpolated.estimate
-            found.append(percent(Interval(*(end + shift for end in vars(interpolated).values()))))
+            found.append(percent(Interval(*(end + shift for end in interpolated))))
         yield runs.row(("accuracy", *pair, noise, level), found, seeds, how)
 
 
@@ -184,8 +184,8 @@ def lambda_draws(chosen: pd.DataFrame) -> np.ndarray:
     return chosen["lambda"].to_numpy() + std.to_numpy() * errors
 
 
-def chosen_by(runs: Runs, name: str, seed: int, noise: str) -> tuple[Fates, pd.DataFrame | None]:
+def chosen_by(runs: Runs, name: str, seed: int, noise: str) -> tuple[Swept, pd.DataFrame | None]:
     """The fates of a network's images, and at which lambda of Algorithm 1 they count, if it is to choose it."""
     system, _, setting = name.partition(" ")
     chosen = adaptive(runs, system, seed, noise).loc[SEVERITY] if setting == "adaptive" else None
-    return fates(runs, system, seed, noise), chosen
+    return read_swept(runs, system, seed, noise), chosen

@@ -18,8 +18,7 @@ def paper_effects(values: pd.DataFrame | None = None) -> pd.DataFrame:
     Args:
         values: as in config/paper_values.csv, which is the default.
     """
-    tables = {f"table{k}": paper_values(f"table{k}") for k in range(1, 7)}
-    values = pd.concat(tables.values()) if values is None else values
+    values = paper_values() if values is None else values
     values = values.fillna({"setting": "", "condition": "", "severity": ""})
     names = (values.system + " " + values.setting).str.strip()
     values = values.assign(subject=names, level=values.severity.astype(str).str.removesuffix(".0"))

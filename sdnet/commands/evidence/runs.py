@@ -181,7 +181,7 @@ def wilson(counts: pd.Series, severities: int = 1) -> Interval:
 
 def percent(interval: Interval) -> Interval:
     """A share in percent."""
-    return Interval(*(100 * value for value in vars(interval).values()))
+    return Interval(*(100 * value for value in interval))
 
 
 def nearest(lambdas: np.ndarray, value: float) -> int:

@@ -81,7 +81,7 @@ def _log(runs: Runs, name: str, seed: int, place: str, noise: str, levels: list[
         return iterated[iterated.n_iter == iterated.n_iter.max()].groupby("lambda").log.mean().min()
     rows = rows[rows.n_iter.isna() | (rows.n_iter == rows.n_iter0)]
     if choice != "adaptive":
-        return rows[rows["lambda"].isna() | np.isclose(rows["lambda"], rows.lambda0)].log.mean()
+        return rows[results.as_trained(rows)].log.mean()
     chosen = adaptive(runs, system, seed, noise)["lambda"]
     curves = {severity: curve.sort_values("lambda") for severity, curve in rows.groupby("severity")}
     return np.mean([np.interp(chosen[level], curves[level]["lambda"], curves[level].log) for level in levels])

@@ -17,7 +17,7 @@ from sdnet.robustness.calibration import bootstrap_lambdas
 from sdnet.robustness.statistics import adaptive_difference, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model
-from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.noisy import Noise, open_split
 from sdnet.runs.spec import read_spec
 
 NOISE = Noise("gaussian", "cifar", seed=0, official=None)
@@ -48,7 +48,7 @@ def test_algorithm_1_refuses_a_sweep_of_other_images_noise_or_weights(swept, mon
         with refused:
             calibrated(swept, other)
     with monkeypatch.context() as patch:
-        patch.setattr("sdnet.commands.calibrate.Split.contents", lambda images, noise: "of another folder")
+        patch.setattr("sdnet.runs.noisy.ArraySplit.contents", lambda images, noise: "of another folder")
         with refused:
             calibrated(swept)
     assert set(calibrated(swept).total) == {IMAGES, 5 * IMAGES}
@@ -155,7 +155,7 @@ def files_of(run, images, variants, lambdas):
     calibrate(run, None, NOISE, lambdas, levels="interleaved", images=images, limit=images, variants=variants, gpus=0)
     spec = read_spec(run / "spec.json")
     model = load_model(run, spec, 10, torch.device("cpu"))
-    return model, *(Split(spec, None, part, images) for part in ("train", "test"))
+    return model, *(open_split(spec, None, part, images) for part in ("train", "test"))
 
 
 def test_what_is_written_recounts(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from sdnet.data.corruptions import corrupt, corrupt_level, jpeg
 from sdnet.data.images import Images
 from sdnet.runs import noisy
 from sdnet.runs.network import build_model, save_model
-from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.noisy import Noise, open_split
 from sdnet.runs.spec import read_spec
 
 CLASSES = {"n01": 3, "n02": 2}
@@ -48,7 +48,7 @@ def imagenet_c(tree, tmp_path):
 
 def split(tree, image_size=224, part="test", limit=None):
     dataset = {"name": "imagenet", "train_images": None, "test_images": None, "image_size": image_size}
-    return Split({"dataset": dataset}, tree, part, limit)
+    return open_split({"dataset": dataset}, tree, part, limit)
 
 
 def all_of(batches):
@@ -141,7 +141,7 @@ def test_files_of_cifar_10_c_are_called_official_by_their_checksums_alone(tmp_pa
         known = {name: md5((tmp_path / name).read_bytes()).hexdigest() for name in ("shot_noise.npy", "labels.npy")}
         monkeypatch.setitem(cifar_c.ARCHIVES, "cifar10", cifar_c.Archive("CIFAR-10-C", known))
     dataset = {"name": "cifar10", "train_images": None, "test_images": None, "image_size": None}
-    test, noise = Split({"dataset": dataset}, None, "test", None), Noise("shot", "cifar", 0, tmp_path)
+    test, noise = open_split({"dataset": dataset}, None, "test", None), Noise("shot", "cifar", 0, tmp_path)
     assert set(all_of(test.at_severity(noise, 4))[0].ravel()) == {3}
     assert test.noise_source(noise) == source
 
@@ -158,7 +158,7 @@ def test_batches_and_parts_of_a_data_set_have_their_own_noise_and_files(tmp_path
     for name, array in {"shot_noise.npy": files, "labels.npy": np.tile(labels, 5)}.items():
         np.save(tmp_path / name, array)
     spec = {"dataset": {"name": "cifar10", "train_images": None, "test_images": None, "image_size": None}}
-    test, train = (Split(spec, None, part, limit) for part in ("test", "train"))
+    test, train = (open_split(spec, None, part, limit) for part in ("test", "train"))
     generated, official = Noise("shot", "cifar", 3, None), Noise("shot", "cifar", 3, tmp_path)
     assert len(list(test.clean())) > 1
     for found, expected in {

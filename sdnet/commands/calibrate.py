@@ -27,7 +27,7 @@ from sdnet.robustness.calibration import (
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model, training_lambda
-from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
 RELEASED_LAMBDA_MAX = 1.4  # the released code's grid: 0.1 to 1.4
@@ -87,7 +87,7 @@ def calibrate(
     spec = read_spec(folder / "spec.json")
     path = folder / f"sweep-{noise.name}.npz"
     with measuring(folder, gpus) as device:
-        test = Split(spec, data_path, "test", limit)
+        test = open_split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(test.classes), device)
         if (lambda0 := training_lambda(model)) is None:
             raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
@@ -102,7 +102,7 @@ def calibrate(
                 f"{path} is of the lambdas {', '.join(f'{value:g}' for value in swept['lambdas'])}, and --lambdas are "
                 f"{', '.join(f'{value:g}' for value in lambdas)}; give the same, or sweep again with these"
             )
-        train = Split(spec, data_path, "train", images)
+        train = open_split(spec, data_path, "train", images)
         clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
         # Of the clean test set, then of each severity: the residual of each image and layer at lambda_0.
         test_residuals = [clean.residuals, *swept["residuals"]]

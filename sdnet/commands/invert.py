@@ -14,7 +14,7 @@ from sdnet.experiments import results
 from sdnet.robustness.sweep import as_input
 from sdnet.runs.images import EVALUATION_BATCH
 from sdnet.runs.network import load_model
-from sdnet.runs.noisy import Split
+from sdnet.runs.noisy import open_split
 from sdnet.runs.spec import read_spec, run_columns
 
 SHOWN = 5  # images of Figure 4
@@ -37,7 +37,7 @@ def invert(folder: Path, data_path: Path | None, images: int, gpus: int) -> None
     """
     spec = read_spec(folder / "spec.json")
     with measuring(folder, gpus) as device:
-        test = Split(spec, data_path, "test", images)
+        test = open_split(spec, data_path, "test", images)
         model = load_model(folder, spec, len(test.classes), device).double()
         layers = csc_layers(model)
         if not layers:

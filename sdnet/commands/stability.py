@@ -17,7 +17,7 @@ from sdnet.models.resnet import ResNet
 from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.stability import stability_under
 from sdnet.runs.network import load_model, training_lambda
-from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.noisy import Noise, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
 ITERATIONS = (1, 2, 4, 8, 16, 32, 64)  # towards the solution of Eq. 4, with the dictionary as it is
@@ -39,7 +39,7 @@ def stability(
     spec = read_spec(folder / "spec.json")
     lambdas = check_grid(lambdas)
     with measuring(folder, gpus) as device:
-        images = Split(spec, data_path, "test", limit)
+        images = open_split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), device)
         if not isinstance(model[1], ResNet):
             raise ValueError(

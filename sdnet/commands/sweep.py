@@ -12,7 +12,7 @@ from sdnet.commands.parts import Arrays, Parts, digest, file_digest
 from sdnet.experiments import results
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model, training_lambda
-from sdnet.runs.noisy import Noise, Split
+from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -27,7 +27,7 @@ def sweep(
     """
     spec = read_spec(folder / "spec.json")
     with measuring(folder, gpus) as device:
-        images = Split(spec, data_path, "test", limit)
+        images = open_split(spec, data_path, "test", limit)
         model = load_model(folder, spec, len(images.classes), device)
         lambda0 = training_lambda(model)
         if lambda0 is not None and not np.isclose(lambdas, lambda0).any():

@@ -15,7 +15,7 @@ from sdnet.robustness.outcome import frozen
 from sdnet.robustness.sweep import evaluate_at
 from sdnet.runs.images import EVALUATION_BATCH
 from sdnet.runs.network import load_model, training_lambda
-from sdnet.runs.noisy import Split
+from sdnet.runs.noisy import open_split
 from sdnet.runs.spec import read_spec
 
 
@@ -45,7 +45,7 @@ class Target:
 
     def __init__(self, folder: Path, data_path: Path | None, limit: int | None, defence: Defence, device: torch.device):
         self.folder, self.spec = folder, read_spec(folder / "spec.json")
-        split = Split(self.spec, data_path, "test", limit)
+        split = open_split(self.spec, data_path, "test", limit)
         images, labels = zip(*split.clean(), strict=True)
         self.images, self.labels, self.indices = np.concatenate(images), np.concatenate(labels), split.indices
         self.data_source, self.classes = split.data_source, len(split.classes)

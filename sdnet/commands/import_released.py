@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from sdnet.commands.parts import file_digest
-from sdnet.data.datasets import INFO
+from sdnet.data.datasets import INFO, SMALL_IMAGES
 from sdnet.experiments import environment, plan, results
 from sdnet.experiments.settings import Dataset, Options, System, load_preset, load_site, read_yaml
 from sdnet.models.released import Variant, load_released, variant_of
 from sdnet.runs.former import set_aside
-from sdnet.runs.network import SMALL_IMAGES, build_model, save_model
+from sdnet.runs.network import build_model, save_model
 from sdnet.runs.spec import image_size
 
 PRESET = "released"

@@ -9,6 +9,8 @@ import numpy as np
 
 from sdnet.data.images import Images
 
+SMALL_IMAGES = 64  # pixels; larger ones are cropped as ImageNet's are, and met by its stem
+
 
 @dataclass(frozen=True)
 class DatasetInfo:

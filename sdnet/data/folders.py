@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from sdnet.data.datasets import SMALL_IMAGES
 from sdnet.data.images import balanced_indices
 from sdnet.data.loaders import derive_seed, unit_pixels
 from sdnet.processes import end_with
 
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image> (or test for val)"
-SMALL = 64  # pixels: up to here images are cropped as CIFAR's are, beyond as ImageNet's
 
 
 class FolderLoader:
@@ -125,13 +125,13 @@ class FolderLoader:
 
 # ASSUME: the paper does not print its ImageNet augmentation; these are the customary crops of 224 from 256 pixels.
 def _centre(size: int) -> v2.Transform:
-    shorter_side = size if size <= SMALL else round(size * 256 / 224)
+    shorter_side = size if size <= SMALL_IMAGES else round(size * 256 / 224)
     return v2.Compose([v2.Resize(shorter_side), v2.CenterCrop(size)])
 
 
 def _augmentation(size: int) -> v2.Transform:
     # ASSUME: a small image has no detail to spare for a random scale, so it is treated as CIFAR's are.
-    crop = [_centre(size), v2.RandomCrop(size, padding=4)] if size <= SMALL else [v2.RandomResizedCrop(size)]
+    crop = [_centre(size), v2.RandomCrop(size, padding=4)] if size <= SMALL_IMAGES else [v2.RandomResizedCrop(size)]
     return v2.Compose([*crop, v2.RandomHorizontalFlip()])
 
 

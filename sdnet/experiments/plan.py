@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdnet.experiments.settings import Preset, SettingsError, Site, System, has_lambda
+from sdnet.experiments.settings import Preset, SettingsError, Site, has_lambda
 
 DOWNLOADED = ("cifar10", "cifar100")
 IMAGENET_C_SIZE = 224  # pixels
@@ -151,11 +151,6 @@ def has_run(preset: Preset, run: Path) -> bool:
     return dataset in preset.datasets and seed in [f"seed{number}" for number in seeds]
 
 
-def trains_on(network: System, dataset: str) -> bool:
-    """Whether a preset trains a network on a data set."""
-    return network.datasets is None or dataset in network.datasets
-
-
 def runs(name: str, preset: Preset, site: Site) -> list[Run]:
     """Every run of a preset at this site.
 
@@ -171,7 +166,7 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
     for dataset in usable:
         images, official_noise = preset.datasets[dataset], noise_source(dataset, preset, site)
         for system, network in preset.systems.items():
-            if not trains_on(network, dataset):
+            if not network.trains_on(dataset):
                 continue
             recipe = preset.recipes[network.recipe or images.recipe]
             for seed in preset.seeds_of(system):
@@ -212,7 +207,7 @@ def networks(preset: Preset) -> set[tuple[str, str]]:
         (dataset, name)
         for dataset in preset.datasets
         for name, network in preset.systems.items()
-        if trains_on(network, dataset)
+        if network.trains_on(dataset)
     }
 
 

@@ -190,6 +190,10 @@ class System(_Settings):
         _check_options("options", self.options, self.model)
         return self
 
+    def trains_on(self, dataset: str) -> bool:
+        """Whether it is trained on a data set."""
+        return self.datasets is None or dataset in self.datasets
+
 
 def _check_name(name: str, system: System) -> None:
     """Refuse another network under the name of one that tables, figures and claims are about."""
@@ -353,7 +357,7 @@ class Preset(_Settings):
     def _width_fits_the_models(self) -> "Preset":
         for system in self.systems.values():
             for dataset in self.datasets:
-                if system.datasets is None or dataset in system.datasets:
+                if system.trains_on(dataset):
                     check_width("width", self.width, system.model, dataset)
         return self
 

@@ -67,7 +67,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
         if plan.shows(target, dataset, preset) and has_runs(folder, dataset)
         for system in plan.systems_of(target)
         if system in preset.systems
-        and plan.trains_on(preset.systems[system], dataset)
+        and preset.systems[system].trains_on(dataset)
         and (not need_lambda or has_lambda(preset.systems[system].model))
         for seed in preset.seeds_of(system)
     ]

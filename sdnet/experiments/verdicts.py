@@ -78,7 +78,7 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
     """
     if _not_tested(claim, dataset, preset):
         return set()
-    has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
+    has = {name for name, system in preset.systems.items() if system.trains_on(dataset)}
     if released:
         has = {name for name in has if not has_lambda(name)} | ({TEXT} if RELEASED in has else set())
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
@@ -136,7 +136,7 @@ def _remedy(claim: Claim, dataset: str, nothing: bool, preset: Preset, root: str
 def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
     """The row of a claim that the preset can never make results for."""
     networks = {name for effect in claim.effects for name in _networks(effect)}
-    has = {name for name, system in preset.systems.items() if plan.trains_on(system, dataset)}
+    has = {name for name, system in preset.systems.items() if system.trains_on(dataset)}
     lacking = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in networks - has)
     what = _not_tested(claim, dataset, preset) or f"{lacking} on {DATASETS[dataset]}"
     return _about(claim, dataset) | {"reading": "", "verdict": "not run", "reason": f"this preset has no {what}"}

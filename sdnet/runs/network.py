@@ -7,14 +7,12 @@ import torch
 from torch import nn
 
 from sdnet.csc import csc_layers
-from sdnet.data.datasets import INFO
+from sdnet.data.datasets import INFO, SMALL_IMAGES
 from sdnet.experiments import results
 from sdnet.experiments.environment import experiment, trained_experiment
 from sdnet.files import whole
 from sdnet.models import Normalize, build
 from sdnet.runs.spec import image_size
-
-SMALL_IMAGES = 64  # pixels; larger images get the ImageNet stem
 
 
 def build_model(spec: dict, num_classes: int) -> nn.Sequential:

@@ -11,10 +11,9 @@ import numpy as np
 
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
-from sdnet.data.datasets import CLASS_FOLDERS
+from sdnet.data.datasets import CLASS_FOLDERS, SMALL_IMAGES
 from sdnet.data.images import balanced_indices, subset_indices
 from sdnet.runs.images import EVALUATION_BATCH, folder_source, open_folder, open_images
-from sdnet.runs.network import SMALL_IMAGES
 from sdnet.runs.spec import image_size
 
 if TYPE_CHECKING:

@@ -77,10 +77,10 @@ def test_the_share_of_zeros_and_every_bin_recount(trained, codes):
 
 def test_an_entry_on_an_edge_is_in_the_upper_bin_and_one_beyond_the_first_batch_in_an_open_bin():
     histogram, layer = CodeHistogram(), CSCConv2d(1, 2, 3)
-    histogram(layer, (), torch.tensor([-1.0, 0.0, 0.5]))  # sets the edges, from -1.1 to 1.1
+    histogram.count(layer, torch.tensor([-1.0, 0.0, 0.5]))  # sets the edges, from -1.1 to 1.1
     edges = histogram.edges.clone()
     before = [row["count"] for row in histogram.rows()]
-    histogram(layer, (), torch.cat([edges, torch.tensor([-9.0, 9.0, 0.0])]))
+    histogram.count(layer, torch.cat([edges, torch.tensor([-9.0, 9.0, 0.0])]))
     after = [row["count"] for row in histogram.rows()]
     added = [b - a for a, b in zip(before, after, strict=True)]
     assert added == [1, 1] + [1] * (len(edges) - 1) + [2], "zeros, below, each bin by its lower edge, above"
@@ -89,7 +89,7 @@ def test_an_entry_on_an_edge_is_in_the_upper_bin_and_one_beyond_the_first_batch_
 @pytest.mark.parametrize(("nonnegative", "lowest"), [(False, -1.1), (True, 0)])
 def test_bins_reach_below_zero_only_for_codes_of_both_signs(nonnegative, lowest):
     histogram = CodeHistogram()
-    histogram(CSCConv2d(1, 2, 3, nonnegative=nonnegative), (), torch.tensor([0.0, 0.5, 1.0]))
+    histogram.count(CSCConv2d(1, 2, 3, nonnegative=nonnegative), torch.tensor([0.0, 0.5, 1.0]))
     assert histogram.edges[[0, -1]].tolist() == pytest.approx([lowest, 1.1])
 
 

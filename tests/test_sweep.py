@@ -326,7 +326,7 @@ def test_each_batch_can_have_its_own_lambda(detector, calibration):
 def test_algorithm_1_refuses_what_it_cannot_do(detector, calibration):
     x, y = atom_images(detector, 20, seed=2)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    with pytest.raises(ValueError, match="Sequential has no CSC layer, so there is no lambda to choose"):
+    with pytest.raises(ValueError, match="Sequential has no CSC layer, so there is no lambda and no residual"):
         calibrate(plain, [(x, y)], add_noise, [0, 0.1], LAMBDAS)
     with pytest.raises(ValueError, match="predict: Sequential has no CSC layer"):
         predict(plain, x, calibration)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sdnet.commands.measuring import measuring
 from sdnet.csc import CSCConv2d
+from sdnet.csc.network import after_each_code
 from sdnet.experiments import results
 from sdnet.runs.images import open_data
 from sdnet.runs.network import load_model
@@ -22,8 +23,8 @@ class CodeHistogram:
     def __init__(self):
         self.zeros, self.counts, self.edges = 0, None, None
 
-    def __call__(self, layer: CSCConv2d, args: tuple[Tensor], z: Tensor) -> None:
-        """Count one batch: a forward hook."""
+    def count(self, layer: CSCConv2d, z: Tensor) -> None:
+        """Count the codes of one batch."""
         if self.edges is None:
             reach = 1.1 * float(z.abs().max()) or 1.0
             low = 0.0 if layer.nonnegative else -reach
@@ -55,10 +56,8 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
         model = load_model(folder, spec, len(data.classes), device)
         names = {layer: name for name, layer in model.named_modules() if isinstance(layer, CSCConv2d)}
         histograms = {layer: CodeHistogram() for layer in names}
-        handles = [layer.register_forward_hook(histogram) for layer, histogram in histograms.items()]
-        score = score_of(model, data.test, device=device)
-        for handle in handles:
-            handle.remove()
+        with after_each_code([*names], lambda _, layer, x, z: histograms[layer].count(layer, z)):
+            score = score_of(model, data.test, device=device)
     history = results.read(folder / "history.csv", "history")
     common = run | {
         "data_source": data.source,

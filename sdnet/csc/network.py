@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -14,6 +14,21 @@ from sdnet.csc.layer import CSCConv2d
 def csc_layers(model: nn.Module) -> list[CSCConv2d]:
     """The CSC layers of a network, in the order of `model.modules()`; empty if it has none."""
     return [module for module in model.modules() if isinstance(module, CSCConv2d)]
+
+
+def some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
+    """The CSC layers of a network, for a function that needs some.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    layers = csc_layers(model)
+    if not layers:
+        raise ValueError(
+            f"{caller}: {type(model).__name__} has no CSC layer, so there is no lambda and no residual; "
+            f"give it one with replace_conv2d"
+        )
+    return layers
 
 
 def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
@@ -41,7 +56,7 @@ def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
     Raises:
         ValueError: if the network has no CSC layer, or value is negative or not finite.
     """
-    layers = _some_csc_layers(model, "use_lambda")
+    layers = some_csc_layers(model, "use_lambda")
     previous = [layer.lmbd for layer in layers]
     try:
         for layer in layers:
@@ -63,31 +78,46 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         ValueError: if the network has no CSC layer.
     """
-    layers = _some_csc_layers(model, "record_residuals")
+    layers = some_csc_layers(model, "record_residuals")
     residuals = [
         layer.weight.new_empty(0, dtype=torch.promote_types(layer.weight.dtype, torch.float32)) for layer in layers
     ]
 
     @torch.no_grad()
-    def record(i: int, layer: CSCConv2d, args: tuple, kwargs: dict[str, Tensor], z: Tensor) -> None:
-        (x,) = (*args, *kwargs.values())
+    def record(i: int, layer: CSCConv2d, x: Tensor, z: Tensor) -> None:
         norms = (x - layer.reconstruct(z, x.shape[-2:])).flatten(1).norm(dim=1)
         residuals[i] = torch.cat([residuals[i], norms.to(residuals[i])])
 
-    handles = [layer.register_forward_hook(partial(record, i), with_kwargs=True) for i, layer in enumerate(layers)]
+    with after_each_code(layers, record):
+        yield residuals
+
+
+@contextmanager
+def after_each_code(
+    layers: list[CSCConv2d], function: Callable[[int, CSCConv2d, Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call a function whenever one of some layers has computed a code; what it returns, if anything, takes its place.
+
+    Networks run without what `torch.compile` made of them, which passes over hooks that came later.
+
+    Args:
+        layers: whose codes.
+        function: of the number of the layer among these, the layer, its input and its code.
+    """
+
+    def call(i: int, layer: CSCConv2d, args: tuple, kwargs: dict[str, Tensor], z: Tensor) -> Tensor | None:
+        (x,) = (*args, *kwargs.values())
+        return function(i, layer, x, z)
+
+    handles = [layer.register_forward_hook(partial(call, i), with_kwargs=True) for i, layer in enumerate(layers)]
+    # Where nothing is compiled, to ask torch would import what compiles, which takes seconds.
+    compiled = "torch._dynamo" in sys.modules
     try:
-        with as_written():
-            yield residuals
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def as_written() -> AbstractContextManager:
-    """Run networks without what `torch.compile` made of them, which passes over hooks that came later."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to ask torch would import it, which takes seconds
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager
@@ -100,13 +130,3 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
-
-
-def _some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
-    layers = csc_layers(model)
-    if not layers:
-        raise ValueError(
-            f"{caller}: {type(model).__name__} has no CSC layer, so there is no lambda and no residual; "
-            f"give it one with replace_conv2d"
-        )
-    return layers

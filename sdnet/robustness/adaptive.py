@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc import CSCConv2d, csc_layers, fista, use_lambda
-from sdnet.csc.network import as_written
+from sdnet.csc import CSCConv2d, fista, use_lambda
+from sdnet.csc.network import after_each_code, some_csc_layers
 from sdnet.robustness.calibration import Calibration, image_residuals
 from sdnet.robustness.sweep import logits_and_residuals
 
@@ -24,13 +24,11 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
     """
     if not 0 <= factor <= 1:
         raise ValueError(f"softer_backward: factor is {factor}; give the share of lambda to differentiate at, 0 to 1")
-    if not (layers := csc_layers(model)):
-        raise ValueError(f"softer_backward: {type(model).__name__} has no CSC layer, so no threshold to soften")
+    layers = some_csc_layers(model, "softer_backward")
 
-    def soften(layer: CSCConv2d, args: tuple, kwargs: dict[str, Tensor], z: Tensor) -> Tensor | None:
+    def soften(_, layer: CSCConv2d, x: Tensor, z: Tensor) -> Tensor | None:
         if not z.requires_grad:
             return None
-        (x,) = (*args, *kwargs.values())
         soft = fista(
             x,
             layer.weight,
@@ -43,13 +41,8 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
         )
         return z.detach() + (soft - soft.detach())  # z exactly, since the bracket is zero
 
-    handles = [layer.register_forward_hook(soften, with_kwargs=True) for layer in layers]
-    try:
-        with as_written():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with after_each_code(layers, soften):
+        yield
 
 
 class AlgorithmOne(nn.Module):

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc import csc_layers, evaluation_mode, use_lambda
+from sdnet.csc import evaluation_mode, use_lambda
+from sdnet.csc.network import some_csc_layers
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -54,8 +55,8 @@ def calibrate(
         ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
             the residuals are not finite or do not differ between the levels.
     """
-    _refuse_without_csc(model, "calibrate")
-    lambda0 = csc_layers(model)[0].lmbd if lambda0 is None else lambda0
+    first = some_csc_layers(model, "calibrate")[0]
+    lambda0 = first.lmbd if lambda0 is None else lambda0
     if len(levels) < 2:
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [
@@ -107,7 +108,7 @@ def predict(
         ValueError: for an unknown mode, a network without CSC layers, no image, one whose residual is not finite, or an
             iterator, which cannot be read twice, in mode "dataset".
     """
-    _refuse_without_csc(model, "predict")
+    some_csc_layers(model, "predict")
     if mode not in ("dataset", "batch"):
         raise ValueError(f"mode {mode!r} is unknown; choose 'dataset' or 'batch'")
     batches = [batches] if isinstance(batches, Tensor | np.ndarray) else batches
@@ -132,14 +133,6 @@ def predict(
         with use_lambda(model, estimate.lmbd):
             logits = torch.cat([model(_images(batch, model)) for batch in batches])
     return Prediction(logits, (estimate,))
-
-
-def _refuse_without_csc(model: nn.Module, caller: str) -> None:
-    if not csc_layers(model):
-        raise ValueError(
-            f"{caller}: {type(model).__name__} has no CSC layer, so there is no lambda to choose; "
-            "give it one with replace_conv2d and train it"
-        )
 
 
 def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:

@@ -422,11 +422,15 @@ def claims(folder: Path) -> None:
 
 @cli.command()
 @click.argument("folders", type=ExistingFolder, nargs=-1, required=True)
-def compare(folders: tuple[Path, ...]) -> None:
+@click.option("--picture", type=OutFile, help="Draw them, too: the picture to write, a .png.")
+def compare(folders: tuple[Path, ...], picture: Path | None) -> None:
     """Print the verdicts in several results FOLDERS side by side, in Markdown."""
-    from sdnet.commands.compare import side_by_side
+    from sdnet.commands.compare import draw, read_verdicts, side_by_side
 
-    print(side_by_side(list(folders)))
+    judged = read_verdicts(list(folders))
+    if picture:
+        draw(judged, picture)
+    print(side_by_side(judged))
 
 
 @cli.command()

@@ -7,13 +7,15 @@ import pandas as pd
 
 from sdnet.experiments import results
 from sdnet.experiments.verdicts import effect_in_words, tally
+from sdnet.files import whole
 
 SIGNS = {"replicated": "🟩", "direction": "🟢", "contradicted": "🟥", "undecided": "⬜"}
 THE_SAME = "the same, by the layer as in the authors' code"
+PICTURE_DPI = 140
 
 
-def side_by_side(folders: list[Path]) -> str:
-    """Verdicts and measured effects in Markdown: a row for each claim, a column for each folder.
+def read_verdicts(folders: list[Path]) -> pd.DataFrame:
+    """All verdicts in some folders: rows of claims.csv, with the folder's name in `folder`.
 
     Args:
         folders: results folders with a claims.csv.
@@ -21,14 +23,36 @@ def side_by_side(folders: list[Path]) -> str:
     Raises:
         FileNotFoundError, ValueError: if one has no claims.csv or a damaged one; the message says how to make it.
     """
-    columns = _named(folders)
     for folder in folders:
         if not (folder / "claims.csv").exists() and not (folder / "runs").is_dir():
             remedy = "give folders such as docs/results/small"
             raise ValueError(f"{folder} has no claims.csv and no runs to judge; {remedy}")
-    tables = [results.read(folder / "claims.csv", "claims").assign(folder=name) for name, folder in columns.items()]
+    named = _named(folders).items()
+    tables = [results.read(folder / "claims.csv", "claims").assign(folder=name) for name, folder in named]
     words = ["reading", "paper", "scale", "reason"]
-    judged = pd.concat(tables).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))
+    return pd.concat(tables).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))
+
+
+def draw(judged: pd.DataFrame, path: Path) -> None:
+    """Draw verdicts, as from `read_verdicts`, side by side, into a .png.
+
+    Raises:
+        ValueError: if no claim was judged, or the picture is to have another format.
+    """
+    from sdnet import plots  # here, since it takes a second to import
+
+    if path.suffix != ".png":
+        raise ValueError(f"--picture: given {path}; must end in .png")
+    if (judged.verdict == "not run").all():
+        raise ValueError(f"--picture: no claim was judged in {', '.join(judged.folder.unique())}")
+    plots.style()
+    with whole(path) as file:
+        plots.scoreboard(judged).savefig(file, format="png", dpi=PICTURE_DPI)
+
+
+def side_by_side(judged: pd.DataFrame) -> str:
+    """Verdicts, as from `read_verdicts`, with measured effects in Markdown: a row for each claim, a column a folder."""
+    columns = list(judged.folder.unique())
     ran = judged.verdict != "not run"
     rows = []
     for topic, of_topic in judged[ran].groupby("topic", sort=False):

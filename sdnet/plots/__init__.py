@@ -1,6 +1,7 @@
 """The paper's figures, drawn from result files."""
 
 from sdnet.plots.attacks import attack_curves, transfer
+from sdnet.plots.claims import scoreboard
 from sdnet.plots.codes import code_histograms, dictionaries
 from sdnet.plots.inversion import operator, reconstructions
 from sdnet.plots.layout import save, style
@@ -16,6 +17,7 @@ __all__ = [
     "operator",
     "reconstructions",
     "save",
+    "scoreboard",
     "stability_curves",
     "style",
     "transfer",

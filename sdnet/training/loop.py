@@ -93,14 +93,7 @@ def fit(
     def rate(progress: float) -> float:
         return learning_rate * learning_rate_factor(schedule, progress, milestones)
 
-    history: list[dict] = []
-    processes: list[tuple[int, dict]] = []
-    if state := latest_checkpoint(checkpoints, device):
-        model.load_state_dict(state["model"])
-        settings = optimiser.state_dict()["param_groups"]  # those of this device, and not of the one that wrote it
-        optimiser.load_state_dict({"state": state["optimizer"]["state"], "param_groups": settings})
-        _set_random_state(state["random"], device)
-        history, processes = state["history"], state["trained_by"]
+    history, processes = _resume(model, optimiser, checkpoints, device)
     distributed.agree(len(history), device)
     if len(history) > epochs:
         raise ValueError(f"{checkpoints} holds a training of {len(history)} epochs; asked for are {epochs}")
@@ -148,6 +141,20 @@ def fit(
         if distributed.rank() == 0:
             save_checkpoint(checkpoints, epoch + 1, state)
         yield history
+
+
+def _resume(
+    model: nn.Module, optimiser: torch.optim.Optimizer, checkpoints: Path, device: torch.device
+) -> tuple[list[dict], list[tuple[int, dict]]]:
+    """Go on from the last checkpoint, if there is one: its history, and the processes that trained it."""
+    state = latest_checkpoint(checkpoints, device)
+    if state is None:
+        return [], []
+    model.load_state_dict(state["model"])
+    settings = optimiser.state_dict()["param_groups"]  # those of this device, and not of the one that wrote it
+    optimiser.load_state_dict({"state": state["optimizer"]["state"], "param_groups": settings})
+    _set_random_state(state["random"], device)
+    return state["history"], state["trained_by"]
 
 
 def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:

@@ -60,6 +60,17 @@ class Numbers(click.ParamType):
             self.fail(f"given {value!r}; must be numbers with commas between, such as 0.1,0.5,1", param, ctx)
 
 
+class PictureFile(click.Path):
+    """A .png to write."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; click names the option if it is of another format."""
+        path = super().convert(value, param, ctx)
+        if path.suffix != ".png":
+            self.fail(f"given {value!r}; must end in .png", param, ctx)
+        return path
+
+
 class SpecFile(click.Path):
     """A run's spec.json, or its folder."""
 
@@ -69,6 +80,7 @@ class SpecFile(click.Path):
         return path / "spec.json" if path.is_dir() else path
 
 
+OutPicture = PictureFile(path_type=Path, dir_okay=False)
 ExistingSpec = SpecFile(path_type=Path, exists=True)
 
 
@@ -391,7 +403,7 @@ def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
 
 
 @cli.command()
-@click.option("--out", type=OutFile, required=True, help="The picture to write, a .png.")
+@click.option("--out", type=OutPicture, required=True, help="The picture to write, a .png.")
 @gpus_option
 def benchmark_growth(out: Path, gpus: int) -> None:
     """Measure what a training step and a sweep cost as batches, images, networks and iterations grow."""
@@ -422,7 +434,7 @@ def claims(folder: Path) -> None:
 
 @cli.command()
 @click.argument("folders", type=ExistingFolder, nargs=-1, required=True)
-@click.option("--picture", type=OutFile, help="Draw them, too: the picture to write, a .png.")
+@click.option("--picture", type=OutPicture, help="Draw them, too: the picture to write, a .png.")
 def compare(folders: tuple[Path, ...], picture: Path | None) -> None:
     """Print the verdicts in several results FOLDERS side by side, in Markdown."""
     from sdnet.commands.compare import draw, read_verdicts, side_by_side

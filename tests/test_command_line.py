@@ -174,6 +174,7 @@ def test_only_a_preset_s_results_folder_is_judged_and_reported(tmp_path, error_o
             "'--attack-lambdas': given '0.1;0.5'; must be numbers",
         ),
         (["benchmark", "--out", "."], "'--out': File '.' is a directory."),
+        (["compare", "--picture", "claims.pdf"], "'--picture': given 'claims.pdf'; must end in .png"),
         (["attack", "--linf", "-8"], "'--linf': -8.0 is not in the range 0<x<=255"),
         (["attack", "--noise", "fog"], "'--noise': 'fog' is not one of 'gaussian', 'shot'"),
         (["evaluate", "--gpus", "-1"], "'--gpus': -1 is not in the range x>=0"),

@@ -162,12 +162,20 @@ def test_the_picture_has_a_mark_for_each_verdict_in_the_row_of_its_claim_and_the
     assert marks == {("s", 0, 1), ("X", BESIDE, 1), ("o", 1, 3)}
 
 
-def test_a_picture_is_a_png_of_something_that_was_judged(tmp_path):
+def test_the_picture_has_its_rows_in_the_order_of_the_claims_whichever_folder_has_them(tmp_path):
+    ran, lacks = {"reading": "", "verdict": "undecided"}, {"reading": "", "verdict": "not run"}
+    one = folder(tmp_path / "one", {"claim": "A"} | lacks, {"claim": "B"} | ran)
+    two = folder(tmp_path / "two", {"claim": "A"} | ran, {"claim": "B"} | lacks)
+    (axis,) = scoreboard(read_verdicts([one, two])).axes
+    rows = {text.get_text(): text.get_position()[1] for text in axis.texts}
+    assert rows == {"Noise": 0, "It holds. A": 1, "It holds. B": 2}
+    assert [text.get_text().split()[0] for text in axis.get_xticklabels()] == ["one", "two"]
+
+
+def test_a_picture_is_of_something_that_was_judged(tmp_path):
     ran = folder(tmp_path / "ran", {"claim": "C1", "reading": "", "verdict": "direction"})
     draw(read_verdicts([ran]), tmp_path / "claims.png")
     assert (tmp_path / "claims.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"must end in \.png"):
-        draw(read_verdicts([ran]), tmp_path / "claims.pdf")
     lacks = folder(tmp_path / "lacks", {"claim": "C1", "reading": "", "verdict": "not run"})
     with pytest.raises(ValueError, match="no claim was judged in lacks"):
         draw(read_verdicts([lacks]), tmp_path / "none.png")

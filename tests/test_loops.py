@@ -1,6 +1,7 @@
 """The plain loop, which speeds are compared with: it trains the same network in the same way."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -45,13 +46,16 @@ def test_where_nothing_is_random_both_loops_end_in_the_same_weights(tmp_path, mo
     assert (a - b).norm() < 0.01 * (a - before).norm(), "they differ by rounding alone"
 
 
-def test_both_loops_are_trained_and_compared(tmp_path, capsys):
-    cli.main(["benchmark-loop", str(make_spec(tmp_path / "run", epochs=1)), "--seeds", "2"], standalone_mode=False)
+@pytest.mark.parametrize(("seeds", "spread"), [(1, r" %"), (2, r" ± \d+\.\d\d % over 2 seeds")])
+def test_both_loops_are_trained_and_compared(tmp_path, capsys, seeds, spread):
+    options = ["--seeds", str(seeds)]
+    cli.main(["benchmark-loop", str(make_spec(tmp_path / "run", epochs=1)), *options], standalone_mode=False)
     *turns, title, ours, plain, ratio = capsys.readouterr().out.splitlines()
-    assert [turn.split(":")[0] for turn in turns] == ["seed 0, ours", "seed 0, plain", "seed 1, ours", "seed 1, plain"]
+    expected = [f"seed {seed}, {name}" for seed in range(seeds) for name in ("ours", "plain")]
+    assert [turn.split(":")[0] for turn in turns] == expected
     assert title.startswith("digits, sdnet18, width 4, 1 epochs")
-    assert ours.startswith("ours ")
-    assert plain.startswith("plain ")
+    for name, line in {"ours": ours, "plain": plain}.items():
+        assert re.match(rf"{name} +accuracy \d+\.\d\d{spread}, ", line), line
     assert "by processor time" in ratio
 
 

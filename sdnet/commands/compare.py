@@ -37,12 +37,10 @@ def draw(judged: pd.DataFrame, path: Path) -> None:
     """Draw verdicts, as from `read_verdicts`, side by side, into a .png.
 
     Raises:
-        ValueError: if no claim was judged, or the picture is to have another format.
+        ValueError: if no claim was judged.
     """
     from sdnet import plots  # here, since it takes a second to import
 
-    if path.suffix != ".png":
-        raise ValueError(f"--picture: given {path}; must end in .png")
     if (judged.verdict == "not run").all():
         raise ValueError(f"--picture: no claim was judged in {', '.join(judged.folder.unique())}")
     plots.style()

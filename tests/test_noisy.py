@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from small_run import edited, make_spec
 
-from sdnet.commands.sweep import SEVERITIES
+from sdnet.commands.calibrate import calibrate
+from sdnet.commands.sweep import sweep
 from sdnet.data import cifar_c
-from sdnet.data.corruptions import corrupt, corrupt_level, jpeg
+from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES, corrupt, corrupt_level, jpeg
 from sdnet.data.images import Images
+from sdnet.experiments import results
 from sdnet.runs import noisy
 from sdnet.runs.network import build_model, save_model
 from sdnet.runs.noisy import Noise, open_split
@@ -49,6 +51,20 @@ def imagenet_c(tree, tmp_path):
 def split(tree, image_size=224, part="test", limit=None):
     dataset = {"name": "imagenet", "train_images": None, "test_images": None, "image_size": image_size}
     return open_split({"dataset": dataset}, tree, part, limit)
+
+
+def at_every_severity(imagenet_c):
+    """The files of severity 2 for the other four, too."""
+    for severity in {*SEVERITIES} - {2}:
+        shutil.copytree(imagenet_c / "shot_noise/2", imagenet_c / "shot_noise" / str(severity))
+
+
+def imagenet_run(folder):
+    """An untrained network for the images of the tree."""
+    dataset = {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 224}
+    spec = edited(make_spec(folder / "run"), dataset=dataset)
+    save_model(build_model(read_spec(spec), len(CLASSES)), spec.parent / "model.pt")
+    return spec.parent
 
 
 def all_of(batches):
@@ -91,18 +107,22 @@ def test_each_file_of_imagenet_c_goes_with_its_clean_image(tree, imagenet_c, lim
 
 def test_an_imagenet_c_of_other_images_is_refused(tree, imagenet_c):
     folder = imagenet_c / "shot_noise" / "2"
-    (folder / "n02" / "n02_0.JPEG").rename(folder / "n02" / "n02_7.JPEG")
-    with pytest.raises(ValueError, match=r"2 has 5 images, the clean split 5; .*first differences: n02_0, n02_7\)$"):
+    (folder / "n02" / "n02_0.JPEG").rename(folder / "n01" / "n02_0.JPEG")  # with another label
+    sentence = r"2 has 5 images, the clean split 5; .*first differences: n01/n02_0, n02/n02_0\)$"
+    with pytest.raises(ValueError, match=sentence):
         all_of(split(tree).at_severity(Noise("shot", "imagenet", 0, imagenet_c), 2))
+    at_every_severity(imagenet_c)
+    with pytest.raises(ValueError, match=sentence.replace("2 has", "1 has")):
+        split(tree).contents(Noise("shot", "imagenet", 0, imagenet_c))
 
 
 def test_what_images_hold_tells_folders_apart_that_are_called_the_same(tree, imagenet_c, tmp_path):
-    shutil.copytree(imagenet_c / "shot_noise/2", imagenet_c / "shot_noise/1")
+    at_every_severity(imagenet_c)
     moved = shutil.copytree(imagenet_c / "shot_noise", tmp_path / "moved/shot_noise").parent
     generated, official, same = (Noise("shot", "imagenet", 0, root) for root in (None, imagenet_c, moved))
     found = split(tree).contents(official)
     assert found == split(tree).contents(same) != split(tree).contents(generated)
-    other = next((moved / "shot_noise/1").glob("*/*"))
+    other = next((moved / "shot_noise/4").glob("*/*"))
     Image.new("L", (224, 224), 7).save(other, quality=20)
     assert split(tree).contents(same) != found
     others = shutil.copytree(tree, tmp_path / "others")
@@ -112,21 +132,32 @@ def test_what_images_hold_tells_folders_apart_that_are_called_the_same(tree, ima
 
 def test_a_damaged_file_of_imagenet_c_is_named_in_one_sentence(tree, imagenet_c, tmp_path):
     """By the command, whose worker processes read the files; the whole ones before it cost no word."""
-    noise = imagenet_c / "shot_noise"
-    for severity in {*SEVERITIES} - {2}:
-        shutil.copytree(noise / "2", noise / str(severity))
-    file = noise / "2" / "n02" / "n02_1.JPEG"
+    at_every_severity(imagenet_c)
+    file = imagenet_c / "shot_noise" / "2" / "n02" / "n02_1.JPEG"
     file.write_bytes(file.read_bytes()[:700])
-    dataset = {"name": "imagenet", "checksum": None, "train_images": None, "test_images": None, "image_size": 224}
-    spec = edited(make_spec(tmp_path / "run"), dataset=dataset)
-    save_model(build_model(read_spec(spec), len(CLASSES)), spec.parent / "model.pt")
     options = f"--noise shot --official {imagenet_c} --data {tree} --lambdas 0.1 --gpus 0"
-    command = [sys.executable, "-m", "sdnet", "sweep", str(spec.parent), *options.split()]
+    command = [sys.executable, "-m", "sdnet", "sweep", str(imagenet_run(tmp_path)), *options.split()]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stdout == ""
     (message,) = done.stderr.splitlines()
     assert message.startswith(f"error: {file} cannot be read as an image (")
+
+
+def test_algorithm_1_fits_on_training_images_which_imagenet_c_has_not(tree, imagenet_c, tmp_path, monkeypatch):
+    monkeypatch.setitem(CALIBRATION_LEVELS["released"], "shot", (None, 12))
+    at_every_severity(imagenet_c)
+    more = shutil.copytree(tree, tmp_path / "more")
+    for path in sorted((tree / "train/n01").iterdir()):
+        shutil.copy(path, more / "train/n01" / f"again_{path.name}")
+    run, noise, lambdas = imagenet_run(tmp_path), Noise("shot", "imagenet", 0, imagenet_c), [0.1, 0.5]
+    sweep(run, more, noise, lambdas, None, gpus=0)
+    options = {"levels": "released", "images": 100, "limit": None, "variants": ["paper"]}
+    calibrate(run, more, noise, lambdas, **options, gpus=0)
+    assert set(results.read(run / "calibration-shot.csv", "calibration").images) == {8}
+    adaptive = results.read(run / "adaptive-shot.csv", "adaptive")
+    assert set(adaptive.total) == {5, 25}, "of each severity, and of all"
+    assert set(adaptive.noise_source) == {"local ImageNet-C, 5 images"}
 
 
 @pytest.mark.parametrize("source", ["official", "local CIFAR-10-C"])

@@ -1,6 +1,6 @@
 """Algorithm 1 on a trained network and one noise: fit lambda(r), and test with the lambda that it gives."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts
-from sdnet.commands.sweep import SEVERITIES, made_of, sweep_rows
-from sdnet.data.corruptions import CALIBRATION_LEVELS
+from sdnet.commands.sweep import made_of, sweep_rows
+from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.calibration import (
     Calibration,
@@ -97,7 +97,8 @@ def calibrate(
         test_residuals = [clean.residuals, *swept["residuals"]]
         fixed = np.stack([clean.correct[0], *_at_lambda(swept["correct"], swept["lambdas"], lambda0)])
         chosen_levels = CALIBRATION_LEVELS[levels][noise.name]
-        depends = made_of(folder, train, noise), str(swept["made_of"]), repr(lambdas)
+        on_training_images = made_of(folder, train, replace(noise, official=None))  # there, noise is generated
+        depends = on_training_images, str(swept["made_of"]), repr(lambdas)
         parts = Parts(folder / "parts", "calibrate", noise.name, *depends)
 
         def at(position: int, level: float | None) -> Arrays:

@@ -10,8 +10,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from sdnet.commands.measuring import measuring
-from sdnet.commands.sweep import SEVERITIES
 from sdnet.csc import CSCConv2d, use_lambda
+from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import results
 from sdnet.models.resnet import ResNet
 from sdnet.robustness.calibration import check_grid

@@ -9,13 +9,12 @@ import pandas as pd
 
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts, digest, file_digest
+from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model, training_lambda
 from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
-
-SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def sweep(

@@ -23,7 +23,9 @@ from PIL import Image
 # In this order: the place of a noise is part of the seed of what it draws.
 NOISES = ("gaussian", "shot", "speckle", "impulse")
 
-# The parameters c of severities 1 to 5, from the published generators of CIFAR-10-C and of ImageNet-C.
+SEVERITIES = (1, 2, 3, 4, 5)  # the paper's levels 0 to 4
+
+# The parameters c of these severities, from the published generators of CIFAR-10-C and of ImageNet-C.
 STRENGTHS = {
     "cifar": {
         "gaussian": (0.04, 0.06, 0.08, 0.09, 0.10),
@@ -161,7 +163,7 @@ def jpeg(images: np.ndarray) -> np.ndarray:
 def check_cell(noise: str, severity: int) -> None:
     """Refuse, with a ValueError, what is no noise or no severity of the benchmarks."""
     _check_noise(noise)
-    if severity not in range(1, 6):
+    if severity not in SEVERITIES:
         raise ValueError(f"severity {severity!r} is not one of 1, 2, 3, 4, 5 (the paper's level 0 is severity 1)")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdnet.data import cifar_c
-from sdnet.data.corruptions import CALIBRATION_SLOT, corrupt, corrupt_level, jpeg
+from sdnet.data.corruptions import CALIBRATION_SLOT, SEVERITIES, corrupt, corrupt_level, jpeg
 from sdnet.data.datasets import CLASS_FOLDERS, SMALL_IMAGES
 from sdnet.data.images import balanced_indices, subset_indices
 from sdnet.runs.images import EVALUATION_BATCH, folder_source, open_folder, open_images
@@ -155,10 +155,9 @@ class FolderSplit(Split):
 
     def contents(self, noise: Noise) -> str:
         """A digest of the names and sizes of the files."""
-        found = hashlib.sha256()
-        trees = [self._loader.samples, *([self._noisy_tree(noise, 1).samples] if noise.official else [])]
-        for samples in trees:
-            for path in (Path(samples[i][0]) for i in self.indices):
+        found, noisy = hashlib.sha256(), SEVERITIES if noise.official else ()
+        for tree in (self._loader, *(self._noisy_tree(noise, severity) for severity in noisy)):
+            for path in (Path(tree.samples[i][0]) for i in self.indices):
                 found.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
         return found.hexdigest()
 
@@ -170,9 +169,7 @@ class FolderSplit(Split):
                 f"{noise.official} has images of {SIZE} pixels, and the network sees {self._size}: leave out "
                 "--official, to generate the noise"
             )
-        files = self._noisy_tree(noise, severity)
-        self._check_same_images(files)
-        yield from files.batches(self.indices, EVALUATION_BATCH, self._loader.workers)
+        yield from self._noisy_tree(noise, severity).batches(self.indices, EVALUATION_BATCH, self._loader.workers)
 
     def _official_source(self, noise: Noise) -> str:
         return f"local ImageNet-C, {len(self._loader.samples):,} images"
@@ -180,16 +177,18 @@ class FolderSplit(Split):
     def _noisy_tree(self, noise: Noise, severity: int) -> "ImageNetC":
         from sdnet.data.imagenet_c import ImageNetC  # see _official
 
-        return ImageNetC(noise.official, noise.name, severity, self.classes)
-
-    def _check_same_images(self, files: "ImageNetC") -> None:
-        noisy, clean = ([Path(path).stem for path, _ in tree] for tree in (files.samples, self._loader.samples))
+        files = ImageNetC(noise.official, noise.name, severity, self.classes)
+        noisy, clean = (
+            ["/".join(Path(path).with_suffix("").parts[-2:]) for path, _ in tree.samples]
+            for tree in (files, self._loader)
+        )
         if noisy != clean:
             differing = sorted(set(noisy) ^ set(clean))
             raise ValueError(
                 f"{files.folder} has {len(noisy)} images, the clean split {len(clean)}; give the same by name "
-                f"(first differences: {', '.join(differing[:3]) or 'the classes'})"
+                f"(first differences: {', '.join(differing[:3])})"
             )
+        return files
 
 
 def open_split(spec: dict, data_path: Path | None, split: str, limit: int | None) -> Split:

@@ -57,12 +57,12 @@ class Archive:
         key = cifar.OFFICIAL[self.name].meta["key"]
         return pickle.dumps({key.encode(): [c.encode() for c in classes]}, protocol=2)
 
-    def convert(self):
-        with tarfile.open(self.path, "w:gz") as tar:
+    def convert(self, mode="w:gz", prefix=""):
+        with tarfile.open(self.path, mode) as tar:
             for entry, content in self.extra:
                 tar.addfile(entry, io.BytesIO(content))
             for member, content in self.files.items():
-                entry = tarfile.TarInfo(f"{self.folder}/{member}")
+                entry = tarfile.TarInfo(f"{prefix}{self.folder}/{member}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
         self.convert_file()
@@ -187,9 +187,18 @@ def test_a_member_that_is_no_regular_file_counts_as_missing(archive, tmp_path, k
     archive.assert_refused(f"lacks {archive.test} in its folder {archive.folder}")
 
 
-@pytest.mark.parametrize("share", [0, 0.3, 0.9])
-def test_a_truncated_archive_is_named(archive, share):
+@pytest.mark.parametrize(("mode", "prefix"), [("w", ""), ("w:xz", "./")])
+def test_a_mirror_may_pack_the_files_anew(archive, mode, prefix):
     archive.convert()
+    expected = archive.load()
+    archive.convert(mode, prefix)
+    assert np.array_equal(archive.load().test_images, expected.test_images)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
+def test_a_truncated_archive_is_named(archive, share, mode):
+    archive.convert(mode)
     archive.out.unlink()
     content = archive.path.read_bytes()
     archive.path.write_bytes(content[: int(share * len(content))])

@@ -6,6 +6,7 @@ refused before it runs.
 
 import hashlib
 import io
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -25,13 +26,13 @@ IMAGES_PER_SPLIT = {"train": 50_000, "test": 10_000}
 
 
 def convert(archive: Path, name: str, out: Path) -> None:
-    """Write the images of an official `.tar.gz` as one `.npz`, whole or not at all.
+    """Write the images of an official archive as one `.npz`, whole or not at all.
 
     Its arrays are the fields of `Images`, and `archive`, the checksum of the archive. `source` is "official" only if
     every batch file has its official MD5; else it names the images a copy, for every table made from them.
 
     Args:
-        archive: `cifar-10-python.tar.gz` or `cifar-100-python.tar.gz`.
+        archive: `cifar-10-python.tar.gz` or `cifar-100-python.tar.gz`, or their files packed anew, compressed or not.
         name: "cifar10" or "cifar100".
         out: the `.npz` to write; its folder is made.
 
@@ -67,12 +68,12 @@ def _read_members(archive: Path, official: type[CIFAR10]) -> dict[str, bytes]:
     names = [member for member, _ in official.train_list + official.test_list] + [official.meta["filename"]]
     contents = {}
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        with tarfile.open(archive, "r|*") as tar:
             for entry in tar:
                 folder, _, member = entry.name.rpartition("/")
-                if folder == official.base_folder and member in names and entry.isreg():
+                if folder.removeprefix("./") == official.base_folder and member in names and entry.isreg():
                     contents[member] = tar.extractfile(entry).read()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{archive} is damaged or cut short ({error}): delete it and download it again.") from error
     if missing := [name for name in names if name not in contents]:
         raise ValueError(

@@ -7,8 +7,10 @@ severity 5. Four of the arrays are needed: 0.6 of 2.9 GB.
 
 import functools
 import hashlib
+import lzma
 import shutil
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -63,7 +65,7 @@ def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None
     are there, and keeps what else it holds. Of two processes the second waits for the first (`<folder>.lock`).
 
     Args:
-        archive: the .tar file, as downloaded.
+        archive: the .tar file, as downloaded, or its files packed anew, compressed or not.
         folder: where the .npy files go; made if it is missing.
         members_md5: file name to MD5, `ARCHIVES[dataset].members_md5`.
 
@@ -89,13 +91,13 @@ def extract(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None
 def _take(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None:
     missing = dict(members_md5)
     try:
-        with tarfile.open(archive, mode="r|") as tar:
+        with tarfile.open(archive, mode="r|*") as tar:
             while missing and (member := tar.next()) is not None:
                 # The last part of the name alone decides, so that no member can point outside the folder.
                 name = PurePosixPath(member.name).name
                 if name in missing and member.isfile():
                     _write_checked(tar.extractfile(member), folder / name, missing.pop(name))
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{archive} is damaged ({error}); delete it and download it again") from error
     if missing:
         raise ValueError(f"{archive} does not contain {', '.join(missing)}; is it the right archive?")

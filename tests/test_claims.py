@@ -277,6 +277,7 @@ def folder(tmp_path, monkeypatch, request):
     values = pd.read_csv(PROJECT / "config/paper_values.csv")
     values[~values.condition.isin(["speckle", "impulse"])].to_csv(tmp_path / "config/paper_values.csv", index=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sdnet.commands.evidence.noise.RESAMPLES", 100)  # of 1000: no verdict here is that close
     folder = tmp_path / "results" / "tiny"
     for system, correct in CORRECT.items():
         for seed in (0, 1):
@@ -385,30 +386,29 @@ def write_attacks(folder, system, robust, clean):
         results.write(run / "attack-paper.csv", "attack-paper", rows)
 
 
-def judged(folder):
-    loaded = list(CLAIMS.values())
-    table = verdicts.judge_all(loaded, evidence.effects(folder), preset_of(folder), "results/tiny")
+def judged(folder, found=None):
+    found = evidence.effects(folder) if found is None else found
+    table = verdicts.judge_all(list(CLAIMS.values()), found, preset_of(folder), "results/tiny")
     return table.set_index(["claim", "reading"])
 
 
-def effect(folder, **where):
-    found = evidence.effects(folder)
+def effect(found, **where):
     (row,) = found[np.logical_and.reduce([found[name] == value for name, value in where.items()])].itertuples()
     return row
 
 
 def test_differences_are_those_of_the_images_and_their_intervals_are_paired(folder):
-    where = {"condition": "gaussian", "level": "mean", "quantity": "accuracy"}
-    fixed = effect(folder, subject="sdnet18 fixed", over="resnet18", **where)
+    where, found = {"condition": "gaussian", "level": "mean", "quantity": "accuracy"}, evidence.effects(folder)
+    fixed = effect(found, subject="sdnet18 fixed", over="resnet18", **where)
     assert fixed.estimate == pytest.approx(5)
     assert (fixed.n_seeds, fixed.paper) == (2, pytest.approx(6.15))
     assert 0.4 < fixed.high - fixed.estimate < 1.4, "of 100 images that differ among 2,000, not of two accuracies"
-    adaptive = effect(folder, subject="sdnet18 adaptive", over="resnet18", **where)
+    adaptive = effect(found, subject="sdnet18 adaptive", over="resnet18", **where)
     assert adaptive.estimate == pytest.approx(25)
     assert adaptive.low < 25 < adaptive.high
-    weakest = effect(folder, subject="sdnet18 adaptive", over="resnet18", **where | {"level": "1"})
+    weakest = effect(found, subject="sdnet18 adaptive", over="resnet18", **where | {"level": "1"})
     assert weakest.estimate == pytest.approx(25)
-    best = effect(folder, subject="sdnet18 best", over="sdnet18 fixed", condition="shot", level="3")
+    best = effect(found, subject="sdnet18 best", over="sdnet18 fixed", condition="shot", level="3")
     assert best.estimate == pytest.approx(20)
 
 
@@ -445,9 +445,12 @@ def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(fold
             path = folder / f"runs/cifar10/sdnet18/seed{seed}/lines-{noise}.csv"
             values = {"seed": seed, "noise": noise, "slope": slope, "r_squared": r_squared + 0.1 * seed}
             results.write(path, "lines", [line | values])
-    others = {"over": "the lines of other noises", "condition": "gaussian", "level": "mean"}
-    assert effect(folder, subject="sdnet18 adaptive", **others).estimate == pytest.approx(15)
-    straight = effect(folder, quantity="r_squared", subject="sdnet18 lambda", condition="shot")
+    others, found = (
+        {"over": "the lines of other noises", "condition": "gaussian", "level": "mean"},
+        evidence.effects(folder),
+    )
+    assert effect(found, subject="sdnet18 adaptive", **others).estimate == pytest.approx(15)
+    straight = effect(found, quantity="r_squared", subject="sdnet18 lambda", condition="shot")
     assert (straight.estimate, straight.n_seeds) == (pytest.approx(0.75), 2)
 
 
@@ -477,12 +480,12 @@ def test_what_is_left_of_an_image_in_the_first_third_of_the_layers_is_compared_w
         ]
         path = folder / f"runs/cifar10/sdnet18-all-plain/seed{seed}/inversion.csv"
         results.write(path, "inversion", rows)
-    fall = effect(folder, quantity="correlation", over="sdnet18-all-plain deep")
+    found = evidence.effects(folder)
+    fall = effect(found, quantity="correlation", over="sdnet18-all-plain deep")
     assert fall.estimate == pytest.approx(0.85 - 0.25)
-    assert effect(folder, quantity="correlation", subject="sdnet18-all-plain", level="9").estimate == pytest.approx(
-        0.31
-    )
-    assert effect(folder, quantity="kendall", subject="sdnet18-all-plain").estimate == -1
+    ninth = effect(found, quantity="correlation", subject="sdnet18-all-plain", level="9")
+    assert ninth.estimate == pytest.approx(0.31)
+    assert effect(found, quantity="kendall", subject="sdnet18-all-plain").estimate == -1
 
 
 def test_weaker_attacks_that_leave_what_the_paper_prints_are_named(folder):
@@ -557,10 +560,11 @@ def write_benchmark(folder, width):
 
 def test_speed_is_judged_by_the_benchmark_s_ratios_not_by_the_clock_that_other_programs_disturb(folder):
     write_benchmark(folder, width=64)
-    speed = effect(folder, quantity="speed", subject="sdnet18", over="resnet18")
+    found = evidence.effects(folder)
+    speed = effect(found, quantity="speed", subject="sdnet18", over="resnet18")
     assert (speed.estimate, speed.high) == pytest.approx((0.8, 0.85))
     assert "by processor time" in speed.measure
-    reasons = judged(folder).reason
+    reasons = judged(folder, found).reason
     assert not [claim for claim in ("P3", "P5") if "seeds" in reasons[claim, "text"]], "speed is measured once"
 
 
@@ -734,10 +738,11 @@ def test_seeds_of_different_trainings_decide_nothing_together(folder):
     """As halfway through a rerun with other settings."""
     path = folder / "runs/cifar10/sdnet18/seed1/accuracy.csv"
     path.write_text(path.read_text().replace(",64,120,", ",16,2,"))
-    table = judged(folder)
+    found = evidence.effects(folder)
+    table = judged(folder, found)
     assert table.verdict[["C4", "C7", "P1"]].xs("text", level="reading").unique().tolist() == ["undecided"]
     assert "seeds of SDNet-18 differ: width 64, 120 epochs" in table.reason["C7", "text"]
-    row = effect(folder, quantity="accuracy", subject="sdnet18 fixed", over="resnet18", condition="shot", level="1")
+    row = effect(found, quantity="accuracy", subject="sdnet18 fixed", over="resnet18", condition="shot", level="1")
     assert not row.full_scale
 
 

@@ -1,5 +1,6 @@
-"""A project small enough to be built in tests, and Snakemake as it is typed there."""
+"""A project small enough to be built in tests, and Snakemake and the project's commands as they are typed there."""
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -39,6 +40,29 @@ adversarial:
 RESULTS = Path("results/quick")
 SPARSE_RUN = RESULTS / "runs/digits/sdnet18/seed0"
 EPOCHS = {"resnet18": 2, "sdnet18": 24, "sdnet18-all-plain": 2}
+
+# Processes are forked from one that has imported what takes seconds to import; pytest, because each of them wants it.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["pytest", "mlflow", "papermill", "nbconvert", "sdnet.commands.claims", "sdnet.commands.report"]
+    + [f"sdnet.commands.{name}" for name in ("train", "evaluate", "calibrate", "stability", "invert", "attack")]
+)
+
+
+def run_command(folder: Path, words: list[str], environment: dict[str, str]) -> None:
+    """`python -m sdnet <words>` in a folder, on one thread, in a process of its own; what it prints goes to `log`."""
+    import torch
+
+    from sdnet.__main__ import main
+
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    os.environ.update(environment)
+    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["sdnet", *words]
+    main()
 
 
 def copy_project(folder: Path) -> Path:

@@ -1,6 +1,7 @@
-"""Killed at random moments and started again, everything ends in the very results of an undisturbed run.
+"""Killed and started again, everything ends in the very results of an undisturbed run.
 
-The long form, 70 kills, at other moments for another seed:
+Each job is killed once it has kept some of its work. The long form, 70 kills, is at random moments, others for another
+seed:
 
     SDNET_KILLS=7 SDNET_KILL_SEED=1 python -m pytest tests/test_kills.py
 """
@@ -8,7 +9,6 @@ The long form, 70 kills, at other moments for another seed:
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -17,113 +17,122 @@ import shutil
 import signal
 import socketserver
 import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_project import EPOCHS, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project
+from small_project import EPOCHS, FORKS, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project, run_command
 from test_datasets import Archive
 
-from sdnet.__main__ import main
 from sdnet.data import cifar
 
 KILLS = int(os.environ.get("SDNET_KILLS", "1"))  # of each job
 SEED = int(os.environ.get("SDNET_KILL_SEED", "0"))
 pytestmark = pytest.mark.timeout(900 * KILLS)
 
-# Jobs as the workflow starts them, by a pattern of their command, and the files that they make.
+# Jobs as the workflow starts them, by a pattern of their command: what they keep of their work, and what they make.
+PARTS = f"{SPARSE_RUN}/parts/*/*.npz"
 JOBS = {
-    "train .*/sdnet18/": [SPARSE_RUN / name for name in ("model.pt", "history.csv", "environment.json", "checkpoints")],
-    "evaluate .*/sdnet18/": [SPARSE_RUN / f"{name}.csv" for name in ("accuracy", "codes", "dictionary")],
-    "sweep .*/sdnet18/": [SPARSE_RUN / f"sweep-gaussian.{kind}" for kind in ("csv", "npz")],
-    "calibrate .*/sdnet18/": [
-        SPARSE_RUN / f"{name}-gaussian.csv" for name in ("calibration", "peaks", "lines", "adaptive")
-    ],
-    "attack .*/sdnet18/": [SPARSE_RUN / f"attack-paper.{kind}" for kind in ("csv", "npz")],
-    "attack-adaptive .*/sdnet18/": [
-        SPARSE_RUN / name for name in ("attack-adaptive.csv", "attack-adaptive.npz", "adversarial.npz")
-    ],
-    "notebook .*/table2.ipynb": [RESULTS / f"table2.{kind}" for kind in ("csv", "md", "tex")],
+    "train .*/sdnet18/": (
+        f"{SPARSE_RUN}/checkpoints/*/epoch*.pt",
+        [SPARSE_RUN / name for name in ("model.pt", "history.csv", "environment.json", "checkpoints")],
+    ),
+    "evaluate .*/sdnet18/": (
+        f"{SPARSE_RUN}/accuracy.csv",
+        [SPARSE_RUN / f"{name}.csv" for name in ("accuracy", "codes", "dictionary")],
+    ),
+    "sweep .*/sdnet18/": (PARTS, [SPARSE_RUN / f"sweep-gaussian.{kind}" for kind in ("csv", "npz")]),
+    "calibrate .*/sdnet18/": (
+        PARTS,
+        [SPARSE_RUN / f"{name}-gaussian.csv" for name in ("calibration", "peaks", "lines", "adaptive")],
+    ),
+    "attack .*/sdnet18/": (PARTS, [SPARSE_RUN / f"attack-paper.{kind}" for kind in ("csv", "npz")]),
+    "attack-adaptive .*/sdnet18/": (
+        PARTS,
+        [SPARSE_RUN / name for name in ("attack-adaptive.csv", "attack-adaptive.npz", "adversarial.npz")],
+    ),
+    "notebook .*/table2.ipynb": (
+        f"{RESULTS}/table2.csv",
+        [RESULTS / f"table2.{kind}" for kind in ("csv", "md", "tex")],
+    ),
 }
 # What no two runs agree on, killed or not: figures of speed, and when and where something ran.
 VARYING = ("environment.json", "mlflow.json", "table1", "benchmark", "effects", "claims", "report")
 VARYING += ("logs", "notebooks", "checkpoints", "former-")
 
-# Processes are forked from one that has imported what takes seconds to import, so that kills fall into the work.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["mlflow", "papermill", "nbconvert", "sdnet.commands.attack", "test_kills"])
-
-
-def run(folder: Path, words: list[str], environment: dict[str, str]) -> None:
-    """`python -m sdnet <words>` in a folder, on one thread as in the undisturbed build."""
-    torch.set_num_threads(1)
-    os.chdir(folder)
-    os.environ.update(environment)
-    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.argv = ["sdnet", *words]
-    main()
-
 
 def download(folder: Path, words: list[str], environment: dict[str, str]) -> None:
     """The same, of an archive with fewer images than the official one."""
     cifar.IMAGES_PER_SPLIT = {"train": 150, "test": 10}
-    run(folder, words, environment)
+    run_command(folder, words, environment)
 
 
 class Victim:
     """A job that is started until it is done, and killed in between.
 
     Args:
-        target, arguments: a function, and what it is called with, in a process of its own.
-        outputs: the files that the job makes.
+        target: a function, called in a process of its own with
+        folder, *arguments: where it works, and what else it is called with.
+        kept: a pattern of files in the folder that it keeps while it works.
+        outputs: the files that it makes.
     """
 
-    def __init__(self, target, arguments: tuple, outputs: list[Path]):
-        self.target, self.arguments, self.outputs = target, arguments, outputs
+    def __init__(self, target, folder: Path, *arguments, kept: str, outputs: list[Path]):
+        self.target, self.folder, self.arguments, self.kept = target, folder, arguments, kept
+        self.outputs = [folder / path for path in outputs]
 
-    def start(self) -> multiprocessing.Process:
-        process = SERVER.Process(target=self.target, args=self.arguments)
+    def start(self) -> BaseProcess:
+        process = FORKS.Process(target=self.target, args=(self.folder, *self.arguments))
         process.start()
         return process
 
     def finish(self) -> None:
         process = self.start()
         process.join()
-        assert process.exitcode == 0, (self.arguments[0] / "log").read_text()
+        assert process.exitcode == 0, (self.folder / "log").read_text()
 
     def clear(self) -> None:
         for path in self.outputs:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def kill(self, times: int, chance: random.Random, check) -> None:
-        """Kill it that many times while it works; check what it made whenever it was done before that."""
+        """Kill it while it works; check what it made whenever it was done before that, and what it makes at last.
+
+        Once, as soon as it has kept some of its work; or that many times, each at a random moment.
+        """
         self.clear()
-        began = time.monotonic()
-        self.finish()
-        seconds = time.monotonic() - began
-        check()
-        self.clear()
+        seconds = self.measure(check) if times > 1 else None
         while times:
             process = self.start()
-            process.join(chance.uniform(0, seconds))
+            if seconds:
+                process.join(chance.uniform(0, seconds))
+            while not seconds and process.is_alive() and not any(self.folder.glob(self.kept)):
+                time.sleep(0.005)
             if process.is_alive():
                 process.kill()
                 process.join()
                 times -= 1
             else:
-                assert process.exitcode == 0, (self.arguments[0] / "log").read_text()
+                assert process.exitcode == 0, (self.folder / "log").read_text()
                 check()
                 self.clear()
         self.finish()
         check()
+
+    def measure(self, check) -> float:
+        """How long it takes."""
+        began = time.monotonic()
+        self.finish()
+        seconds = time.monotonic() - began
+        check()
+        self.clear()
+        return seconds
 
 
 def content(path: Path):
@@ -160,8 +169,9 @@ def commands(built, snakemake):
 @pytest.mark.parametrize("pattern", JOBS)
 def test_a_killed_job_ends_in_the_same_results(built, project, commands, tracking_uri, pattern):
     (command,) = [line for line in commands if re.match(pattern, line)]
+    kept, outputs = JOBS[pattern]
     environment = {"MLFLOW_TRACKING_URI": tracking_uri}
-    victim = Victim(run, (project, shlex.split(command), environment), [project / path for path in JOBS[pattern]])
+    victim = Victim(run_command, project, shlex.split(command), environment, kept=kept, outputs=outputs)
     (project / SPARSE_RUN / "mlflow.json").unlink()  # the undisturbed run's
 
     aside = set()  # what was measured, since without checkpoints nothing says that the weights will be the same
@@ -216,14 +226,14 @@ def test_a_killed_download_ends_in_the_same_images(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/archive.tar.gz"
         checksum = f"sha256:{hashlib.sha256(server.content).hexdigest()}"
-        data = tmp_path / "data"
+        data, archived = tmp_path / "data", f"data/{cifar.OFFICIAL['cifar10'].filename}"
         words = ["data", "cifar10", "--url", url, "--checksum", checksum, "--out", str(data / "cifar10.npz")]
-        outputs = [data / name for name in ("cifar10.npz", "cifar10-python.tar.gz", "cifar10-python.tar.gz.part")]
+        outputs = [Path("data/cifar10.npz"), Path(archived), Path(f"{archived}.part")]
 
         def check():
             assert content(data / "cifar10.npz") == expected
 
-        victim = Victim(download, (tmp_path, words, {"no_proxy": "127.0.0.1"}), outputs)
+        victim = Victim(download, tmp_path, words, {"no_proxy": "127.0.0.1"}, kept=f"{archived}.part", outputs=outputs)
         victim.kill(KILLS, random.Random(f"{SEED} download"), check)
         server.shutdown()
 
@@ -246,7 +256,6 @@ def test_a_killed_workflow_ends_in_the_same_results(built, tmp_path, snakemake, 
     target, seconds = ("quick", 60) if KILLS > 1 else (str(RESULTS / "figure5.pdf"), 10)
 
     def start():
-        snakemake(project, "--unlock")
         with open(project / "log", "w") as log:
             return snakemake.start(project, "--cores", str(chance.randint(1, 3)), target, output=log)
 
@@ -263,6 +272,7 @@ def test_a_killed_workflow_ends_in_the_same_results(built, tmp_path, snakemake, 
             kills += 1
             process.kill() if whom == "Snakemake alone" else os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            snakemake(project, "--unlock")
     process = start()
     assert process.wait() == 0, (project / "log").read_text()
     assert_same_content(project, built)

@@ -50,7 +50,7 @@ def test_a_run_alone_and_beside_others_has_the_same_bits(tmp_path):
     beside = ["1-beside", "1-beside-too", "2-beside", "2-beside-too"]
     runs = ["1-alone", "2-alone", *beside]
     for run in runs:
-        make_spec(tmp_path / run, epochs=2, precision="bfloat16")
+        make_spec(tmp_path / run, epochs=1, precision="bfloat16")
     subprocess.run([sys.executable, "-c", TRAIN, *runs], cwd=tmp_path, check=True, capture_output=True)
     for run in runs:
         assert f"CPU, {run[0]} thread" in (tmp_path / run / "environment.json").read_text()

@@ -44,7 +44,17 @@ EPOCHS = {"resnet18": 2, "sdnet18": 24, "sdnet18-all-plain": 2}
 # Processes are forked from one that has imported what takes seconds to import; pytest, because each of them wants it.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["pytest", "mlflow", "papermill", "nbconvert", "sdnet.commands.claims", "sdnet.commands.report"]
+    [
+        "pytest",
+        "torch._dynamo",
+        "sdnet.data.digits",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.db.utils",
+        "papermill",
+        "nbconvert",
+        "sdnet.commands.claims",
+        "sdnet.commands.report",
+    ]
     + [f"sdnet.commands.{name}" for name in ("train", "evaluate", "calibrate", "stability", "invert", "attack")]
 )
 

@@ -22,6 +22,7 @@ TRAIN = """
 import os, pathlib, sys
 sys.modules["mlflow"] = None  # as on a node without it
 import torch
+import sdnet.data.digits, torch._dynamo  # once for all, which takes seconds; every training does
 from sdnet.commands.train import train
 
 def start(folder):

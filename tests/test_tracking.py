@@ -7,14 +7,13 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import small_run
 from mlflow import MlflowClient
+from small_project import FORKS
 
 from sdnet.commands.evaluate import evaluate
 from sdnet.commands.track import track
@@ -59,28 +58,40 @@ def history(epochs):
     ]
 
 
-START = """
-import sys, pathlib
-from sdnet.experiments.tracking import Tracker
-tracker = Tracker(pathlib.Path(sys.argv[1]), {})
-tracker.log_results({"accuracy": 0.5}, [])
-tracker.close()
-"""
+def record(place, spec, address, errors):
+    """Record a run of ten epochs, in a process of its own; what it says goes to a file."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    os.chdir(place)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ.update({"MLFLOW_TRACKING_URI": address} if address else {})
+    tracker = Tracker(new_folder(Path(), spec), {})
+    for epochs in range(1, 11):
+        tracker.log_epochs(history(epochs))
+    tracker.close()
+
+
+def at_once(count, place, preset, address):
+    """What that many processes say, which record runs in one folder at the same time."""
+    errors = [place / f"{seed}.log" for seed in range(count)]
+    specs = [SPEC | {"preset": preset, "seed": seed} for seed in range(count)]
+    processes = [
+        FORKS.Process(target=record, args=(place, spec, address, file))
+        for spec, file in zip(specs, errors, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    said = [file.read_text() for file in errors]
+    assert [process.exitcode for process in processes] == [0] * count, said
+    return said
 
 
 @pytest.fixture(scope="module")
 def cold_start(tmp_path_factory):
     """Where four processes start at once without a database, and what each wrote to stderr."""
     place = tmp_path_factory.mktemp("mlflow")
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    processes = []
-    for seed in range(4):
-        folder = new_folder(place, SPEC | {"preset": "cold", "seed": seed})
-        command = [sys.executable, "-c", START, str(folder)]
-        processes.append(subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, errors
-    return place, errors
+    return place, at_once(4, place, "cold", address=None)
 
 
 @pytest.fixture(scope="module")
@@ -577,29 +588,8 @@ def test_of_parents_made_at_once_on_a_server_one_prevails(client, tmp_path):
     assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {first.info.run_id}
 
 
-EIGHT = """
-import json, os, sys, pathlib
-import mlflow  # once for all eight, which takes seconds
-sys.path.insert(0, "tests")
-from sdnet.experiments.tracking import Tracker
-from test_tracking import SPEC, history, new_folder
-os.chdir(sys.argv[1])
-seed = next((seed for seed in range(7) if os.fork() == 0), 7)
-folder = new_folder(pathlib.Path(), SPEC | {"preset": "eight", "seed": seed})
-tracker = Tracker(folder, {})
-for epochs in range(1, 11):
-    tracker.log_epochs(history(epochs))
-tracker.close()
-if seed == 7:
-    for _ in range(7):
-        os.wait()
-"""
-
-
-def test_eight_processes_that_write_at_once_are_all_recorded(client, tmp_path):
-    command = [sys.executable, "-c", EIGHT, str(tmp_path)]
-    done = subprocess.run(command, cwd=PROJECT, env=os.environ, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_eight_processes_that_write_at_once_are_all_recorded(client, database, tmp_path):
+    assert at_once(8, tmp_path, "eight", database) == [""] * 8
     for seed in range(8):
         folder = tmp_path / f"results/eight/runs/digits/sdnet18/seed{seed}"
         assert [step for step, _ in steps(client, folder)] == list(range(1, 11))

@@ -47,7 +47,9 @@ def built(tmp_path_factory, tracking_uri):
         if not where.exists():
             original = copy_project(tmp_path_factory.mktemp("original"))
             (original / "config/presets/quick.yaml").write_text(TINY_PRESET)
-            Snakemake(f"sqlite:///{original}/mlflow.db").succeed(original, "--cores", "2", "quick")
+            process = Snakemake(f"sqlite:///{original}/mlflow.db").start(original, "--cores", "2", "quick")
+            printed, _ = process.communicate()
+            assert process.returncode == 0, printed
             where.write_text(str(original))
     folder = shutil.copytree(where.read_text(), tmp_path_factory.mktemp("built") / "project")
     (folder / "mlflow.db").rename(tracking_uri.removeprefix("sqlite:///"))

@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,25 +44,25 @@ RESULTS = Path("results/quick")
 SPARSE_RUN = RESULTS / "runs/digits/sdnet18/seed0"
 EPOCHS = {"resnet18": 2, "sdnet18": 24, "sdnet18-all-plain": 2}
 
-# Processes are forked from one that has imported what takes seconds to import; pytest, because each of them wants it.
+# Processes are forked from one that has imported what takes seconds to import, or what they would import at once.
 FORKS = multiprocessing.get_context("forkserver")
+COMMANDS = ("train", "evaluate", "calibrate", "stability", "invert", "attack", "claims", "report")
 FORKS.set_forkserver_preload(
-    [
-        "pytest",
-        "torch._dynamo",
-        "sdnet.data.digits",
-        "mlflow.store.tracking.sqlalchemy_store",
-        "mlflow.store.db.utils",
-        "papermill",
-        "nbconvert",
-        "sdnet.commands.claims",
-        "sdnet.commands.report",
-    ]
-    + [f"sdnet.commands.{name}" for name in ("train", "evaluate", "calibrate", "stability", "invert", "attack")]
+    ["pytest", "torch._dynamo", "sdnet.data.digits", "papermill", "nbconvert"]
+    + ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils"]
+    + [f"snakemake.{name}" for name in ("cli", "assets", "profiles", "storage", "report")]
+    + [f"sdnet.commands.{name}" for name in COMMANDS]
 )
 
 
-def run_command(folder: Path, words: list[str], environment: dict[str, str]) -> None:
+def into(file: Path | str) -> None:
+    """What this process prints goes to the end of a file."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def run_command(folder: Path, words: Sequence[str], environment: dict[str, str]) -> None:
     """`python -m sdnet <words>` in a folder, on one thread, in a process of its own; what it prints goes to `log`."""
     import torch
 
@@ -68,10 +71,29 @@ def run_command(folder: Path, words: list[str], environment: dict[str, str]) -> 
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ.update(environment)
-    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    into("log")
     sys.argv = ["sdnet", *words]
+    main()
+
+
+def sdnet(folder: Path, environment: dict[str, str], *words: str) -> None:
+    """The same, which must succeed."""
+    process = FORKS.Process(target=run_command, args=(folder, words, environment))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, f"{shlex.join(words)}\n{(folder / 'log').read_text()}"
+
+
+def run_snakemake(folder: Path, words: tuple[str, ...], environment: dict[str, str], output: Path) -> None:
+    """`snakemake <words>` in a folder, in a process group of its own; what it prints goes to a file."""
+    from snakemake.cli import main
+
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    into(output)
+    sys.argv = ["snakemake", *words]
     main()
 
 
@@ -125,14 +147,16 @@ class Snakemake:
         )
 
     def __call__(self, folder: Path, *arguments: str) -> tuple[int, str]:
-        """Exit code and all that was printed."""
-        process = self.start(folder, *arguments)
-        try:
-            printed, _ = process.communicate()
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        return process.returncode, printed
+        """Exit code and all that was printed, of a fork that does what the command would do."""
+        with tempfile.NamedTemporaryFile("r") as output:
+            process = FORKS.Process(target=run_snakemake, args=(folder, arguments, self.environment, output.name))
+            process.start()
+            try:
+                process.join()
+            finally:
+                if process.exitcode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            return process.exitcode, output.read()
 
     def succeed(self, folder: Path, *arguments: str) -> str:
         code, printed = self(folder, *arguments)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sdnet.__main__ import cli
 from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Swept
 from sdnet.commands.evidence.runs import over_seeds, point
@@ -771,14 +772,12 @@ def test_a_preset_that_attacks_nothing_reads_no_attacks_that_are_left_over(folde
     assert "robust" not in set(evidence.effects(folder).quantity)
 
 
-def test_the_command_writes_effects_and_verdicts(folder):
-    command = [sys.executable, "-m", "sdnet", "claims", "results/tiny"]
-    printed = subprocess.run(command, cwd=folder.parents[1], capture_output=True, text=True)
-    assert printed.returncode == 0, printed.stderr
+def test_the_command_writes_effects_and_verdicts(folder, capsys):
+    cli.main(["claims", "results/tiny"], standalone_mode=False)
     table = results.read(folder / "claims.csv", "claims")
     assert set(table.claim) == set(CLAIMS)
     assert set(table.verdict) <= set(verdicts.VERDICTS)
-    assert f"{(table.verdict == 'replicated').sum()} replicated" in printed.stdout
+    assert f"{(table.verdict == 'replicated').sum()} replicated" in capsys.readouterr().out
     assert len(results.read(folder / "effects.csv", "effects")) > 100
     assert "| C7" in (folder / "claims.md").read_text()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_project import FORKS, run_command
+from small_project import sdnet
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -37,17 +37,13 @@ def readme_commands() -> list[str]:
 def test_the_commands_in_the_readme_run_one_after_the_other(project, tracking_uri):
     commands = readme_commands()
     assert len(commands) >= 10
-    for command in commands:
-        program, *words = shlex.split(command.replace(".../spec.json", f"{RUN}/spec.json"))
+    for line in commands:
+        program, *words = shlex.split(line.replace(".../spec.json", f"{RUN}/spec.json"))
         if program == "cp":
             subprocess.run([program, *words], cwd=project, check=True)
             continue
         assert words[:2] == ["-m", "sdnet"]
-        words = [*words[2:], *FEWER.get(words[2], [])]
-        process = FORKS.Process(target=run_command, args=(project, words, {"MLFLOW_TRACKING_URI": tracking_uri}))
-        process.start()
-        process.join()
-        assert process.exitcode == 0, f"{command}\n{(project / 'log').read_text()}"
+        sdnet(project, {"MLFLOW_TRACKING_URI": tracking_uri}, *words[2:], *FEWER.get(words[2], []))
 
 
 def test_the_programs_in_the_readme_run_one_after_the_other(project, monkeypatch):

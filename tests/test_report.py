@@ -4,13 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from html import unescape
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_project import PROJECT, RESULTS
+from small_project import PROJECT, RESULTS, sdnet
 
 from sdnet.commands.claims import judge
 from sdnet.experiments import environment, plan, report, results
@@ -81,8 +80,8 @@ def test_the_report_is_no_wider_than_a_phone(page, tmp_path):
     (tmp_path / "page.html").write_text(page.replace("</body>", f"{measure}</body>"))
     options = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run", "dump-dom"]
     options += ["window-size=500,900", f"user-data-dir={tmp_path}/profile"]
-    command = [BROWSER, *(f"--{option}" for option in options)]
-    shown = subprocess.run([*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120)
+    browse = [BROWSER, *(f"--{option}" for option in options)]
+    shown = subprocess.run([*browse, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120)
     (width,) = re.findall(r"<title>width (\d+)</title>", shown.stdout)
     assert int(width) <= 500
 
@@ -167,18 +166,16 @@ def test_noise_that_is_not_the_official_one_is_named_at_the_top(folder, noise):
     assert (f"noise that is not the official one: {noise}" in report.opening(folder)) == (noise != "official")
 
 
-def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snakemake):
+def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snakemake, error_of, monkeypatch):
     for path in (project / RESULTS).glob("table5.*"):
         path.unlink()
-    command = [sys.executable, "-m", "sdnet", "report", str(RESULTS)]
-    subprocess.run(command, cwd=project, env=snakemake.environment, check=True, capture_output=True)
+    sdnet(project, snakemake.environment, "report", str(RESULTS))
     page = (project / RESULTS / "report.html").read_text()
     assert "<code>snakemake --cores all results/quick/table5.csv</code>" in page
     (project / RESULTS / "claims.csv").unlink()
-    failed = subprocess.run(command, cwd=project, env=snakemake.environment, capture_output=True, text=True)
-    assert failed.returncode != 0
-    assert f"make it with: python -m sdnet claims {project / RESULTS};" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    monkeypatch.chdir(project)
+    message = error_of("report", project / RESULTS)
+    assert f"make it with: python -m sdnet claims {project / RESULTS};" in message
 
 
 def test_snakemake_s_own_report_has_every_caption(project, snakemake):

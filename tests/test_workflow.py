@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 from PIL import Image
-from small_project import EPOCHS, PROJECT, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project
+from small_project import EPOCHS, PROJECT, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project, sdnet
 
 from sdnet.experiments import plan
 from sdnet.experiments.settings import load_presets, load_site, read_yaml
@@ -245,7 +243,15 @@ def test_where_a_training_died_after_a_setting_changed_it_is_what_the_same_comma
 
 def test_a_measurement_that_failed_after_a_setting_changed_is_made_by_the_same_command(own_fresh, snakemake):
     """And not passed over, since the figure of the older measurements stands."""
-    target = "results/small/figure_stability.pdf"
+    target, two = (
+        "results/small/figure_stability.pdf",
+        "systems: {resnet18: {model: resnet18}, sdnet18: {model: sdnet18}}",
+    )
+    edit(
+        own_fresh / "config/presets/small.yaml",
+        "more_seeds: {resnet18: [1, 2], sdnet18: [1, 2], sdnet18-nonnegative: [1, 2]}",
+        two,
+    )
     made_by_hand(own_fresh, snakemake, target)
     assert not snakemake.plan(own_fresh, target).jobs
     edit(own_fresh / "config/presets/small.yaml", "  test_images: 1000", "  test_images: 900")
@@ -415,8 +421,7 @@ def test_imported_weights_are_tested_and_never_trained(own_fresh, snakemake):
         if entry != "eigenvector":
             state[f"{names.get(module, module)}.{entry}"] = value
     torch.save(state, own_fresh / "model_best.pth.tar")
-    command = [sys.executable, "-m", "sdnet", "import-released", "model_best.pth.tar"]
-    subprocess.run(command, cwd=own_fresh, env=snakemake.environment, check=True)
+    sdnet(own_fresh, snakemake.environment, "import-released", "model_best.pth.tar")
     planned = snakemake.plan(own_fresh, "released")
     assert not planned.trained
     assert {"table2", "table3", "figure2", "figure6"} <= planned.drawn
@@ -558,13 +563,14 @@ def test_an_archive_that_is_not_the_expected_one_is_refused_and_not_kept(own_fre
 
 def test_a_second_snakemake_is_refused_and_the_first_goes_on(own_fresh, snakemake):
     (own_fresh / "config/presets/quick.yaml").write_text(TINY_PRESET)
-    target = str(RESULTS / "runs/digits/resnet18/seed0/accuracy.csv")
+    target = str(RESULTS / "runs/digits/resnet18/seed0/model.pt")
     first = snakemake.start(own_fresh, "--cores", "1", target)
     while not list((own_fresh / ".snakemake/locks").glob("*")):
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.02)
     printed = snakemake.fail(own_fresh, "--cores", "1", target)
     assert "make sure that no other Snakemake process is trying to create the same files" in printed
+    assert "--unlock" in printed, "which is what to do after a power loss"
     printed, _ = first.communicate()
     assert first.returncode == 0, printed
     assert (own_fresh / target).exists()
@@ -617,31 +623,22 @@ def test_a_failing_notebook_is_kept_up_to_its_cell_and_stops_no_other(project, s
     assert not planned.computed
 
 
-def test_interrupted_then_killed_training_ends_in_the_same_weights(built, project, snakemake, tracking_uri):
-    """Ctrl-C, the same command again, power loss, --unlock, the same command again."""
+def test_an_interrupted_training_ends_in_the_same_weights(built, project, snakemake, tracking_uri):
+    """Ctrl-C, and the same command again; tests/test_kills.py is about power loss."""
     run, target = project / SPARSE_RUN, str(SPARSE_RUN / "accuracy.csv")
     for path in run.iterdir():
         if path.name != "spec.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (project / RESULTS / "table1.csv").unlink()  # which makes Snakemake want the run
-
-    def stop(when: int, how: signal.Signals) -> str:
-        process = snakemake.start(project, "--cores", "2", "quick")
-        while max(checkpoints(run), default=0) < when:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.02)
-        os.killpg(process.pid, how)
-        printed, _ = process.communicate()
-        assert process.returncode != 0, printed
-        assert not (run / "model.pt").exists(), "training was over before it could be stopped"
-        return printed
-
-    stop(3, signal.SIGINT)
+    process = snakemake.start(project, "--cores", "2", target)
+    while max(checkpoints(run), default=0) < 3:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate()
+    assert process.returncode != 0, printed
+    assert not (run / "model.pt").exists(), "training was over before it could be stopped"
     stopped_at = checkpoints(run)[-1]
     first_epochs = pd.read_csv(run / "history.csv").train_seconds[: stopped_at - 1]
-    stop(stopped_at + 4, signal.SIGKILL)
-    assert "--unlock" in snakemake.fail(project, "--cores", "2", target)
-    snakemake.succeed(project, "--unlock")
     snakemake.succeed(project, "--cores", "2", target)
 
     history, undisturbed = (pd.read_csv(folder / SPARSE_RUN / "history.csv") for folder in (project, built))

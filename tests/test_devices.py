@@ -66,7 +66,7 @@ def quiet_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "LOCKS", tmp_path / devices.LOCKS.name)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(devices, "DRIVER", tmp_path / "nvidia0")
-    for name in (*devices.STEP, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "checks").mkdir()
     (tmp_path / "bin").mkdir()
@@ -76,6 +76,7 @@ def quiet_machine(tmp_path, monkeypatch):
 
 def install(tmp_path, script):
     """A stand-in for nvidia-smi."""
+    devices.installed.cache_clear()
     path = tmp_path / "bin" / "nvidia-smi"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -292,6 +293,7 @@ def test_the_outer_variable_limits_the_choice(start, monkeypatch):
         ("GPU-bbb", [1]),
         ("GPU-bbbb-1,GPU-aaaa-0", [1, 0]),
         ("MIG-cccc", ["MIG-cccc"]),
+        ("1,GPU-bbb,1", [1]),
     ],
 )
 def test_what_is_visible(tmp_path, monkeypatch, outer, expected):
@@ -351,29 +353,38 @@ def test_a_job_for_the_cpu_takes_none_and_sees_none():
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_refused(monkeypatch, given):
+    monkeypatch.setenv("SDNET_JOBS_PER_GPU", given)
+    with pytest.raises(ValueError, match=f"^jobs_per_gpu is {given}; it must be a whole number, 1 or more"):
+        lease(1, available=[0]).__enter__()
+
+
 def test_a_negative_count_is_refused():
     with pytest.raises(ValueError, match="count is -1; it must be 0"), lease(-1):
         pass
 
 
-def test_what_slurm_assigned_is_taken_as_it_is(start, monkeypatch):
-    outside = start(4)
-    assert held(outside) == [0, 1, 2, 3]
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # where Slurm hides the others, each job's devices start from 0
+@pytest.mark.parametrize("variable", ["0,1", None])
+def test_devices_that_slurm_or_a_container_numbers_from_0_are_told_apart(tmp_path, monkeypatch, variable):
+    if variable:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    install(tmp_path, 'printf "GPU-a, 0\nGPU-b, 1\n"')
     for asked, given in {2: (0, 1), 4: (0, 1), 1: (0,), 0: ()}.items():
         with lease(asked) as own:
             assert own == given
             assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, own))
-    with lease(2) as own:
-        monkeypatch.setenv("SLURM_JOB_ID", "8")
-        with lease(2) as of_another_job:
-            assert own == of_another_job == (0, 1), "devices of its own, which Slurm numbers from 0 again"
+    with lease(1) as first:
+        install(tmp_path, 'printf "GPU-c, 0\nGPU-d, 1\n"')
+        with lease(2, available=[0, 1]) as of_another_job:
+            assert first + of_another_job == (0, 0, 1)
+        install(tmp_path, 'printf "GPU-b, 0\nGPU-a, 1\n"')
+        with lease(1, available=[0, 1]) as of_one_that_sees_the_same:
+            assert of_one_that_sees_the_same == (0,), "the second of the first job's"
 
 
 def test_jobs_inside_one_slurm_allocation_share_it_out(start, monkeypatch):
-    """As with `salloc --gpus 2` and Snakemake in its shell."""
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    """As with `salloc --gpus 2` and Snakemake in its shell, whichever step or task each job is."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     processes = [start(1, "None") for _ in range(2)]
     assert sorted(device for process in processes for device in held(process)) == [0, 1]

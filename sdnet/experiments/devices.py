@@ -2,9 +2,9 @@
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,13 +17,13 @@ from sdnet.experiments.settings_files import site_setting
 
 POLL_SECONDS = 0.5
 # Not in TMPDIR, which may differ from user to user. The tests have folders of their own.
-LOCKS = Path(os.environ.get("SDNET_GPU_LOCKS", f"/tmp/sdnet-gpu-{socket.gethostname()}"))
+LOCKS = Path(os.environ.get("SDNET_GPU_LOCKS", "/tmp/sdnet-gpu"))
 DRIVER = Path("/dev/nvidia0")  # there where a driver has found a device
-STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID")
 
 Device = int | str  # the index of nvidia-smi; the UUID of a part of a device (MIG), which has none
 
 
+@functools.cache
 def installed() -> dict[str, int]:
     """The UUID and index of each of this machine's NVIDIA devices; empty without a driver.
 
@@ -50,11 +50,12 @@ def visible() -> list[Device]:
         return list(installed().values())
     names = [name.strip() for name in outer.split(",")]
     index = installed() if "GPU-" in outer else {}
-    return [
+    named = [
         int(name) if name.isdigit() else next((i for uuid, i in index.items() if uuid.startswith(name)), name)
         for name in names
         if name.isdigit() or name.startswith(("GPU-", "MIG-"))
     ]
+    return list(dict.fromkeys(named))
 
 
 @contextlib.contextmanager
@@ -66,8 +67,8 @@ def lease(
     Each device has a lock file, held by this process: the kernel frees it the instant the process
     ends, however it ends. Jobs choose one after another, so that a job of several devices is not
     passed over for ever by smaller ones. Inside, CUDA_VISIBLE_DEVICES names the devices: enter
-    before the first use of CUDA. What a scheduler (Slurm) has assigned is shared out in the same
-    way among the processes of that job alone.
+    before the first use of CUDA. What a scheduler (Slurm) has assigned to a job is shared out in the
+    same way among the job's processes.
 
     A site may let several jobs share a device (`jobs_per_gpu`): then it has as many places, each with a
     lock file, and the devices with most of them free are taken first.
@@ -81,7 +82,8 @@ def lease(
         the indices; fewer than `count` if there are fewer, empty on a machine without a GPU.
 
     Raises:
-        ValueError: if count is negative.
+        ValueError: if count is negative, or `jobs_per_gpu` is no number of 1 or more.
+        OSError: as `installed`.
     """
     if count < 0:
         raise ValueError(f"lease: count is {count}; it must be 0 (the CPU) or more")
@@ -104,22 +106,22 @@ def lease(
 def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.ExitStack) -> tuple[Device, ...]:
     if count == 0:
         return ()
-    folder, places = _lock_folder(), int(site_setting("jobs_per_gpu") or 1)
-    locks.enter_context(_kept(folder))
+    locks.enter_context(_locks_kept())
+    files, places = _lock_names(pool), _places_of_each()
     wanted = places if alone else 1
     told = False
 
     def taken(device: Device) -> int:
         """How many of its places other jobs hold."""
         with contextlib.ExitStack() as tried:
-            return sum(not _try(_place(folder, device, place), tried) for place in range(places))
+            return sum(not _try(_place(files[device], place), tried) for place in range(places))
 
     while True:
         with contextlib.ExitStack() as turn:
             # Whoever holds the gates of its devices collects places as they come free; others queue behind it. All take
             # gates in the same order, so that no two wait for each other.
             queued = False
-            for gate in (_lock(folder / f"gate{device}") for device in sorted(pool, key=str)):
+            for gate in (_lock(f"gate-{name}") for name in sorted(files.values())):
                 if not _try(gate, turn, timeout=POLL_SECONDS):
                     if not (told or queued):
                         _say(f"waiting for {count} of {len(pool)} GPUs, behind another job that waits for some")
@@ -130,7 +132,7 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
             while True:
                 for device, place in itertools.product(sorted(pool, key=taken), range(places)):
                     open_to_it = len(mine[device]) < wanted and place not in mine[device]
-                    if open_to_it and _try(_place(folder, device, place), stacks[device]):
+                    if open_to_it and _try(_place(files[device], place), stacks[device]):
                         mine[device].add(place)
                     held = tuple(device for device in pool if len(mine[device]) == wanted)
                     if len(held) == count:
@@ -147,21 +149,21 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
         time.sleep(POLL_SECONDS)
 
 
-def _lock_folder() -> Path:
-    """One for the machine, of all its users; one for each Slurm job, whose devices Slurm may number from 0."""
-    folder = LOCKS
-    if "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ:
-        folder = LOCKS.with_name("-".join([LOCKS.name, *(os.environ[name] for name in STEP if name in os.environ)]))
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(PermissionError):  # it is another user's, who has opened it
-        folder.chmod(0o777)
-    return folder
+def _places_of_each() -> int:
+    """How many jobs may share a device."""
+    given = site_setting("jobs_per_gpu") or "1"
+    if not (given.isdecimal() and int(given) > 0):
+        raise ValueError(f"jobs_per_gpu is {given}; it must be a whole number, 1 or more: see config/config.yaml")
+    return int(given)
 
 
 @contextlib.contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """What clears /tmp of old files (systemd-tmpfiles) passes over a folder that is locked."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _locks_kept() -> Iterator[None]:
+    """One folder for the machine, of all its users; what clears /tmp of old files passes over it while it is locked."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # it is another user's, who has opened it
+        LOCKS.chmod(0o777)
+    descriptor = os.open(LOCKS, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
@@ -169,12 +171,21 @@ def _kept(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _place(folder: Path, device: Device, place: int) -> FileLock:
-    return _lock(folder / (f"{device}.{place}" if place else str(device)))
+def _lock_names(pool: Sequence[Device]) -> dict[Device, str]:
+    """UUIDs: what hides devices from a job (Slurm, a container) may number from 0 those that it leaves."""
+    try:
+        uuids = {index: uuid for uuid, index in installed().items()}
+    except OSError:  # and the devices were named by hand
+        uuids = {}
+    return {device: uuids.get(device, str(device)) for device in pool}
 
 
-def _lock(path: Path) -> FileLock:
-    return FileLock(path, mode=0o666)
+def _place(name: str, place: int) -> FileLock:
+    return _lock(f"{name}.{place}")
+
+
+def _lock(name: str) -> FileLock:
+    return FileLock(LOCKS / name, mode=0o666)
 
 
 def _try(lock: FileLock, held: contextlib.ExitStack, timeout: float = 0) -> bool:

@@ -100,7 +100,7 @@ class Download(_Settings):
 
 
 class Site(_Settings):
-    """What differs from one site to the next; no result depends on it."""
+    """What differs from one site to the next; config.yaml says for which of it something is made again."""
 
     data_dir: Folder = Field("data", description="Where downloaded data sets are kept.")
     downloads: dict[Literal["cifar10", "cifar100", "cifar10-c", "cifar100-c"], Download]
@@ -308,7 +308,7 @@ class Adversarial(_Settings):
 class Preset(_Settings):
     """What to run, and at what scale."""
 
-    description: str
+    description: str = Field(min_length=1, description="What it is for, in a sentence or more, with which its report begins.")
     extends: str | None = Field(None, description="The preset whose keys hold where this one has none.")
     width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
     imported: bool = Field(False, description="Weights are from `python -m sdnet import-released`; nothing is trained.")

@@ -115,8 +115,14 @@ def noise_minutes(wildcards):
 
 
 def noise_options(wildcards):
-    """What the preset wants of noise, as options of a command."""
+    """What the preset wants of noise, as options of a command; the next word is `official_noise`."""
     return plan.noise_options(run_of(wildcards), preset_of(wildcards))
+
+
+def official_noise(wildcards, output):
+    """Where the official noise is. That it takes `output` keeps it out of what triggers: it may be moved."""
+    folder = run_of(wildcards).official_noise
+    return [folder] if folder else []
 
 
 def shown_runs(wildcards, target):

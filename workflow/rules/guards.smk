@@ -4,8 +4,13 @@
 def refuse_swallowed_targets():
     """These options take every word behind them, rules and files, so that nothing tells a target from their own."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+    roots = [Path(plan.results_folder(name)) for name in PRESETS if name != "paper"]
     for option in ("forcerun", "until", "omit_from"):
-        taken = sorted(set(getattr(given, option) or ()) & set(PRESETS))
+        taken = [
+            word
+            for word in getattr(given, option) or ()
+            if word in PRESETS or any(Path(word).is_relative_to(root) for root in roots)
+        ]
         if taken and not given.targets:
             name = f"--{option.replace('_', '-')}"
             raise WorkflowError(
@@ -74,7 +79,15 @@ def say_what_was_made():
     files = {file for job in workflow.dag.jobs for file in job.output}
     reports = sorted(file for file in files if Path(file).name == "report.html")
     if reports:
-        logger.info(f"Read {' and '.join(reports)}; `make ui` shows the runs.")
+        record, usual = os.environ["MLFLOW_TRACKING_URI"], settings.load_site(
+            settings.read_yaml(Path(SITE_FILES[0]))
+        )
+        ui = (
+            "make ui"
+            if record == usual.mlflow_uri
+            else f"MLFLOW_TRACKING_URI={record} make ui"
+        )
+        logger.info(f"Read {' and '.join(reports)}; `{ui}` shows the runs.")
 
 
 def forget_what_failed():

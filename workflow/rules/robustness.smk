@@ -24,10 +24,11 @@ rule sweep:
         runtime=noise_minutes,
     params:
         options=noise_options,
+        official=official_noise,
     message:
         "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: accuracy against lambda, {wildcards.noise} noise."
     shell:
-        "python -m sdnet sweep $(dirname {input.model}) --noise {wildcards.noise} {params.options}"
+        "python -m sdnet sweep $(dirname {input.model}) --noise {wildcards.noise} {params.options} {params.official:q}"
         " --gpus {resources.gpu} > {log} 2>&1"
 
 
@@ -53,13 +54,14 @@ rule calibrate:
         runtime=noise_minutes,
     params:
         options=noise_options,
+        official=official_noise,
         calibration=lambda wildcards: plan.calibration_options(
             run_of(wildcards), preset_of(wildcards)
         ),
     message:
         "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: Algorithm 1, {wildcards.noise} noise."
     shell:
-        "python -m sdnet calibrate $(dirname {input.model}) --noise {wildcards.noise} {params.options}"
+        "python -m sdnet calibrate $(dirname {input.model}) --noise {wildcards.noise} {params.options} {params.official:q}"
         " {params.calibration} --gpus {resources.gpu} > {log} 2>&1"
 
 
@@ -82,8 +84,9 @@ rule stability:
     params:
         noise=lambda wildcards: plan.line_noise(preset_of(wildcards)),
         options=noise_options,
+        official=official_noise,
     message:
         "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: how far noise moves the first layer's output."
     shell:
-        "python -m sdnet stability $(dirname {input.model}) --noise {params.noise} {params.options}"
+        "python -m sdnet stability $(dirname {input.model}) --noise {params.noise} {params.options} {params.official:q}"
         " --gpus {resources.gpu} > {log} 2>&1"

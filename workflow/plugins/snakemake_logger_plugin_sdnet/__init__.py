@@ -14,6 +14,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 SETTING, FILE = re.compile("="), re.compile(r"\.(yaml|yml|json)$")
 TRIGGER = re.compile("^(code|input|mtime|params|software-env)$")
+DEPLOYMENT = re.compile("^(apptainer|conda|env-modules)$")
+SILENCED = re.compile("^(all|host|progress|reason|rules)$")
 # The greedy options, each with what tells its own words from targets.
 GREEDY = {
     "--resources": SETTING,
@@ -26,6 +28,10 @@ GREEDY = {
     "--configfile": FILE,
     "--configfiles": FILE,
     "--rerun-triggers": TRIGGER,
+    "--software-deployment-method": DEPLOYMENT,
+    "--sdm": DEPLOYMENT,
+    "--quiet": SILENCED,
+    "-q": SILENCED,
 }
 
 

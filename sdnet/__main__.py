@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -466,6 +467,7 @@ def track(folder: Path) -> None:
 def main() -> None:
     """Run a command; an error is one sentence, unless --debug asks for its origin."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Slurm ends a job at its time limit: like Ctrl-C
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

@@ -252,6 +252,21 @@ def test_results_that_come_later_are_put_to_the_same_run(client, folder):
     assert run.info.status == "FINISHED"
 
 
+def test_of_a_run_that_was_killed_and_is_not_gone_on_with_nobody_thinks_that_it_runs(client, folder, tmp_path):
+    tracker = Tracker(folder, {})
+    tracker.log_epochs(history(1))
+    killed = run_id(folder)
+    shutil.copytree(folder, tmp_path / "copy")
+    Tracker(tmp_path / "copy", {}, from_start=True).close()
+    assert client.get_run(killed).info.status == "RUNNING", "the copy is another run"
+    Tracker(folder, {}, from_start=True)
+    again = run_id(folder)
+    assert client.get_run(killed).info.status == "KILLED"
+    small_run.edited(folder / "spec.json", training__epochs=3)
+    Tracker(folder, {}).close()
+    assert [client.get_run(run).info.status for run in (again, run_id(folder))] == ["KILLED", "FINISHED"]
+
+
 def test_other_settings_are_another_run(client, folder):
     Tracker(folder, {}).close()
     first = run_id(folder)
@@ -361,6 +376,17 @@ def test_a_training_whose_weights_cannot_be_written_is_marked_so(client, folder,
     monkeypatch.setattr("sdnet.commands.train.save_model", full)
     with pytest.raises(OSError, match="No space left"):
         train(folder / "spec.json", None, 0)
+    assert client.get_run(run_id(folder)).info.status == "FAILED"
+
+
+def test_of_several_processes_the_one_that_started_them_says_that_the_first_was_killed(client, folder, monkeypatch):
+    def killed(*arguments):
+        Tracker(folder, {})
+        raise ChildProcessError("process 1 of 2 was killed")
+
+    monkeypatch.setattr("sdnet.commands.train.distributed.launch", killed)
+    with pytest.raises(ChildProcessError):
+        train(folder / "spec.json", None, 0, processes=2)
     assert client.get_run(run_id(folder)).info.status == "FAILED"
 
 
@@ -586,6 +612,16 @@ def test_of_parents_made_at_once_on_a_server_one_prevails(client, tmp_path):
     (parent,), seeds = tree(client, "sdnet at once")
     assert parent.info.run_id == first.info.run_id
     assert {run.data.tags["mlflow.parentRunId"] for run in seeds} == {first.info.run_id}
+
+
+def test_a_seed_whose_parent_another_job_removed_is_nested_again(client, tmp_path):
+    folder = new_folder(tmp_path, SPEC | {"preset": "removed"})
+    Tracker(folder, {}).close()
+    (parent,), _ = tree(client, "sdnet removed")
+    client.delete_run(parent.info.run_id)
+    Tracker(folder, {}).close()
+    (parent,), (seed,) = tree(client, "sdnet removed")
+    assert seed.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
 def test_eight_processes_that_write_at_once_are_all_recorded(client, database, tmp_path):

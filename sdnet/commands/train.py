@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections import deque
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.environment import experiment, trained_experiment
-from sdnet.experiments.tracking import Tracker
+from sdnet.experiments.tracking import MARKER, Tracker
 from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
 from sdnet.runs.former import set_aside
@@ -45,6 +46,7 @@ def train(spec_path: Path, data_path: Path | None, gpus: int, processes: int | N
         )
     if distributed.launched():
         end_with(os.getppid())  # torchrun, which does not see to that
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as torchrun ends all: at once, see distributed
         _train_share(spec, folder, data_path, gpus > 0 and torch.cuda.is_available())
         return
     with _only_process(folder / ".lock"):
@@ -62,7 +64,12 @@ def _train_here(spec: dict, folder: Path, data_path: Path | None, gpus: int, pro
         on_gpu = device.type == "cuda"
         count = len(devices) if on_gpu else processes or 1
         if count > 1:
-            distributed.launch(count, _train_share, spec, folder, data_path, on_gpu)
+            try:
+                distributed.launch(count, _train_share, spec, folder, data_path, on_gpu)
+            except BaseException:
+                if (folder / MARKER).exists():  # the first process was killed, and could not say so itself
+                    Tracker(folder, {}).close("FAILED")
+                raise
         else:
             _train(spec, folder, data_path, device)
 
@@ -122,7 +129,8 @@ def _only_process(path: Path) -> AbstractContextManager:
     try:
         return lock.acquire(blocking=False)
     except Timeout:
-        print(f"{path.parent}: another process trains this run; waiting for it to end", file=sys.stderr)
+        remedy = f"if none does, as after a crash on a file system without locks, remove {path}"
+        print(f"{path.parent}: another process trains this run; waiting for it to end ({remedy})", file=sys.stderr)
         return lock.acquire()
 
 

@@ -308,7 +308,9 @@ class Adversarial(_Settings):
 class Preset(_Settings):
     """What to run, and at what scale."""
 
-    description: str = Field(min_length=1, description="What it is for, in a sentence or more, with which its report begins.")
+    description: str = Field(
+        min_length=1, description="What it is for, in a sentence or more, with which its report begins."
+    )
     extends: str | None = Field(None, description="The preset whose keys hold where this one has none.")
     width: PositiveInt = Field(description="Channels of the first stage of every network; 64 in the paper.")
     imported: bool = Field(False, description="Weights are from `python -m sdnet import-released`; nothing is trained.")

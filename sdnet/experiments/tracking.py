@@ -129,28 +129,32 @@ class Tracker:
                 place = {"folder": str(folder)}
         tags = tags | group | {"model": spec["model"]["name"], "seed": str(spec["seed"])} | place
         marker = {"spec": spec} | ({} if regular else place)  # elsewhere a copy of the folder is another run
-        self._id, self._last_epoch = self._find(client, experiment, marker), 0
+        before, of = self._marked()
+        found = client.search_runs([experiment], f"attributes.run_id = '{before}'") if before else []
+        self._id, self._last_epoch = before if found and of == marker else None, 0
         if self._id:
             known = client.get_metric_history(self._id, "test_accuracy")
             self._last_epoch = max((metric.step for metric in known), default=0)
+            for (
+                name,
+                value,
+            ) in place.items():  # another job, on a server, may have removed the run that it was nested in
+                client.set_tag(self._id, name, value)
         if not self._id or (from_start and self._last_epoch):
+            if found and found[0].info.status == "RUNNING" and of.get("folder") == marker.get("folder"):
+                client.set_terminated(before, "KILLED")  # nothing goes on with it
             name = "/".join(folder.parts[-3:])
             self._id, self._last_epoch = self._create(client, experiment, name, marker, tags), 0
         client.update_run(self._id, status="RUNNING")
         self._client = client
 
-    def _find(self, client, experiment: str, marker: dict) -> str | None:
-        path = self._folder / MARKER
-        if not path.exists():
-            return None
+    def _marked(self) -> tuple[str | None, dict]:
+        """The run that was recorded for this folder last, and what of."""
         try:
-            known = dict(json.loads(path.read_text()))
-            run_id = known.pop("run_id")
-        except (ValueError, TypeError, KeyError):  # damaged: whose run it was is not known
-            return None
-        if known != marker:
-            return None
-        return run_id if client.search_runs([experiment], f"attributes.run_id = '{run_id}'") else None
+            known = dict(json.loads((self._folder / MARKER).read_text()))
+            return known.pop("run_id"), known
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # or damaged: whose run it was is not known
+            return None, {}
 
     def _create(self, client, experiment: str, name: str, marker: dict, tags: dict[str, str]) -> str:
         from mlflow.entities import Param

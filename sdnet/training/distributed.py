@@ -13,7 +13,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -74,10 +73,8 @@ def launch(count: int, function: Callable, *args) -> None:
         else:
             reason = f"ended with exit code {failure.exitcode}"
         raise ChildProcessError(f"process {rank + 1} of {count} {reason}") from error
-    except SignalException as stopped:
-        if stopped.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        sys.exit(128 + stopped.sigval)
+    except SignalException:
+        raise KeyboardInterrupt from None
     finally:
         logging.disable(logging.NOTSET)
 

@@ -23,6 +23,9 @@ def notebook(source: Path, parameters: dict[str, str], executed: Path, html: Pat
 
 def write_page(done: NotebookNode, html: Path, title: str, exclude_input: bool = False) -> None:
     """Write an executed notebook as one HTML page that loads nothing."""
+    for output in (output for cell in done.cells for output in cell.get("outputs", ())):
+        if "image/png" in output.get("data", ()):
+            output.metadata.setdefault("image/png", {}).setdefault("alt", title)
     shown = {"exclude_input": exclude_input, "exclude_input_prompt": True, "exclude_output_prompt": True}
     exporter = HTMLExporter(template_name="basic", anchor_link_text="", **shown)
     body, _ = exporter.from_notebook_node(done)

@@ -60,6 +60,30 @@ def test_figure_2_shows_the_mean_accuracy_of_each_severity_at_each_lambda_and_it
     assert (heights.min(), heights.max()) == pytest.approx((31 - spread, 41 + spread))
 
 
+def test_where_a_data_set_lacks_a_noise_figure_2_keeps_its_labels_and_the_legend_covers_no_panel():
+    noises_of = {"cifar10": ("gaussian", "shot"), "imagenet": ("shot",), "digits": ("gaussian",)}
+    sweep = pd.DataFrame(
+        {"dataset": dataset, "system": "sdnet18", "seed": 0, "noise": noise, "severity": severity, "lambda": lmbd}
+        | {"lambda0": 0.1, "correct": 10, "total": 20}
+        for dataset, noises in noises_of.items()
+        for noise in noises
+        for severity in (1, 5)
+        for lmbd in (0.1, 0.2)
+    )
+    figure = plots.lambda_curves(sweep, "note")
+    shown = [(axis.axison, axis.get_ylabel().split("\n")[1:], axis.get_xlabel()) for axis in figure.axes]
+    accuracy = "accuracy (%)"
+    assert shown == [
+        *((True, ["CIFAR-10", accuracy], ""), (True, [], "")),
+        *((False, [], ""), (True, ["ImageNet", accuracy], "λ")),
+        *((True, ["scikit-learn digits", accuracy], "λ"), (False, [], "")),
+    ]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["level 0", "level 4"]
+    assert not any(legend.get_window_extent().overlaps(axis.get_window_extent()) for axis in figure.axes)
+
+
 def test_figure_5_shows_zero_as_mid_grey_and_every_atom_at_full_contrast():
     atoms = np.array([[0, 1, 0, -1], [0.5, 0, 0, 0]])
     entries = pd.DataFrame(

@@ -67,7 +67,7 @@ def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -
     """A panel per noise, from left to right, and a row of panels per data set and network."""
     noises = list(rows.noise.unique())
     systems = list(rows.groupby(["dataset", "system"], sort=False))
-    size = (PAGE_WIDTH * len(noises) / 4, 1.75 * len(systems) + 0.25)
+    size = (PAGE_WIDTH * (len(noises) + 1) / 5, 1.75 * len(systems) + 0.25)  # a fifth for labels and legend
     figure, axes = plt.subplots(len(systems), len(noises), figsize=size, squeeze=False, layout="constrained")
     for line, ((dataset, system), of_system) in zip(axes, systems, strict=True):
         for axis, noise in zip(line, noises, strict=True):
@@ -76,13 +76,16 @@ def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -
                 continue
             draw(axis, panel)
             sns.despine(ax=axis)
-        line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\n{ylabel}", fontsize="small")
-    for axis, noise in zip(axes[0], noises, strict=True):
-        axis.set_title(noise.capitalize(), loc="left", fontsize="small")
-    for axis in axes[-1]:
-        axis.set_xlabel(xlabel, fontsize="small")
-    last = [axis for axis in axes[0] if axis.axison][-1]
-    if last.get_legend_handles_labels()[0]:
-        last.legend(frameon=False, fontsize="xx-small", handlelength=1.2, loc="best")
+        _shown(line)[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\n{ylabel}", fontsize="small")
+    for column, noise in zip(axes.T, noises, strict=True):
+        column[0].set_title(noise.capitalize(), loc="left", fontsize="small")
+        _shown(column)[-1].set_xlabel(xlabel, fontsize="small")
+    handles, labels = _shown(axes.flat)[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize="xx-small", handlelength=1.2)
     note_below(figure, note)
     return figure
+
+
+def _shown(axes) -> list[plt.Axes]:
+    return [axis for axis in axes if axis.axison]

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from sdnet import plots
 from sdnet.plots.growth import growth_curves
@@ -14,7 +15,9 @@ def test_figure_3_shows_each_seed_with_its_own_line_and_r_squared():
     common = {"dataset": "cifar10", "system": "sdnet18", "noise": "gaussian"}
     fits = {0: (0.02, -0.1, 0.98), 1: (0.0, 0.3, float("nan"))}
     peaks = pd.DataFrame(
-        common | {"seed": seed, "residual": residual, "lambda": slope * residual + intercept, "lambda_std": 0.01}
+        common
+        | {"seed": seed, "residual": residual, "lambda": slope * residual + intercept}
+        | {"lambda_std": (seed + 1) * residual / 1000}
         for seed, (slope, intercept, _) in fits.items()
         for residual in (10.0, 20.0, 30.0)
     )
@@ -28,6 +31,9 @@ def test_figure_3_shows_each_seed_with_its_own_line_and_r_squared():
     drawn = [line for line in axis.lines if len(line.get_xdata()) == 2]
     assert [list(line.get_ydata()) for line in drawn] == [pytest.approx([0.1, 0.5]), pytest.approx([0.3, 0.3])]
     assert len({line.get_color() for line in drawn}) == 2
+    bars = [bar[:, 1] for seed in axis.collections for bar in seed.get_segments()]
+    assert [np.ptp(bar) / 2 for bar in bars] == pytest.approx([0.01, 0.02, 0.03, 0.02, 0.04, 0.06])
+    assert [bar.mean() for bar in bars] == pytest.approx(list(peaks["lambda"]))
     assert [text.get_text() for text in axis.texts] == ["R² = 0.98, none (flat)"]
 
 
@@ -58,6 +64,9 @@ def test_figure_2_shows_the_mean_accuracy_of_each_severity_at_each_lambda_and_it
     spread = np.std([0, 2], ddof=1)
     heights = gaussian.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((31 - spread, 41 + spread))
+    heights = plots.lambda_curves(sweep[sweep.seed == 0], "").axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    least, most = (binomtest(count, 200).proportion_ci(0.95, method="wilson") for count in (60, 80))
+    assert (heights.min(), heights.max()) == pytest.approx((100 * least.low, 100 * most.high))
 
 
 def test_where_a_data_set_lacks_a_noise_figure_2_keeps_its_labels_and_the_legend_covers_no_panel():
@@ -110,6 +119,60 @@ def test_figure_6_shows_the_share_of_each_bin_and_of_exact_zeros():
     assert (steps.get_data().values.tolist(), steps.get_data().edges.tolist()) == ([20, 30], [-1, 0, 1])
     assert axis.lines[0].get_ydata()[1] == 50
     assert axis.texts[0].get_text() == "exactly zero: 50.0%"
+
+
+def inversion(generator, layers=1, images=1):
+    """What `invert` writes of SDNet-18 for grey images of 4 x 4 pixels: random numbers, two channels of five."""
+    shapes = {"codes": (2, 4, 4), "atoms": (2, 1, 3, 3), "terms": (2, 1, 4, 4)}
+    pixels = {"images": (images, 4, 4, 1), "sums": (5, 4, 4, 1), "pictures": (layers, images, 4, 4, 1)}
+    arrays = {name: generator.normal(size=shape) for name, shape in shapes.items()}
+    arrays |= {name: generator.integers(256, size=shape, dtype=np.uint8) for name, shape in pixels.items()}
+    return arrays | {"channels": np.array([3, 1]), "indices": np.arange(7, 7 + images)}
+
+
+def drawn(axis):
+    """The image on an axis; of an RGB one its red, which is its green and blue as well."""
+    values = np.asarray(axis.images[0].get_array())
+    assert values.ndim == 2 or np.array_equal(values[..., 0], values[..., 2])
+    return values if values.ndim == 2 else values[..., 0]
+
+
+def test_figure_1_shows_how_the_code_s_channels_add_up_to_the_image_beside_the_input():
+    arrays = inversion(np.random.default_rng(0))
+    axes = {axis.get_title(): axis for axis in plots.operator([("digits", "sdnet18", arrays)], "note").axes}
+    assert np.array_equal(drawn(axes["input $x$"]), arrays["images"][0, ..., 0])
+    assert np.array_equal(drawn(axes["$A(z)$: the sum of all 5"]), arrays["sums"][4, ..., 0])
+    assert np.array_equal(drawn(axes["sum so far"]), arrays["sums"][0, ..., 0])
+    assert np.array_equal(drawn(axes["code $\\zeta_c$"]), arrays["codes"][0])
+    atom, term = drawn(axes["atom $\\alpha_c$"]), drawn(axes["$\\alpha_c * \\zeta_c$"])
+    assert atom == pytest.approx((1 + arrays["atoms"][0, 0] / np.abs(arrays["atoms"][0]).max()) / 2)
+    assert term == pytest.approx((1 + arrays["terms"][0, 0] / np.abs(arrays["terms"]).max()) / 2)
+    assert axes["code $\\zeta_c$"].get_ylabel() == "c = 3"
+
+
+def test_of_a_code_of_zeros_figure_1_shows_white_and_what_it_adds_as_mid_grey():
+    arrays = inversion(np.random.default_rng(0))
+    arrays |= {name: np.zeros_like(arrays[name]) for name in ("codes", "terms")}
+    axes = {axis.get_title(): axis for axis in plots.operator([("digits", "sdnet18", arrays)], "note").axes}
+    assert min(axes["code $\\zeta_c$"].images[0].to_rgba(0.0)) > 0.96
+    assert (drawn(axes["$\\alpha_c * \\zeta_c$"]) == 0.5).all()
+
+
+def test_figure_4_shows_each_image_then_what_each_layer_gives_back_of_it_with_its_scores():
+    arrays = inversion(np.random.default_rng(0), layers=3, images=2)
+    scores = pd.DataFrame(
+        RUN | {"seed": seed, "depth": depth, "image": 7 + i, "psnr_db": 10 * depth + i, "correlation": 0.9 - seed}
+        for seed in (0, 1)
+        for depth in (1, 2, 3)
+        for i in (0, 1)
+    )
+    axes = plots.reconstructions([("cifar10", "sdnet18", arrays)], scores, "note").axes
+    assert [axis.get_title() for axis in axes[:4]] == ["image", "layer 1", "layer 2", "layer 3"]
+    for i, line in enumerate((axes[:4], axes[4:])):
+        expected = np.stack([arrays["images"][i], *arrays["pictures"][:, i]])[..., 0]
+        assert np.array_equal([drawn(axis) for axis in line], expected)
+        labels = [f"{10 * depth + i}.0 dB, 0.90" for depth in (1, 2, 3)]
+        assert [axis.get_xlabel() for axis in line] == ["", *labels]
 
 
 def test_growth_is_drawn_by_what_grows():

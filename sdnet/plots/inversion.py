@@ -27,7 +27,7 @@ def operator(runs: list[tuple[str, str, dict]], note: str) -> Figure:
         names = [[f"{kind}{row}" for kind in ("code", "atom", "term", "sum")] for row in range(count)]
         large = [["A(z)"] * 2 if row < count / 2 else ["x"] * 2 for row in range(count)]
         axes = block.subplot_mosaic([[*left, *right] for left, right in zip(names, large, strict=True)])
-        reach, strongest = np.abs(arrays["codes"]).max(), np.abs(arrays["terms"]).max()
+        reach, strongest = np.abs(arrays["codes"]).max() or 1, np.abs(arrays["terms"]).max()
         for row, channel in enumerate(arrays["channels"]):
             axes[f"code{row}"].imshow(arrays["codes"][row], cmap="RdBu_r", vmin=-reach, vmax=reach)
             axes[f"atom{row}"].imshow(patch(arrays["atoms"][row]))

@@ -78,7 +78,7 @@ def without_scales(axis: plt.Axes) -> None:
 def patch(values: np.ndarray, reach: float | None = None) -> np.ndarray:
     """Signed values (M, H, W) as an RGB image: zero is mid-grey, +-reach, by default the largest, white and black."""
     reach = np.abs(values).max() if reach is None else reach
-    return rgb((0.5 + values / (2 * reach)).transpose(1, 2, 0))
+    return rgb((0.5 + values / (2 * reach or 1)).transpose(1, 2, 0))
 
 
 def rgb(image: np.ndarray) -> np.ndarray:

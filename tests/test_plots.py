@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from sdnet import plots
 from sdnet.plots.growth import growth_curves
+from sdnet.plots.layout import log_scale
 
 RUN = {"dataset": "cifar10", "system": "sdnet18"}
 
@@ -186,7 +188,21 @@ def test_growth_is_drawn_by_what_grows():
     width, lambdas = growth_curves(measured, "note").axes
     assert curves(width) == [([8, 16, 32], [8, 16, 32]), ([8, 16, 32], [24, 48, 96])]
     assert curves(lambdas) == [([1, 2, 4], [3, 6, 12])]
+    assert width.get_yscale() == lambdas.get_yscale() == "log"
     assert (width.get_xlabel(), lambdas.get_xlabel()) == ("width", "number of λ in a sweep")
+
+
+@pytest.mark.parametrize("ratio", [1.1, 2, 4, 6, 30, 1000])
+def test_a_logarithmic_axis_has_ticks_all_over_however_narrow_or_wide_it_is(ratio):
+    """Two to ten, and no part without one that is longer than 60% of the axis."""
+    for low in np.geomspace(0.1, 1, 5):
+        axis = Figure().subplots()
+        axis.plot([low, ratio * low])
+        log_scale(axis)
+        bottom, top = axis.get_ylim()
+        ticks = [tick for tick in axis.get_yticks() if bottom <= tick <= top]
+        assert 2 <= len(ticks) <= 10
+        assert np.diff(np.log([bottom, *ticks, top])).max() < 0.6 * np.log(top / bottom)
 
 
 def test_the_worst_of_all_attacks_is_drawn_where_every_seed_was_attacked():

@@ -195,6 +195,14 @@ def test_gains_are_over_the_images_own_and_the_figure_shows_each_network():
     assert (dot.get_ydata()[0], atoms.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.1))
 
 
+def test_each_network_has_a_dot_at_its_own_lambda_of_training():
+    table = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.1], (0.1, 0.5)) + rows("sdnet18-all", 0, [0.4, 0.3], (0.5, 0.9)))
+    for axis, k in zip(plots.stability_curves(table, "note").axes[:2], (1, 3), strict=True):
+        dots = {line.get_color(): line.get_xydata() for line in axis.lines if line.get_marker() == "o"}
+        curves = [line.get_color() for line in axis.lines if not line.get_label().startswith("_")]
+        assert [dots[color][0] for color in curves] == [pytest.approx([0.1, 0.2 * k]), pytest.approx([0.5, 0.4 * k])]
+
+
 def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algorithm_1(capsys):
     """0.2 over 0.4 as trained; halfway between two lambdas the logarithms are halfway, too.
 

@@ -4,10 +4,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from sdnet.experiments.labels import system_label
-from sdnet.plots.layout import PAGE_WIDTH, note_below
+from sdnet.plots.layout import PAGE_WIDTH, log_scale, note_below
 
 TITLES = {"lambdas": "number of λ in a sweep", "iterations": "FISTA iterations"}
 
@@ -26,16 +26,14 @@ def growth_curves(measured: pd.DataFrame, note: str) -> Figure:
         for number, system in enumerate(systems):
             line = rows[rows.system == system].sort_values("value")
             axis.plot(line.value, line.ms, "o-", color=f"C{number}", markersize=3, linewidth=1)
-        axis.set(xscale="log", yscale="log", xticks=sorted(rows.value.unique()))
+        axis.set(xscale="log", xticks=sorted(rows.value.unique()))
         axis.set_xticklabels([f"{value:g}" for value in sorted(rows.value.unique())])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(TITLES.get(varied, varied), fontsize="small")
         axis.tick_params(labelsize="x-small")
         sns.despine(ax=axis)
-    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes[0].yaxis.set_minor_locator(NullLocator())
+    log_scale(axes[0])  # which the others share
     axes[0].set_ylabel("ms an image", fontsize="small")
     handles = [plt.Line2D([], [], marker="o", markersize=3, color=f"C{k}") for k in range(len(systems))]
     labels = [system_label(system) for system in systems]

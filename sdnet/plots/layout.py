@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.files import whole
@@ -67,6 +68,14 @@ def blocks_of(runs: list, note: str, height: float):
     figure = plt.figure(figsize=(PAGE_WIDTH, height * len(runs) + 0.25), layout="constrained")
     note_below(figure, note)
     return figure, figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
+
+
+def log_scale(axis: plt.Axes) -> None:
+    """What is drawn gets logarithmic heights: ticks at 1, 2 and 5 of each decade, in equal steps if all is near."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    locator = LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5, steps=[1, 2, 5, 10])
+    axis.yaxis.set(major_locator=locator, minor_locator=NullLocator(), major_formatter="{x:g}")
 
 
 def without_scales(axis: plt.Axes) -> None:

@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator
 
 from sdnet.experiments.labels import dataset_label, system_label
-from sdnet.plots.layout import PAGE_WIDTH, note_below
+from sdnet.plots.layout import PAGE_WIDTH, log_scale, note_below
 
 CONVOLUTION = 0.5  # where the convolution with the same atoms stands among numbers of iterations
 PANELS = [  # place, against what, title
@@ -24,7 +24,7 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
     A row of panels per data set and a curve per network: against lambda, and against the iterations of the layer, its
     dictionary unchanged, at the lambda of training (thick) and two larger ones (thin); squares are the convolution
     with the same atoms. A network without CSC layers is a dashed line. All are geometric means over the severities;
-    bands are the standard deviation over seeds. The dotted line and the dots: as trained.
+    bands are the standard deviation over seeds. Dots: as trained.
 
     Args:
         stability: rows of stability.csv.
@@ -43,17 +43,12 @@ def stability_curves(stability: pd.DataFrame, note: str) -> Figure:
             for system, of_system in here.groupby("system", sort=False):
                 _draw(axis, of_system, against, {"color": colors[system]}, system_label(system))
             axis.axhline(1, color="0.7", linewidth=0.6, zorder=0)
-            axis.set_yscale("log")
-            axis.yaxis.set(
-                major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator(), major_formatter="{x:g}"
-            )
+            log_scale(axis)
             axis.set_title(title, loc="left", fontsize="small")
             if against == "n_iter":
                 axis.set_xscale("log", base=2)
                 axis.xaxis.set_major_locator(FixedLocator([CONVOLUTION, *sorted(here.n_iter.dropna().unique())]))
                 axis.xaxis.set_major_formatter(lambda x, _: "A*x" if x == CONVOLUTION else f"{x:g}")
-            else:
-                axis.axvline(stability.lambda0.min(), color="0.5", linestyle=":", linewidth=1)
             axis.set_xlabel("λ" if against == "lambda" else "FISTA iterations", fontsize="small")
             sns.despine(ax=axis)
         line[0].set_ylabel(f"{dataset_label(dataset)}\nnoise to signal,\nover the images'", fontsize="small")
@@ -82,8 +77,9 @@ def _draw(axis: plt.Axes, rows: pd.DataFrame, against: str, look: dict, label: s
     low, mean, high = _band(shown.groupby(against).gain.agg(["mean", "std"]))
     axis.plot(mean.index, mean, linewidth=1.2, label=label, **look)
     axis.fill_between(mean.index, low, high, alpha=0.15, linewidth=0, **look)
+    trained = code[f"{against}0"].iloc[0]
+    axis.plot(trained, mean[trained], "o", markersize=3.5, **look)
     if against == "n_iter":
-        axis.plot(code.n_iter0.iloc[0], mean[code.n_iter0.iloc[0]], "o", markersize=3.5, **look)
         axis.plot(CONVOLUTION, rows[rows.place == "atoms"].gain.mean(), "s", markersize=3.5, **look)
         tried = code.groupby("lambda").filter(lambda of_lambda: of_lambda.n_iter.nunique() > 1)
         for _, larger in tried.drop(shown.index).groupby("lambda"):

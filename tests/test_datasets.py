@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from torchvision.models import ResNet18_Weights
 
 from sdnet.data import cifar
 from sdnet.data.datasets import INFO, load
@@ -401,3 +402,16 @@ def test_cifar_is_normalised_as_in_the_authors_code_and_augmented_as_usual(name)
     info = INFO[name]
     assert (info.mean, info.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     assert (info.flip, info.crop_padding) == (True, 4)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+def test_imagenet_is_normalised_as_for_torchvision_s_networks_and_the_loader_crops_it(name):
+    info, preset = INFO[name], ResNet18_Weights.IMAGENET1K_V1.transforms()
+    assert (info.mean, info.std) == (tuple(preset.mean), tuple(preset.std))
+    assert (info.flip, info.crop_padding) == (True, 0)
+
+
+def test_the_digits_are_not_mirrored_and_shifted_as_far_as_cifar_is_for_their_size():
+    digits, cifar10 = INFO["digits"], INFO["cifar10"]
+    assert not digits.flip
+    assert digits.crop_padding / digits.size == cifar10.crop_padding / cifar10.size

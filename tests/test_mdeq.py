@@ -181,6 +181,13 @@ def test_the_solver_stops_once_each_image_meets_the_tolerance(images):
 # Training
 
 
+def test_dropout_and_the_unrolled_phase_are_the_first_release_s():
+    """The phase is the first 20,000 of the steps of 220 epochs: 50,000 images in batches of 128."""
+    model = mdeq(10, width=16)
+    assert model.dropout == 0.3
+    assert model.pretrain * 220 * math.ceil(50_000 / 128) == pytest.approx(20_000)
+
+
 def test_weights_are_normalised_anew_after_each_update(images):
     """No stale weight survives an optimiser step, and a second backward pass finds its graph."""
     model = contractive().train()

@@ -345,6 +345,9 @@ def test_scn_has_the_published_structure():
     assert {norm.eps for norm in norms} == {1e-4}
     assert not any(isinstance(m, nn.ReLU) for m in model.modules())
     assert all(layer.lambda1.item() == layer.lambda2 == 0 and not layer.unit_norm for layer in layers)
+    # 2,560 numbers: five standard errors
+    assert model.classifier.weight.std().item() == pytest.approx(1 / 256, rel=0.07)
+    assert not model.classifier.bias.any()
 
 
 @pytest.mark.parametrize(

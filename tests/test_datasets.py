@@ -230,7 +230,7 @@ def test_wrong_pixels_are_named(archive, change, sentence):
     archive.assert_refused(sentence)
 
 
-@pytest.mark.parametrize("labels", [[100] + 9 * [0], [-1] + 9 * [0], 9 * [0], 10 * [0.5], None])
+@pytest.mark.parametrize("labels", [[100] + 9 * [0], [-1] + 9 * [0], 9 * [0], 10 * [0.5], 9 * [0] + [[0]], None])
 def test_wrong_labels_are_named(archive, labels):
     batch = {b"data": archive.pixels[archive.test], archive.labels_key: labels}
     archive.files[archive.test] = pickle.dumps(batch, protocol=2)

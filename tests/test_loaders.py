@@ -295,6 +295,13 @@ def assert_refused(error, sentence, root, **options):
     assert "\n" not in str(raised.value)
 
 
+def test_a_split_of_another_name_is_answered_with_the_names(tree):
+    with pytest.raises(
+        ValueError, match="there is no split 'test': choose 'train' or 'val', whose folder may be named test"
+    ):
+        folder_loader(tree, "test")
+
+
 def test_a_missing_root_or_split_is_named_with_the_layout(tree):
     assert_refused(FileNotFoundError, "there is no folder .*nowhere: expected", tree / "nowhere")
     (tree / "val").rename(tree / "validation")

@@ -389,5 +389,8 @@ def test_impossible_networks_and_images_are_refused():
         mdeq(10, small_input=False)
     with pytest.raises(ValueError, match="multiple of 8"):
         MDEQ(10, [8, 12], [4, 8], 32)
+    for groups in (0, 1, 3):
+        with pytest.raises(ValueError, match=f"groups must be 2, 4, ..., since half as many .*, not {groups}"):
+            MDEQ(10, [12, 24], [4, 8], 32, groups=groups)
     with pytest.raises(ValueError, match=r"28 x 28 pixels .* multiples of 8"):
         mdeq(10, width=16)(torch.randn(1, 3, 28, 28))

@@ -426,12 +426,13 @@ def test_a_trained_network_survives_saving_and_copying(build, tmp_path):
 
 
 def test_impossible_networks_are_refused_by_name():
-    with pytest.raises(ValueError, match="width 6 is not a multiple of 4"):
+    with pytest.raises(ValueError, match="given width 6; 3-channel images need a multiple of 4, at most 108"):
         scn(10, width=6)
     with pytest.raises(ValueError, match="small images only"):
         scn(10, small_input=False)
-    with pytest.raises(ValueError, match="16 atoms for patches of 9 numbers"):
+    with pytest.raises(ValueError, match="given width 64; 1-channel images need a multiple of 4, at most 36"):
         scn(10, in_channels=1)
+    scn(10, width=36, in_channels=1)
 
 
 def test_a_narrow_scn_learns_digits_at_the_papers_learning_rate():

@@ -128,11 +128,12 @@ def _read_classes(content: bytes, official: type[CIFAR10], num_classes: int, arc
 def _read_batch(content: bytes, labels_key: bytes, num_classes: int, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Pixels, uint8 (N, 3072), and labels, int64 (N,), of one batch file."""
     batch = _unpickle(content, where)
-    pixels, labels = batch.get(b"data"), np.array(batch.get(labels_key))
+    pixels, labels = batch.get(b"data"), batch.get(labels_key)
     if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (3072,)):
         raise ValueError(f"{where}: 'data' must be an array of uint8, images by 3072 (3 channels of 32 x 32 pixels).")
-    if not (labels.shape == pixels.shape[:1] and labels.dtype == np.int64 and set(labels) <= set(range(num_classes))):
+    known = isinstance(labels, list) and all(type(y) is int and 0 <= y < num_classes for y in labels)
+    if not (known and len(labels) == len(pixels)):
         raise ValueError(
-            f"{where}: {labels_key.decode()!r} must be one number of 0 to {num_classes - 1} for each image."
+            f"{where}: {labels_key.decode()!r} must be a list of one number of 0 to {num_classes - 1} for each image."
         )
-    return pixels, labels
+    return pixels, np.array(labels, dtype=np.int64)

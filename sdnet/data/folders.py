@@ -49,7 +49,8 @@ class FolderLoader:
 
     Raises:
         FileNotFoundError: if the root, a split, or the images of a class are missing.
-        ValueError: if the splits have different classes; in `epoch`, if an image cannot be read.
+        ValueError: if the split is another, or the splits have different classes; in `epoch`, if an image cannot be
+            read.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class FolderLoader:
     ):
         test_instead = (root / "test").is_dir() and not (root / "val").is_dir()
         folders = {"train": root / "train", "val": root / ("test" if test_instead else "val")}
+        if split not in folders:
+            raise ValueError(f"there is no split {split!r}: choose 'train' or 'val', whose folder may be named test.")
         for folder in (root, *folders.values()):
             if not folder.is_dir():
                 raise FileNotFoundError(f"there is no folder {folder}: {LAYOUT}.")

@@ -99,7 +99,7 @@ class MDEQ(nn.Module):
         final_channels: features before the classifier.
         in_channels: channels of the images.
         expansion: of the channels inside a branch.
-        groups: of the group norms; half as many after the fusion.
+        groups: of the group norms, an even number; half as many after the fusion.
         dropout: share of the channels dropped, the same ones in every application of f in a training step.
         pretrain: share of the training, 0 to 1, that unrolls f.
         f_max_iter: Broyden steps, forward and backward.
@@ -107,7 +107,7 @@ class MDEQ(nn.Module):
         b_tol: the same of the backward solve; the default is the first release's and never reached.
 
     Raises:
-        ValueError: if a branch's channels are no multiple of the groups.
+        ValueError: if the groups are not even, or a branch's channels are no multiple of them.
     """
 
     waits_for_gpu = True  # for whether the solver has converged
@@ -129,6 +129,8 @@ class MDEQ(nn.Module):
         b_tol: float = 2e-10,
     ):
         super().__init__()
+        if groups < 2 or groups % 2:
+            raise ValueError(f"MDEQ: groups must be 2, 4, ..., since half as many follow the fusion, not {groups}")
         if any(c % groups for c in channels):
             raise ValueError(f"MDEQ: every branch's channels must be a multiple of {groups}, not {tuple(channels)}")
         self.channels, self.dropout = tuple(channels), dropout

@@ -254,17 +254,21 @@ class SCN(nn.Module):
 
     Args:
         num_classes: size of the output.
-        width: atoms of the last stage's slim dictionaries, a multiple of 4; 64 in the paper (0.7M parameters).
+        width: atoms of the last stage's slim dictionaries, a multiple of 4, at most 36 times the channels of the
+            images; 64 in the paper (0.7M parameters).
         in_channels: channels of the images.
 
     Raises:
-        ValueError: if width is not a multiple of 4, or has too many atoms for the channels of the images.
+        ValueError: if the width is not such a number.
     """
 
     def __init__(self, num_classes: int, *, width: int = 64, in_channels: int = 3):
         super().__init__()
-        if width % 4:
-            raise ValueError(f"SCN: width {width} is not a multiple of 4, as its first stage has a quarter of it")
+        largest = 36 * in_channels  # a first patch has 9 numbers a channel, and no more atoms: a quarter of the width
+        if width % 4 or width > largest:
+            raise ValueError(
+                f"SCN: given width {width}; {in_channels}-channel images need a multiple of 4, at most {largest}"
+            )
         layers, channels = [], in_channels
         for slim, modules, first_stride in ((width // 4, 3, 1), (width // 2, 2, 2), (width, 2, 2)):
             for module in range(modules):

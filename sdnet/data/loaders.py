@@ -99,7 +99,10 @@ class DeviceLoader:
 
 
 def derive_seed(*numbers: int) -> int:
-    """A seed that follows from these non-negative numbers alone, far from that of any other numbers."""
+    """A seed that follows from these numbers, 0 to 2**32 - 1, alone; as many others give one far from it.
+
+    Zeros at the end may not count: (3, 1) gives the seed of (3, 1, 0).
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 

@@ -20,18 +20,17 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 30  # of silence, while connecting and between packets
 
 
-def fetch(urls: list[str], checksum: str, path: Path, *, progress: bool | None = None) -> Path:
+def fetch(urls: list[str], checksum: str, path: Path) -> Path:
     """Download a file from the first address that gives it, unless it is there already.
 
     `path` appears whole and verified, or not at all. What arrived of an interrupted download stays in `<path>.part`,
     and the next call goes on from there where the server can (HTTP Range). Of two processes that want the same file
-    the second waits for the first (`<path>.lock`).
+    the second waits for the first (`<path>.lock`). A terminal shows the progress.
 
     Args:
         urls: http(s):// or file:// addresses of the same file, tried in this order; each failure is logged.
         checksum: "md5:<hex>" or "sha256:<hex>".
         path: where the file shall be; its folder is made.
-        progress: whether to show a progress bar; None shows it on a terminal only.
 
     Returns:
         `path`.
@@ -55,7 +54,7 @@ def fetch(urls: list[str], checksum: str, path: Path, *, progress: bool | None =
             logger.warning("%s does not have the checksum %s: downloading it again.", path, checksum)
         for url in urls:
             try:
-                _download(url, part, checksum, progress)
+                _download(url, part, checksum)
             except (OSError, HTTPException, ValueError) as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                     kept = part.stat().st_size if part.exists() else 0
@@ -81,18 +80,18 @@ def file_checksum(path: Path, algorithm: str) -> str:
     return f"{algorithm}:{digest.hexdigest()}"
 
 
-def _download(url: str, part: Path, checksum: str, progress: bool | None) -> None:
+def _download(url: str, part: Path, checksum: str) -> None:
     """Complete `part` from `url`; a wrong file is removed, lest it stand in the way of the next try."""
-    resumed = _transfer(url, part, progress)
+    resumed = _transfer(url, part)
     found = file_checksum(part, checksum.split(":")[0])
     if found != checksum:
         part.unlink()
         if not resumed:
             raise ValueError(f"another file (expected {checksum}, got {found})")
-        _download(url, part, checksum, progress)  # the kept bytes may have been of another file: once more, all of it
+        _download(url, part, checksum)  # the kept bytes may have been of another file: once more, all of it
 
 
-def _transfer(url: str, part: Path, progress: bool | None) -> bool:
+def _transfer(url: str, part: Path) -> bool:
     """Append to `part` what it lacks of the file at `url`; True if bytes from before were kept."""
     with open(part, "ab") as file:
         start = file.tell()
@@ -109,8 +108,7 @@ def _transfer(url: str, part: Path, progress: bool | None) -> bool:
                 file.truncate()
             length = response.headers["Content-Length"]
             end = None if length is None else start + int(length)
-            hidden = None if progress is None else not progress
-            with tqdm.wrapattr(file, "write", total=end, initial=start, desc=part.stem, disable=hidden) as out:
+            with tqdm.wrapattr(file, "write", total=end, initial=start, desc=part.stem, disable=None) as out:
                 shutil.copyfileobj(response, out, 1 << 18)
             if end is not None and file.tell() < end:
                 raise ConnectionError(f"cut off after {file.tell():,} of {end:,} bytes, which are kept to go on from")

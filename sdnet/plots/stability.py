@@ -77,8 +77,8 @@ def _draw(axis: plt.Axes, rows: pd.DataFrame, against: str, look: dict, label: s
     low, mean, high = _band(shown.groupby(against).gain.agg(["mean", "std"]))
     axis.plot(mean.index, mean, linewidth=1.2, label=label, **look)
     axis.fill_between(mean.index, low, high, alpha=0.15, linewidth=0, **look)
-    trained = code[f"{against}0"].iloc[0]
-    axis.plot(trained, mean[trained], "o", markersize=3.5, **look)
+    trained = np.abs(mean.index - code[f"{against}0"].iloc[0]).argmin()
+    axis.plot(mean.index[trained], mean.iloc[trained], "o", markersize=3.5, **look)
     if against == "n_iter":
         axis.plot(CONVOLUTION, rows[rows.place == "atoms"].gain.mean(), "s", markersize=3.5, **look)
         tried = code.groupby("lambda").filter(lambda of_lambda: of_lambda.n_iter.nunique() > 1)

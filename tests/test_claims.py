@@ -796,7 +796,7 @@ def test_every_claim_of_the_evaluation_is_there():
         ("at_least: -1}", "at_least: -1, below: 3}", "claim P1: direction.0: must have one of above, at_least"),
         ("about: [cifar10, imagenet]", "about: [cifar11]", "claim P1: about.0: Input should be 'cifar10'"),
         ("claims:\n", "claim:\n", "claims.yaml: claims: Field required"),
-        ("- id: P2\n", "- id: P1\n", "ids must be distinct"),
+        ("- id: P2\n", "- id: P1\n", "ids must be distinct; given twice: P1"),
     ],
 )
 def test_a_wrong_claim_is_refused_with_its_id_and_key(tmp_path, old, new, words):

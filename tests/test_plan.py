@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from sdnet.experiments import plan
 from sdnet.experiments.settings import Preset, SettingsError, load_presets, load_site, read_yaml
@@ -250,9 +251,13 @@ def test_a_folder_of_other_classes_or_images_is_another_data_set_and_the_same_on
                 (root / split / label).mkdir()
                 for number in range(count):
                     (root / split / label / f"{number}.png").touch()
+        (root / "val" / next(iter(classes)) / f"notes on {name}.txt").touch()
+        if name == "moved":
+            (root / "train" / "dog" / "Thumbs.db").touch()
         planned = plan.runs("tiny", with_dataset("folder"), site(folder_root=str(root)))
         return [run.spec for run in planned if run.dataset == "folder"]
 
+    assert IMG_EXTENSIONS == plan.IMAGE_SUFFIXES, "torchvision passes over other files"
     first = specs("first", {"cat": 2, "dog": 3})
     assert specs("moved", {"cat": 2, "dog": 3}) == first
     assert specs("more", {"cat": 2, "dog": 4}) != first

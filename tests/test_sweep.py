@@ -338,7 +338,7 @@ def test_algorithm_1_refuses_what_it_cannot_do(detector, calibration):
         calibrate(detector, [], add_noise, [0, 0.1], LAMBDAS)
     with pytest.raises(ValueError, match="there is no batch of images"):
         predict(detector, [], calibration)
-    with pytest.raises(ValueError, match=r"an iterator can be read only once; give a list, a DataLoader or mode"):
+    with pytest.raises(ValueError, match=r"an iterator can be read only once; give a list, a DataLoader that does"):
         predict(detector, iter([x]), calibration)
     with pytest.raises(ValueError, match="mode 'image' is unknown; choose 'dataset' or 'batch'"):
         predict(detector, x, calibration, mode="image")
@@ -373,7 +373,16 @@ def test_robust_inference_without_images_or_levels_is_refused_in_a_sentence(dete
             calibrate(detector, empty, add_noise, levels=[0, 0.2], lambdas=lambdas)
     with pytest.raises(ValueError, match="the residual of an image is not finite"):
         calibrate(detector, [(x, y)], lambda images, level: images * float("nan"), levels=[0, 0.2], lambdas=lambdas)
+    for wrong in ((x, y), [x], [(x, y, y)]):
+        with pytest.raises(ValueError, match="each of the batches must be a pair, images and labels"):
+            calibrate(detector, wrong, add_noise, levels=[0, 0.2], lambdas=lambdas)
+    with pytest.raises(ValueError, match=r"pixels reach \d+; give floats in \[0, 1\], or uint8"):
+        calibrate(detector, [(255 * x, y)], lambda x, std: (x + std).clamp(0, 1), levels=[0, 0.2], lambdas=lambdas)
     line = calibrate(detector, [(x, y)], add_noise, levels=[0, 0.2], lambdas=lambdas)
+    with pytest.raises(ValueError, match=r"calibration is 0\.5; give what `calibrate` returns"):
+        predict(detector, x, 0.5)
+    with pytest.raises(ValueError, match="a batch is dict; give images as a tensor"):
+        predict(detector, [{"image": x}], line)
     for mode, batches in (("batch", []), ("dataset", []), ("dataset", x[:0]), ("batch", x[:0])):
         with pytest.raises(ValueError, match="there is no batch of images"):
             predict(detector, batches, line, mode=mode)

@@ -98,6 +98,12 @@ def test_accuracy_is_the_mean_over_seeds_with_spread_and_number(folder):
     assert accuracy.n_seeds == 3, "the folder of a seed that the preset has no more does not count"
 
 
+def test_a_table_that_the_paper_has_not_has_no_numbers_of_the_paper(folder, monkeypatch):
+    values = tables.paper_values()
+    monkeypatch.setattr(tables, "paper_values", lambda table: values[values.table == table.replace("6", "7")])
+    assert tables.table6(folder).paper.isna().all()
+
+
 def test_the_interval_is_wilson_s_over_the_test_images_that_seeds_share(folder):
     accuracy = cell(tables.table1(folder), "cifar10", "sdnet18", "accuracy")
     expected = binomtest(sum(CORRECT["sdnet18"]) // 3, 10_000).proportion_ci(0.95, method="wilson")

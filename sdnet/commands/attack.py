@@ -183,9 +183,14 @@ def attack_adaptively(
 def tuned_lambda(folder: Path, norm: str, eps: float) -> float | None:
     """The lambda that is best against the paper's protocol on a run; None for a network without one."""
     rows = results.read(folder / "attack-paper.csv", "attack-paper")
+    unit = 255 if norm == "linf" else 1  # as the options have it: L-infinity in grey levels
+    there = [f"{unit * radius:g}" for radius in rows.eps[rows.norm == norm].unique()]
     rows = rows[(rows.norm == norm) & np.isclose(rows.eps, eps)]
     if rows.empty:
-        raise ValueError(f"{folder}/attack-paper.csv: no attack of radius {eps:g} in the {norm} norm; attack again")
+        raise ValueError(
+            f"--{norm}: given {unit * eps:g}, and {folder}/attack-paper.csv has {', '.join(there) or 'no such norm'}: "
+            f"give what it has, or make it anew with: python -m sdnet attack {folder} --{norm} {unit * eps:g} ..."
+        )
     tuned = rows[rows.choice == "tuned"]
     return None if tuned.empty else float(tuned["lambda"].iloc[0])
 

@@ -52,11 +52,17 @@ class CSCConv2d(nn.Module):
         nonnegative: bool = False,
     ):
         super().__init__()
-        if n_iter < 1:
-            raise ValueError(f"CSCConv2d: n_iter is {n_iter}; at least 1 FISTA iteration is needed")
+        if n_iter != int(n_iter) or n_iter < 1:
+            raise ValueError(f"CSCConv2d: n_iter is {n_iter}; it must be a whole number, at least 1 FISTA iteration")
+        sizes = (out_channels, in_channels, *pair(kernel_size))
+        if min(sizes) < 1:
+            raise ValueError(
+                f"CSCConv2d: the dictionary would have {' x '.join(map(str, sizes))} entries; channels and kernel_size "
+                "must be at least 1 (of an nn.LazyConv2d they are known once the network has run)"
+            )
         self.stride, self.padding = pair(stride), pair(padding)
-        self.lmbd, self.n_iter, self.nonnegative = lmbd, n_iter, nonnegative
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *pair(kernel_size)))
+        self.lmbd, self.n_iter, self.nonnegative = lmbd, int(n_iter), nonnegative
+        self.weight = nn.Parameter(torch.empty(sizes))
         # ASSUME: uniform Kaiming, then projected, as in the released code; the paper names no initialisation.
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         # What `update_step_size` works at; a training forward pass replaces it by the size of its input.

@@ -24,7 +24,8 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
 
     Args:
         model: any network; changed in place. If it is itself an `nn.Conv2d`, the layer is returned.
-        which: "first" (SDNet) or "all" (SDNet-All), in the order of `model.modules()`.
+        which: "first" in the order of `model.modules()` (as in SDNet), or "all", shortcuts of 1x1 too, which SDNet-All
+            leaves as they are.
         **csc_options: lmbd, n_iter and nonnegative of `CSCConv2d`.
 
     Returns:
@@ -64,7 +65,8 @@ def _csc_layer(name: str, conv: nn.Conv2d, csc_options: dict) -> CSCConv2d:
     if not plain or isinstance(conv.padding, str):
         raise ValueError(
             f"replace_conv2d: {name or 'the convolution'} is {conv}; only convolutions without groups and "
-            f"dilation, and with zero padding given in pixels, have a CSC layer in their place"
+            "dilation, and with zero padding given in pixels, have a CSC layer in their place (of a part of the "
+            "network, where that has no others)"
         )
     layer = CSCConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, **csc_options)
     return layer.to(conv.weight).train(conv.training)

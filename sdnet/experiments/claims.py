@@ -113,8 +113,9 @@ def load_claims(path: Path) -> list[Claim]:
         claims = Claims.model_validate(given).claims
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(path, given, item) for item in error.errors())) from None
-    if len({claim.id for claim in claims}) < len(claims):
-        raise SettingsError(f"{path}: ids must be distinct; given {', '.join(claim.id for claim in claims)}")
+    ids = [claim.id for claim in claims]
+    if twice := [name for name in dict.fromkeys(ids) if ids.count(name) > 1]:
+        raise SettingsError(f"{path}: ids must be distinct; given twice: {', '.join(twice)}")
     return claims
 
 

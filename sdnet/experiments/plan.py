@@ -11,6 +11,8 @@ from sdnet.experiments.settings import Preset, SettingsError, Site, has_lambda
 DOWNLOADED = ("cifar10", "cifar100")
 IMAGENET_C_SIZE = 224  # pixels
 SEVERITY_COUNT = 5  # of each noise
+# Files that torchvision reads in a class folder; it passes over others.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # Systems of each table and figure; those that a preset has are shown.
 TABLES = {
@@ -138,7 +140,7 @@ def _checksum(dataset: str, site: Site) -> str | None:
 def _tree_checksum(root: Path) -> str:
     """Of the names of the class folders, and how many images each has; of no path, so that the tree can be moved."""
     folders = sorted(folder for folder in root.glob("*/*") if folder.is_dir())
-    images = [sum(not path.name.startswith(".") for path in folder.iterdir()) for folder in folders]
+    images = [sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()) for folder in folders]
     lines = [f"{folder.relative_to(root).as_posix()} {count}\n" for folder, count in zip(folders, images, strict=True)]
     return f"tree:{hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}"
 

@@ -105,7 +105,7 @@ def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
     speeds = paper[paper.quantity == "speed"]
     printed = paper_values("table1")
     reference = printed[(printed.quantity == "speed") & (printed.system == REFERENCE)].set_index("dataset").value
-    ratios = speeds.assign(quantity="speed_ratio", value=speeds.value / speeds.dataset.map(reference))
+    ratios = speeds.assign(quantity="speed_ratio", value=speeds.value / speeds.dataset.map(reference).astype(float))
     paper = pd.concat([paper, ratios]).rename(columns={"value": "paper"})
     keys = ["dataset", "system", "quantity"]
     joined = ours.merge(paper[[*keys, "paper", "released"]], on=keys, how="left")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdnet.experiments import plan
-from sdnet.experiments.plan import Run
+from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
 from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, Site, has_lambda
 
 VALUES = {"digits": 16 * 16, "cifar10": 32 * 32 * 3, "cifar100": 32 * 32 * 3}  # of an image
@@ -162,7 +162,9 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
     if dataset == "folder":
         root = Path(site.folder_root)
         test = root / ("val" if (root / "val").is_dir() else "test")
-        found = tuple(sum(1 for _ in part.glob("*/*")) for part in (root / "train", test))
+        found = tuple(
+            sum(path.suffix.lower() in IMAGE_SUFFIXES for path in part.glob("*/*")) for part in (root / "train", test)
+        )
     else:
         found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "settings.py")
     chosen = preset.datasets[dataset]

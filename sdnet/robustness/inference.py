@@ -61,7 +61,7 @@ def calibrate(
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [
         [evaluate_at(model, [(corrupt(copy.deepcopy(x), level), y)], lambdas, lambda0) for level in levels]
-        for x, y in batches
+        for x, y in (_labelled(batch, model) for batch in batches)
     ]
     if not sum(batch[0].correct.shape[-1] for batch in sweeps):
         raise ValueError("calibrate: there is no image; give batches of images and labels")
@@ -98,8 +98,8 @@ def predict(
 
     Args:
         model: the network that was calibrated.
-        batches: a tensor of images, or batches of images, or of tuples that begin with them; images as
-            `evaluate_at` takes them.
+        batches: a tensor of images, or batches of images, or of tuples that begin with them, as a DataLoader that
+            does not shuffle gives them; images as `evaluate_at` takes them.
         calibration: for the type of noise that the images have.
         mode: "dataset", one lambda from the mean residual of all images, which are read twice (the paper's);
             or "batch", one lambda for each batch, from its own residual.
@@ -109,6 +109,8 @@ def predict(
             iterator, which cannot be read twice, in mode "dataset".
     """
     some_csc_layers(model, "predict")
+    if not isinstance(calibration, Calibration):
+        raise ValueError(f"predict: calibration is {calibration!r}; give what `calibrate` returns")
     if mode not in ("dataset", "batch"):
         raise ValueError(f"mode {mode!r} is unknown; choose 'dataset' or 'batch'")
     batches = [batches] if isinstance(batches, Tensor | np.ndarray) else batches
@@ -118,7 +120,10 @@ def predict(
             raise ValueError("predict: there is no batch of images")
         return Prediction(torch.cat([p.logits for p in parts]), sum((p.estimates for p in parts), ()))
     if iter(batches) is batches:
-        raise ValueError("predict: an iterator can be read only once; give a list, a DataLoader or mode='batch'")
+        raise ValueError(
+            "predict: an iterator can be read only once; give a list, a DataLoader that does not shuffle, or "
+            "mode='batch'"
+        )
     with evaluation_mode(model):
         residuals = []
         for batch in batches:
@@ -136,4 +141,17 @@ def predict(
 
 
 def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:
-    return as_input(batch[0] if isinstance(batch, tuple | list) else batch, model)
+    images = batch[0] if isinstance(batch, tuple | list) else batch
+    if not isinstance(images, Tensor | np.ndarray):
+        raise ValueError(
+            f"a batch is {type(batch).__name__}; give images as a tensor, or a tuple that begins with them"
+        )
+    return as_input(images, model)
+
+
+def _labelled(batch: Sequence, model: nn.Module) -> Sequence:
+    """A batch of images and labels, once it is seen to be one; noise could hide what is wrong with the images."""
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
+        raise ValueError("calibrate: each of the batches must be a pair, images and labels, as a DataLoader gives them")
+    _images(batch, model)
+    return batch

@@ -108,10 +108,11 @@ def fit(
             counts = _train_epoch(model, train_step, train, epoch, epochs, rate)
         seconds = time.perf_counter() - started
         if counts["diverged_at"] is not None:
+            remedy = "a lower learning_rate" + ("" if precision == "float32" else " or precision float32")
             raise TrainingDiverged(
                 f"the loss or a weight is not finite at epoch {epoch + 1}, step {counts['diverged_at'] + 1} of "
-                f"{len(train)} (learning rate {rate(epoch / epochs):.3g}, {precision}); try a lower learning_rate or "
-                f"precision float32. The checkpoints up to epoch {epoch} are in {checkpoints}"
+                f"{len(train)} (learning rate {rate(epoch / epochs):.3g}, {precision}); try {remedy}. "
+                f"The checkpoints up to epoch {epoch} are in {checkpoints}"
             )
         with deterministic_algorithms(deterministic):
             score = evaluate(model, test, device=device, precision=precision)

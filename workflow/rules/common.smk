@@ -9,8 +9,8 @@ def tables_and_figures(name):
     tables, figures = plan.targets(RUNS[name], PRESETS[name])
     if not RUNS[name]:
         raise WorkflowError(
-            f"the preset {name} has no images: config/config.yaml, or your --configfile, names no folder of "
-            f"{', '.join(PRESETS[name].datasets)} (imagenet_root, folder_root)"
+            f"the preset {name} has no images: set "
+            f"{' or '.join(f'{dataset}_root' for dataset in PRESETS[name].datasets)} in config/config.yaml"
         )
     if not (tables or figures):
         raise WorkflowError(

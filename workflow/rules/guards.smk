@@ -28,6 +28,8 @@ def refuse_unknown_targets():
         for run in RUNS[name]
     }
     for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
+        if target in PRESETS:
+            targets(target)  # or an error here would be told with a traceback
         path = os.path.relpath(target)
         folder = os.path.dirname(path)
         if Path(path).match("runs/*/*/seed*/*") and folder not in RUN:

@@ -362,7 +362,8 @@ def write_attacks(folder, system, robust, clean):
         run = folder / "runs" / "cifar10" / system / f"seed{seed}"
         fates = {f"{norm}_robust": np.stack([np.arange(IMAGES) < count for count in robust])[None] for norm in NORMS}
         correct = np.stack([np.arange(IMAGES) < count for count in clean])
-        results.write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, **fates)
+        index = np.arange(IMAGES)
+        results.write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, index=index, **fates)
         common = {"dataset": "cifar10", "system": system, "seed": seed, "data_source": "official", "step": "a"}
         common |= {
             "attack": "PGD-20",
@@ -504,6 +505,19 @@ def test_weaker_attacks_that_leave_what_the_paper_prints_are_named(folder):
     assert (
         "Measured: L2 0.5; weaker attacks that leave about 29.47%: PGD-1 (28%)" in judged(folder).loc["A2", ""].reason
     )
+
+
+def test_networks_that_were_attacked_on_different_images_are_not_compared(folder, capsys):
+    write_attacks(folder, "resnet18", robust=[800], clean=[1900])
+    write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100])
+    for seed in (0, 1):
+        path = folder / f"runs/cifar10/resnet18/seed{seed}/attack-paper.npz"
+        arrays = results.read_arrays(path)
+        results.write_arrays(path, **arrays | {"index": arrays["index"] + 1})
+    table = judged(folder)
+    assert "attack-paper.npz are of different images, and are not compared" in capsys.readouterr().err
+    assert table.verdict["A3", "text"] == "not run"
+    assert table.verdict["A2", ""] == "contradicted", "by more that is left than the paper has, 40%"
 
 
 def test_attacks_of_another_radius_than_the_paper_s_decide_nothing(folder, monkeypatch):

@@ -129,6 +129,7 @@ def test_a_flat_or_falling_loss_curve_is_told_from_one_that_still_rises():
     assert accepted(diagnostics.loss_curve(saturating[None])) == [True, True]
     assert accepted(diagnostics.loss_curve(rising[None])) == [True, False]
     assert accepted(diagnostics.loss_curve(-rising[None])) == [False, False]
+    assert accepted(diagnostics.loss_curve(rising[None, :3])) == [True, False], "of so few steps, too"
 
 
 def test_a_black_box_attack_breaks_what_masked_gradients_hid(model, batches):

@@ -55,6 +55,12 @@ def test_zeros_are_those_of_clean_images_and_new_entries_those_that_only_the_noi
 
 def test_what_does_not_differ_between_images_has_no_signal():
     assert np.isnan(measured(torch.zeros_like).noise_to_signal)
+    assert np.isnan(measured(lambda x: torch.full_like(x, 0.1)).noise_to_signal), "but for rounding"
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(ValueError, match="given 1 image; noise is compared with how images differ, so give 2 or more"):
+        measured(lambda x: x, [(CLEAN[:1], NOISY[:1])])
 
 
 def test_each_feature_map_has_its_own_and_the_network_is_left_as_it_was():
@@ -237,6 +243,12 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
         }
     found = {row["keys"]: row["estimate"] for row in evidence.stability(Runs())}
     assert found == pytest.approx(expected)
+    for column, other in {"images": 7, "noise_source": "generated, imagenet severities"}.items():
+        as_it_was = given["resnet18"].copy()
+        given["resnet18"][column] = other
+        assert {row["keys"][2] for row in evidence.stability(Runs())} == {"", "sdnet18 atoms", "sdnet18 fixed"}
+        given["resnet18"] = as_it_was
+    assert "stability.csv are of different images or noise, and are not compared" in capsys.readouterr().err
     given["resnet18"]["noise"] = "shot"
     assert {row["keys"][2] for row in evidence.stability(Runs())} == {"sdnet18 atoms", "sdnet18 fixed"}
     warning = "resnet18/stability.csv is of shot noise and left out, since the preset's is gaussian"

@@ -63,7 +63,7 @@ def loss_curve(losses: np.ndarray) -> list[Check]:
     """D3: the mean loss (N, steps + 1) of `Attacked.losses` rises, then is flat."""
     curve = losses.mean(axis=0)
     rise = curve[-1] - curve[0]
-    late = (curve[-1] - curve[-1 - len(curve) // 4]) / rise if rise > 0 else float("nan")
+    late = (curve[-1] - curve[-1 - max(1, len(curve) // 4)]) / rise if rise > 0 else float("nan")
     # ASSUME: flat is when the last quarter of the steps adds less than a tenth of the rise.
     return [
         _check("D3", "rise of the mean loss, in its units", rise, "above 0", rise > 0),

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sdnet.csc import evaluation_mode
 from sdnet.robustness.sweep import as_input
 
+ROUNDING = 1e-6  # of squares in float32: what varies by less does not vary
+
 
 @dataclass(frozen=True)
 class Stability:
@@ -46,7 +48,7 @@ class _Sums:
 
     def result(self) -> Stability:
         variance = self.square - float(self.total.square().sum()) / self.images
-        ratio = self.noise / variance if variance > 0 else np.nan
+        ratio = self.noise / variance if variance > ROUNDING * self.square else np.nan
         return Stability(ratio, self.zeros / self.entries, self.new / self.nonzero if self.nonzero else np.nan)
 
 
@@ -64,7 +66,7 @@ def stability_under(
         batches: of clean images and the same with noise, uint8, (N, H, W, channels).
 
     Raises:
-        ValueError: if there is no batch.
+        ValueError: if there is no batch, or a single image, which nothing varies from.
     """
     sums: dict[Hashable, _Sums] = {}
     with evaluation_mode(model):
@@ -73,4 +75,6 @@ def stability_under(
                 sums.setdefault(name, _Sums()).add(*z.chunk(2))
     if not sums:
         raise ValueError("stability_under: there is no batch; give images, and no iterator that is used up already")
+    if next(iter(sums.values())).images < 2:
+        raise ValueError("stability_under: given 1 image; noise is compared with how images differ, so give 2 or more")
     return {name: one.result() for name, one in sums.items()}

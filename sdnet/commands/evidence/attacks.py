@@ -96,7 +96,8 @@ def _weaker(runs: Runs, seed: int, norm: str) -> str:
 def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
     """By the paper's protocol: against ResNet-18, the price on clean images, and the lambda of Algorithm 1."""
     files = ["attack-paper.csv", "attack-paper.npz"]
-    if seeds := _seeds(runs, [system, "resnet18"], norm, *files):
+    both = [system, "resnet18"]
+    if seeds := [seed for seed in _seeds(runs, both, norm, *files) if _same_images(runs, both, seed)]:
         for choice in ("fixed", "tuned"):
             both = [
                 (_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds
@@ -115,6 +116,18 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
             distances.append(point(abs(predicted - tuned)))
         yield runs.row(("accuracy", f"{system} tuned", f"{system} fixed", norm, "clean"), prices, seeds, label)
         yield runs.row(("lambda", f"{system} algorithm1", f"{system} tuned", norm, "paper"), distances, seeds, label)
+
+
+def _same_images(runs: Runs, systems: list[str], seed: int) -> bool:
+    """Whether two networks were attacked on the same images; if not, a warning says so."""
+    paths = [runs.path(system, seed, "attack-paper.npz") for system in systems]
+    alike = len({results.read_arrays(path)["index"].tobytes() for path in paths}) == 1
+    if not alike:
+        warn(
+            f"{' and '.join(map(str, paths))} are of different images, and are not compared; attack both with the same "
+            "--images"
+        )
+    return alike
 
 
 def _robust(runs: Runs, system: str, seed: int, norm: str, choice: str = "fixed") -> np.ndarray:

@@ -37,11 +37,11 @@ def stability(runs: Runs) -> Iterator[Row]:
 
 
 def _seeds(runs: Runs, *systems: str) -> list[int]:
-    """The seeds for which all these networks were measured under the preset's noise; a warning names other files."""
+    """The seeds for which all these networks were measured alike, under the preset's noise; a warning names others."""
     return [
         seed
         for seed in runs.seeds(systems, "stability.csv")
-        if all(_of_noise(runs, system, seed) for system in systems)
+        if all(_of_noise(runs, system, seed) for system in systems) and _alike(runs, systems, seed)
     ]
 
 
@@ -54,6 +54,19 @@ def _of_noise(runs: Runs, system: str, seed: int) -> bool:
             f"make it anew with: {results.command_for(path)}"
         )
     return measured == {wanted}
+
+
+def _alike(runs: Runs, systems: tuple[str, ...], seed: int) -> bool:
+    """Whether networks were measured on as many images under the same kind of noise; if not, a warning says so."""
+    measured = pd.concat([runs.read(system, seed, "stability") for system in systems])
+    alike = len(measured[["images", "noise_source"]].drop_duplicates()) == 1
+    if not alike:
+        paths = " and ".join(str(runs.path(system, seed, "stability.csv")) for system in systems)
+        warn(
+            f"{paths} are of different images or noise, and are not compared; measure both with the same --images, "
+            "--scale and --official"
+        )
+    return alike
 
 
 def _iterated(runs: Runs, system: str, seed: int) -> list[str]:

@@ -15,7 +15,7 @@ from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(workflow.basedir))
-from sdnet.experiments import devices, labels, plan, settings
+from sdnet.experiments import devices, labels, plan, settings, tracking
 
 
 configfile: "config/config.yaml"

@@ -81,15 +81,10 @@ def say_what_was_made():
     files = {file for job in workflow.dag.jobs for file in job.output}
     reports = sorted(file for file in files if Path(file).name == "report.html")
     if reports:
-        record, usual = os.environ["MLFLOW_TRACKING_URI"], settings.load_site(
-            settings.read_yaml(Path(SITE_FILES[0]))
-        )
-        ui = (
-            "make ui"
-            if record == usual.mlflow_uri
-            else f"MLFLOW_TRACKING_URI={record} make ui"
-        )
-        logger.info(f"Read {' and '.join(reports)}; `{ui}` shows the runs.")
+        usual = settings.load_site(settings.read_yaml(Path(SITE_FILES[0])))
+        where = tracking.address()
+        named = "" if where == usual.mlflow_uri else f"MLFLOW_TRACKING_URI={where} "
+        logger.info(f"Read {' and '.join(reports)}; `{named}make ui` shows the runs.")
 
 
 def forget_what_failed():

@@ -42,10 +42,11 @@ def test_a_killed_training_started_again_ends_in_the_same_weights(tmp_path, bare
     assert_same_run(spec.parent, undisturbed.parent)
 
 
-def test_an_interrupted_training_says_how_to_go_on(tmp_path, bare):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C; Slurm, at a job's time limit
+def test_an_interrupted_training_says_how_to_go_on(tmp_path, bare, how):
     process = start(bare, "train", make_spec(tmp_path / "run", epochs=20), "--gpus", 0)
     read_until(process, "epoch  1/20")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, messages = process.communicate()
     assert process.returncode == 1
     assert messages.rstrip().endswith("interrupted; the same command goes on from the last checkpoint")

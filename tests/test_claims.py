@@ -507,6 +507,17 @@ def test_weaker_attacks_that_leave_what_the_paper_prints_are_named(folder):
     )
 
 
+def test_algorithm_1_on_other_images_than_the_sweep_s_is_left_out(folder, capsys):
+    for seed in (0, 1):
+        path = folder / f"runs/cifar10/sdnet18/seed{seed}/adaptive-shot.csv"
+        rows = results.read(path, "adaptive")
+        results.write(path, "adaptive", rows.assign(total=2 * rows.total).to_dict("records"))
+    found = evidence.effects(folder)
+    compared = found[(found.subject == "sdnet18 adaptive") & (found.over == "resnet18")]
+    assert set(compared.condition) == {"gaussian"}
+    assert "sdnet18/seed0/adaptive-shot.csv is not of the sweep beside it and left out" in capsys.readouterr().err
+
+
 def test_networks_that_were_attacked_on_different_images_are_not_compared(folder, capsys):
     write_attacks(folder, "resnet18", robust=[800], clean=[1900])
     write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100])

@@ -75,7 +75,12 @@ def noisy(runs: Runs) -> Iterator[Row]:
             if pair[1] == f"{systems[0]} fixed":
                 yield from _gains(runs, systems[0], seeds, noise)
                 continue
-            seeds = [seed for seed in seeds if _same_images(runs, systems, seed, noise)]
+            seeds = [
+                seed
+                for seed in seeds
+                if _same_images(runs, systems, seed, noise)
+                and all(_of_its_sweep(runs, system, seed, noise) for system in fitted)
+            ]
             if not seeds:
                 continue
             how = runs.read(systems[0], seeds[0], "sweep", noise).noise_source.iloc[0]
@@ -94,6 +99,16 @@ def _same_images(runs: Runs, systems: list[str], seed: int, noise: str) -> bool:
             f"{' and '.join(map(str, sweeps))} are of different images or noise, and are not compared; "
             "sweep both with the same --images, --scale and --official"
         )
+    return alike
+
+
+def _of_its_sweep(runs: Runs, system: str, seed: int, noise: str) -> bool:
+    """Whether Algorithm 1 was tested on as many images, under the same kind of noise; if not, a warning says so."""
+    tested, swept = adaptive(runs, system, seed, noise).loc[SEVERITY], runs.read(system, seed, "sweep", noise)
+    alike = all(set(tested[column]) == set(swept[column]) for column in ("total", "noise_source"))
+    if not alike:
+        path = runs.path(system, seed, f"adaptive-{noise}.csv")
+        warn(f"{path} is not of the sweep beside it and left out; make it anew with: {results.command_for(path)}")
     return alike
 
 

@@ -62,10 +62,22 @@ def test_the_programs_in_the_readme_run_one_after_the_other(project, monkeypatch
 @pytest.mark.parametrize(
     "page", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(PROJECT)) for p in PROJECT.glob("docs/**/*.md"))]
 )
-def test_every_link_leads_to_a_file(page):
+def test_every_link_leads_to_a_file_and_a_heading_of_it(page):
     path = PROJECT / page
-    links = re.findall(r"\]\(([^)#]+)", path.read_text())
-    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+    links = [link for link in re.findall(r"\]\(([^)\s]+)", path.read_text()) if "://" not in link]
+    lost = []
+    for link in links:
+        name, _, anchor = link.partition("#")
+        aim = path.parent / name if name else path
+        if not aim.exists() or (anchor and anchor not in headings(aim)):
+            lost.append(link)
+    assert lost == []
+
+
+def headings(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 def test_the_citation_has_what_the_format_asks_for():

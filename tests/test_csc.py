@@ -305,7 +305,7 @@ def test_a_layer_recovers_from_weights_that_were_not_finite():
 
 
 def test_codes_have_the_shape_of_a_convolution():
-    for kernel, stride, padding, size in [(3, 1, 1, (8, 8)), (7, 2, 3, (17, 16)), (5, 3, 0, (11, 13))]:
+    for kernel, stride, padding, size in [(3, 1, 1, (8, 8)), (7, np.int64(2), 3, (17, 16)), (5, 3, 0, (11, 13))]:
         x = torch.randn(2, 3, *size)
         conv = nn.Conv2d(3, 6, kernel, stride, padding)
         assert CSCConv2d(3, 6, kernel, stride, padding)(x).shape == conv(x).shape

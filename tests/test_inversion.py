@@ -176,3 +176,10 @@ def test_batch_norm_without_running_statistics_is_refused():
     )
     with pytest.raises(ValueError, match="invert: 1 keeps no running statistics, by which batch norm is undone"):
         invert(model, images(), 1)
+
+
+def test_batch_norm_that_drops_a_channel_is_refused():
+    model = nn.Sequential(CSCConv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), CSCConv2d(6, 4, 3))
+    nn.init.zeros_(model[1].weight[2])
+    with pytest.raises(ValueError, match="invert: 1 scales a channel by 0, which cannot be undone"):
+        invert(model, images(), 1)

@@ -307,8 +307,10 @@ def test_an_attack_can_start_from_given_images_which_are_projected(trained, few)
         ({"eps": -0.1}, "eps is -0.1"),
         ({"eps": 8}, "8 grey levels are 8/255"),
         ({"eps": float("nan")}, "eps is nan"),
-        ({"steps": 0}, "steps is 0"),
-        ({"restarts": 0}, "restarts 0"),
+        ({"steps": 0}, "steps is 0; give a whole number of at least 1"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"restarts": 0}, "restarts is 0"),
+        ({"seed": -1}, "seed is -1; give a whole number of at least 0"),
         ({"step_size": 0}, "step_size is 0; give a positive length"),
     ],
 )
@@ -363,6 +365,10 @@ def test_a_radius_beyond_every_image_and_no_image_at_all_are_refused():
         attack(linear(), [(grey(), torch.zeros(6))], L2, lambdas=[])
     with pytest.raises(ValueError, match=r"starts of shape \(6, 1, 2, 2\) for images of \(6, 3, 2, 2\)"):
         attack(linear(), [(grey(), torch.zeros(6))], L2, starts=grey()[:, :1])
+    with pytest.raises(ValueError, match="there are 5 starts for 6 images"):
+        attack(linear(), [(grey(), torch.zeros(6))], L2, starts=grey()[:5])
+    with pytest.raises(ValueError, match="there are 6 indices for 12 images"):
+        attack(linear(), 2 * [(grey(), torch.zeros(6))], L2, indices=range(6))
 
 
 def test_an_attack_needs_no_gradients_of_its_caller(trained, few):

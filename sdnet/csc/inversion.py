@@ -76,6 +76,8 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
             raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
             raise ValueError(f"invert: {names[module]} keeps no running statistics, by which batch norm is undone")
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.all():
+            raise ValueError(f"invert: {names[module]} scales a channel by 0, which cannot be undone")
         steps.append((module, args[0].shape[-2:]))
         newest, version = output, _version(output)
         if module is last:

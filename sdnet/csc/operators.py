@@ -1,5 +1,7 @@
 """The operator A of the convolutional sparse coding model and its adjoint (Eqs. 3 and 7)."""
 
+from numbers import Integral
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -96,8 +98,8 @@ def pair(value: Pair) -> tuple[int, int]:
     Raises:
         ValueError: if it is neither.
     """
-    if isinstance(value, int):
-        return value, value
+    if isinstance(value, Integral):
+        return int(value), int(value)
     if not (isinstance(value, tuple | list) and len(value) == 2):
         raise ValueError(f"{value!r} is no size in pixels; give one whole number, or two for height and width")
     return tuple(value)

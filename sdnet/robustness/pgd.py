@@ -66,8 +66,10 @@ class PGD:
             if (given := getattr(self, field)) not in allowed:
                 raise ValueError(f"PGD: {field} {given!r} is unknown; choose {' or '.join(map(repr, allowed))}")
         check_radius("PGD", self.eps, self.norm)
-        if self.steps < 1 or self.restarts < 1:
-            raise ValueError(f"PGD: steps is {self.steps} and restarts {self.restarts}; give at least 1 of each")
+        counts = {"steps": (self.steps, 1), "restarts": (self.restarts, 1), "seed": (self.seed, 0)}
+        for field, (given, least) in counts.items():
+            if given != int(given) or given < least:
+                raise ValueError(f"PGD: {field} is {given}; give a whole number of at least {least}")
         if not (0 < self.step_size < math.inf or self.eps == self.step_size == 0):
             raise ValueError(f"PGD: step_size is {self.step_size}; give a positive length, such as 2.5 * eps / steps")
 
@@ -115,9 +117,9 @@ def attack(
             of a batch.
 
     Raises:
-        ValueError: if there is no batch, lambdas are given for `AlgorithmOne`, images are not in [0, 1], labels are
-            no classes of the network, its logits are not finite or do not depend on the image, or eps exceeds the
-            diameter of all images.
+        ValueError: if there is no batch, lambdas are given for `AlgorithmOne`, there are fewer starts or indices than
+            images, these are not in [0, 1], labels are no classes of the network, its logits are not finite or do not
+            depend on the image, or eps exceeds the diameter of all images.
     """
     if lambdas is not None and isinstance(model, AlgorithmOne):
         raise ValueError("attack: lambdas goes with a network at a lambda of its own; AlgorithmOne chooses another")
@@ -134,6 +136,11 @@ def attack(
                 )
             rows = np.arange(seen, seen + len(x))
             seen += len(x)
+            for name, given in {"indices": indices, "starts": starts}.items():
+                if given is not None and len(given) < seen:
+                    raise ValueError(
+                        f"attack: there are {len(given)} {name} for {seen} images or more; give one for each"
+                    )
             positions = rows if indices is None else np.asarray(indices)[rows]
             start = None if starts is None else as_input(starts[rows], model).detach()
             if start is not None and start.shape != x.shape:

@@ -20,7 +20,7 @@ _RUN = {
 
 _NOISY = _RUN | {
     "data_source": "official, or what the clean images are instead",
-    "noise": "gaussian, shot, speckle or impulse",
+    "noise": "its kind, such as gaussian",
     "noise_source": "official, or a local CIFAR-10-C or ImageNet-C, or how it was generated",
 }
 _RESIDUALS = {
@@ -123,7 +123,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     # results/runs/<run>/calibration-<noise>.csv
     "calibration": _RUN
     | {
-        "noise": "gaussian, shot, speckle or impulse",
+        "noise": "its kind, such as gaussian",
         "level": "the noise's parameter, in the set C of Algorithm 1; empty for clean images",
         "images": "training images that were used",
         "lambda": "sparsity weight of all CSC layers",
@@ -134,7 +134,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     # results/runs/<run>/peaks-<noise>.csv
     "peaks": _RUN
     | {
-        "noise": "gaussian, shot, speckle or impulse",
+        "noise": "its kind, such as gaussian",
         "variant": "how Algorithm 1 was read; paper: as printed",
         "level": "the noise's parameter; empty for clean images",
         "residual": "r_c, in units of the normalised image, or its square",
@@ -147,7 +147,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     # results/runs/<run>/lines-<noise>.csv
     "lines": _RUN
     | {
-        "noise": "gaussian, shot, speckle or impulse",
+        "noise": "its kind, such as gaussian",
         "variant": "how Algorithm 1 was read; paper: as printed",
         "slope": "of lambda(r)",
         "intercept": "of lambda(r)",

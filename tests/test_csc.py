@@ -328,6 +328,14 @@ def test_evaluation_is_a_pure_function():
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
+def test_residuals_of_a_network_of_lower_precision_are_in_float32():
+    """NumPy has no bfloat16, and a mean over many images loses its digits there."""
+    layer = CSCConv2d(2, 8, 3, padding=1).bfloat16()
+    with record_residuals(layer) as residuals:
+        layer(image(2).bfloat16())
+    assert residuals[0].dtype == torch.float32
+
+
 def test_a_larger_lambda_gives_fewer_codes_and_a_larger_residual():
     layer, x = CSCConv2d(2, 8, 3, padding=1, n_iter=50).double(), image(size=(8, 8))
     active, residual = [], []

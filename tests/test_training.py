@@ -329,6 +329,20 @@ def test_the_paper_s_sgd_is_what_is_built(digits, tmp_path, monkeypatch):
     assert built == [{"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}]
 
 
+def test_the_loss_and_hits_of_a_training_are_those_of_its_images(digits, tmp_path):
+    """At a learning rate of 0 no weight changes; the last batch is smaller than the others."""
+    images, labels = digits.train_images, digits.train_labels
+    train = DeviceLoader(images, labels, batch_size=40, device=CPU, augment=False)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(images[0].size, 10))
+    options = {"checkpoints": tmp_path, "epochs": 1, "learning_rate": 0, "precision": "float32", "device": CPU}
+    (history,) = last(fit(model, train, train, **options))
+    with torch.no_grad():
+        logits, y = model(torch.tensor(images).permute(0, 3, 1, 2) / 255), torch.tensor(labels)
+    assert history["train_loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, y)), rel=1e-5)
+    assert (history["train_correct"], history["train_total"]) == (int((logits.argmax(1) == y).sum()), 96)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluate_counts_as_a_recount_does_and_restores_the_mode(digits, training):
     model = network("resnet18").train(training)

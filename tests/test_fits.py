@@ -40,6 +40,15 @@ def test_a_weighted_fit_follows_the_certain_levels_and_theil_sen_ignores_an_outl
     assert slopes["Theil-Sen"] == pytest.approx(0.1, rel=0.01)
 
 
+def test_a_level_weighs_as_the_inverse_of_its_variance_to_which_that_of_a_fifth_of_the_grid_s_step_is_added():
+    """Lambda 0, 1, 1 at the residuals 0, 0, 1: the slope is 1 minus the mean of the first two."""
+    std = np.array([0.0, 0.0, 0.1])
+    for doubtful, share in {0.0: 1 / 2, 0.02: 1 / 3, 0.04: 1 / 6}.items():  # variances 4 and 4, 8, 20 ten-thousandths
+        std[1] = doubtful
+        slope, intercept = FITS["weighted"](np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), std)
+        assert (slope, intercept) == pytest.approx((1 - share, share))
+
+
 def test_what_each_line_loses_is_read_off_the_sweep(one_outlier):
     table = fits.other_fits(None).set_index("fit")
     slope, intercept = np.polyfit(one_outlier.residual, one_outlier["lambda"], 1)
@@ -50,6 +59,24 @@ def test_what_each_line_loses_is_read_off_the_sweep(one_outlier):
     assert table["shift"]["Theil-Sen"] == pytest.approx(away.max(), abs=1e-6)
 
 
+def test_of_several_seeds_the_mean_loss_counts_and_the_largest_shift(one_outlier, monkeypatch):
+    """A second seed, without the outlier, loses nothing by any line."""
+    read, first = fits.read_runs, fits.other_fits(None).set_index("fit")
+
+    def two_seeds(folder, target, kind, noises):
+        frame = read(folder, target, kind, noises)
+        second = frame.assign(seed=1)
+        if kind == "peaks":
+            second["lambda"] = 0.1 * second.residual + 0.1
+        return pd.concat([frame, second])
+
+    monkeypatch.setattr(fits, "read_runs", two_seeds)
+    table = fits.other_fits(None).set_index("fit")
+    assert table.lost.to_numpy() == pytest.approx(first.lost.to_numpy() / 2, abs=1e-6)
+    assert table["shift"].to_numpy() == pytest.approx(first["shift"].to_numpy(), abs=1e-6)
+    assert table.lost["least squares"] > 1
+
+
 def test_that_the_fit_matters_is_said(one_outlier):
     table = fits.other_fits(None)
     words = fits.in_words(table)
@@ -57,6 +84,8 @@ def test_that_the_fit_matters_is_said(one_outlier):
         "Another line gives a λ further than 0.1 from that of least squares in 2 of 2 cases, at most"
     )
     assert "(SDNet-18, shot noise, " in words
+    two = pd.concat([table.assign(lost=[1, 2, 3]), table.assign(lost=[3, 2, 6])], ignore_index=True)
+    assert "mean over all: least squares 2.00, weighted 2.00, Theil-Sen 4.50 percentage points." in fits.in_words(two)
     assert fits.in_words(table.assign(shift=0.05)).startswith("No other line")
     assert "in 1 of 2 cases" in fits.in_words(table.assign(shift=table["shift"].where(table.fit != "weighted", 0)))
     (row,) = fits.layout(table).to_dict("records")

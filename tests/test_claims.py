@@ -536,11 +536,13 @@ def test_fates_between_two_lambdas_are_interpolated():
 
 
 def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(folder):
-    """Own: 0.5, where 1,500 of 2,000 are correct; the other's, 0.1 + 5 times the residual, is clipped to 0.9: 1,200."""
+    """Own: 0.5, where 1,500 of 2,000 are correct; others' 5.1 and -4.9 are clipped to 0.9 and 0.1: 1,200 and 1,100."""
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(preset.read_text().replace("[gaussian, shot]", "[gaussian, shot, impulse]"))
     line = dict.fromkeys(results.COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
     line |= {"lambda_min": 0.1, "lambda_max": 0.9, "intercept": 0.1}
     for seed in (0, 1):
-        for noise, slope, r_squared in (("gaussian", 0.4, 0.9), ("shot", 5, 0.7)):
+        for noise, slope, r_squared in (("gaussian", 0.4, 0.9), ("shot", 5, 0.7), ("impulse", -5, 0.5)):
             path = folder / f"runs/cifar10/sdnet18/seed{seed}/lines-{noise}.csv"
             values = {"seed": seed, "noise": noise, "slope": slope, "r_squared": r_squared + 0.1 * seed}
             results.write(path, "lines", [line | values])
@@ -548,7 +550,7 @@ def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(fold
         {"over": "the lines of other noises", "condition": "gaussian", "level": "mean"},
         evidence.effects(folder),
     )
-    assert effect(found, subject="sdnet18 adaptive", **others).estimate == pytest.approx(15)
+    assert effect(found, subject="sdnet18 adaptive", **others).estimate == pytest.approx((15 + 20) / 2)
     straight = effect(found, quantity="r_squared", subject="sdnet18 lambda", condition="shot")
     assert (straight.estimate, straight.n_seeds) == (pytest.approx(0.75), 2)
 

@@ -128,6 +128,9 @@ def test_the_command_measures_every_lambda_the_atoms_alone_and_every_number_of_i
     # At each severity both places at each lambda, and the atoms; at one, other iterations at three of the lambdas.
     assert len(found) == 5 * (4 * 2 + 1) + 3 * 6
     assert (found.images == 20).all()
+    of_images = found.groupby("severity").image_noise_to_signal.agg(["min", "max"]).to_numpy()
+    assert np.array_equal(of_images[:, 0], of_images[:, 1]), "whatever is measured"
+    assert (np.diff(of_images[:, 0]) > 0).all()
     layer = found[(found.place == "layer") & (found.severity == 3)]
     as_trained = layer[layer.n_iter == layer.n_iter0].set_index("lambda")
     assert as_trained.zeros[0.5] > as_trained.zeros[0.1]
@@ -213,10 +216,13 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
     """0.2 over 0.4 as trained; halfway between two lambdas the logarithms are halfway, too.
 
     Of the solution the lambda where it is most stable counts: 8 times the 0.05 of the larger one; the atoms have 0.1.
+    The severities multiply what SDNet-18 has by 4 in the geometric mean, and other iterations were tried at one alone.
     """
     given = {"resnet18": pd.DataFrame(rows("resnet18", 0, [0.4]))}
-    given["sdnet18"] = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.05], (0.1, 0.5)))
-    chosen = pd.DataFrame({"variant": "paper", "severity": list("12345"), "lambda": 0.3})
+    sdnet = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.05], (0.1, 0.5)))
+    sdnet["noise_to_signal"] *= sdnet.severity.map({1: 1, 2: 2, 3: 2, 4: 8, 5: 32})
+    given["sdnet18"] = sdnet[(sdnet.severity == 3) | sdnet.n_iter.isna() | (sdnet.n_iter == sdnet.n_iter0)]
+    chosen = pd.DataFrame({"variant": "paper", "severity": list("12345"), "lambda": [0.1, 0.1, 0.3, 0.5, 0.5]})
 
     class Runs:
         preset = SimpleNamespace(robustness=SimpleNamespace(noises=["gaussian"]))
@@ -238,7 +244,7 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
     expected |= {("noise_to_signal", "sdnet18 fixed", "sdnet18 atoms", "gaussian", "layer"): 2}
     for place in ("layer", "behind"):
         expected |= {
-            ("noise_to_signal", "sdnet18 fixed", "resnet18", "gaussian", place): 0.5,
+            ("noise_to_signal", "sdnet18 fixed", "resnet18", "gaussian", place): 0.5 * 4,
             ("noise_to_signal", "sdnet18 adaptive", "sdnet18 fixed", "gaussian", place): 0.5,
         }
     found = {row["keys"]: row["estimate"] for row in evidence.stability(Runs())}

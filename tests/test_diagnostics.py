@@ -158,7 +158,7 @@ def test_the_black_box_attack_tries_what_is_left_and_its_share_is_of_all(monkeyp
         return SimpleNamespace(broken=numbers > 999 - 2 * lost)
 
     monkeypatch.setattr(diagnostics, "autoattack", square)
-    both = [(labels[:600], labels[:600]), (labels[600:], labels[600:])]
+    both = [(labels[:601], labels[:601]), (labels[601:], labels[601:])]
     (row,) = diagnostics.black_box(None, SimpleNamespace(broken=labels % 2 == 0), both, "linf", 0.02)
     assert tried == list(range(1, 1000, 2))
     assert (row.value, row.accepted) == (pytest.approx(lost / 10), ok)

@@ -728,6 +728,47 @@ def test_an_attack_made_at_another_lambda_stands_nowhere_in_table_4(folder, atta
     assert table[(table.attack == "worst") & (table.setting == "tuned")].gain.notna().all()
 
 
+def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(monkeypatch):
+    """Of 200 images within L2; within L-inf 20 fewer are robust. The second seed has 10 more."""
+
+    def counts(step, attack, choice, lmbd, correct, clean, gain):
+        common = {"dataset": "digits", "system": "sdnet18", "data_source": "scikit-learn digits", "eps": 0.1}
+        common |= {"step": step, "attack": attack, "choice": choice, "lambda": lmbd, "lambda_attack": 0.1, "total": 200}
+        return [
+            common
+            | {"seed": seed, "norm": norm, "correct": correct + 10 * seed - fewer, "clean_correct": clean + 4 * seed}
+            | {"gain": gain + seed, "gain_low": gain - 2, "gain_high": gain + 3 * seed}
+            for seed in (0, 1)
+            for norm, fewer in (("l2", 0), ("linf", 20))
+        ]
+
+    choices = [("given", 0.1, 30, 190, 0), ("given", 0.8, 90, 150, 30), ("tuned", 0.8, 90, 150, 30)]
+    choices += [("held-out", 0.6, 80, 160, 25)]
+    read = {
+        "attack-paper": [row for choice in choices for row in counts("a", "PGD-20", *choice)],
+        "attack-adaptive": counts("worst", TOGETHER, "held-out", 0.6, 40, 160, 5),
+    }
+    monkeypatch.setattr(attack_tables, "read_runs", lambda folder, target, kind: pd.DataFrame(read[kind]))
+    monkeypatch.setattr(attack_tables, "condition_names", lambda folder: {"linf": "linf 25.5/255", "l2": "l2 0.8"})
+    table = attack_tables.table4(None).set_index(["condition", "setting", "attack"])
+    for setting, attacked_by, ours, clean, gain in (
+        ("fixed", "paper", 17.5, 96, 0.5),
+        ("tuned", "paper", 47.5, 76, 30.5),
+        ("held-out", "paper", 42.5, 81, 25.5),
+        ("held-out", "worst", 22.5, 81, 5.5),
+    ):
+        row = table.loc["l2 0.8", setting, attacked_by]
+        assert (row.ours, row.ours_std, row.n_seeds) == pytest.approx((ours, 12.5**0.5, 2))
+        assert (row.clean, row.gain, row.gain_low, row.gain_high) == pytest.approx((clean, gain, gain - 2.5, gain + 1))
+        assert table.ours["linf 25.5/255", setting, attacked_by] == pytest.approx(ours - 10)
+
+
+def test_of_several_seeds_the_checks_of_the_first_are_shown(monkeypatch):
+    checks = pd.DataFrame({"dataset": "digits", "system": ["sdnet18", "sdnet18", "resnet18"], "seed": [2, 1, 3]})
+    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: checks)
+    assert attack_tables.diagnostics(None).seed.tolist() == [1, 3]
+
+
 def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     counts = results.read(attacked["resnet18"] / "attack-adaptive.csv", "attack-adaptive")
     other = counts.assign(dataset="cifar10", data_source="official", correct=0)
@@ -759,6 +800,7 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
         ((30, 25, 35), (0, -1, 1), "holds only against attacks unaware of λ"),
         ((30, 25, 35), (8, 5, 11), "survives attacks that know λ, if smaller"),
         ((30, 25, 35), (3, 2, 4), "holds only against attacks unaware of λ"),
+        ((30, 25, 35), (4, 1, 6), "survives attacks that know λ, if smaller"),
         ((30, -2, 35), (8, 5, 11), "does not help reliably"),
     ],
 )

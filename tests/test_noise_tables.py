@@ -56,7 +56,7 @@ def write_run(folder, dataset, system, seed):
     results.write(run / "accuracy.csv", "accuracy", rows)
     bins = [
         common | {"layer": layer, "lambda": 0.1, "bin_low": 0.0, "bin_high": high, "count": count}
-        for layer, zeros in {"network.conv1": ZEROS[system], "network.another": 99}.items()
+        for layer, zeros in {"network.conv1": ZEROS[system] + 2 * seed, "network.another": 99}.items()
         for high, count in ((0.0, zeros), (1.0, 100 - zeros))
     ]
     results.write(run / "codes.csv", "codes", bins)
@@ -133,7 +133,8 @@ def test_the_readings_have_accuracy_at_both_lambdas_and_the_first_layer_s_zeros(
         for setting, correct in {"fixed": FIXED, "adaptive": ADAPTIVE}.items():
             noisy = one(table, **of_system, noise="speckle", setting=setting)
             assert noisy.ours == pytest.approx((correct[system] + 5) / 10)
-        assert one(table, system=system, quantity="zeros").ours == pytest.approx(ZEROS[system])
+        zeros = one(table, system=system, quantity="zeros")
+        assert (zeros.ours, zeros.ours_std) == pytest.approx((ZEROS[system] + 1, math.sqrt(2)))
     assert table.paper.isna().all()
 
 
@@ -141,7 +142,7 @@ def test_the_readings_are_laid_out_above_the_paper_s_values(folder):
     layout = noise_tables.readings_layout(noise_tables.readings(folder))
     rows = {row[1]: row[2:] for row in layout.to_numpy().tolist()}
     assert list(layout.columns)[2:] == ["Clean", "Gaussian", "Speckle", "Zeros in the code"]
-    assert rows["SDNet-18 at the λ of training"] == ["95.50 ± 0.71", "50.50 ± 0.71", "50.50 ± 0.71", "6.00 ± 0.00"]
+    assert rows["SDNet-18 at the λ of training"] == ["95.50 ± 0.71", "50.50 ± 0.71", "50.50 ± 0.71", "7.00 ± 1.41"]
     assert rows["SDNet-18, released reading at adaptive λ"] == ["", "64.50 ± 0.71", "64.50 ± 0.71", ""]
     assert rows["SDNet-18 of the paper at the λ of training"] == ["95.20", "50.58", "67.11", "52.00"]
     assert rows["SDNet-18 of the paper at adaptive λ"] == ["", "64.92", "71.42", ""]
@@ -158,6 +159,7 @@ def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder)
             rows.loc[noisy, "lambda_low"], rows.loc[noisy, "lambda_high"] = rows["lambda"] - 0.05, rows["lambda"] + 0.1
             rows.loc[noisy, ["correct", "fixed_correct", "total"]] = 700 + 10 * seed, 600 + 10 * seed, 1000
             rows["gain"], rows["gain_low"], rows["gain_high"] = 10.0 + 2 * seed, 9.0 + seed, 12.0 + 3 * seed
+            rows["p_value"] = 0.01
             results.write(path, "adaptive", rows.to_dict("records"))
     table = noise_tables.table2(folder)
     of = {"system": "sdnet18", "quantity": "accuracy"}
@@ -165,10 +167,12 @@ def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder)
         adaptive = one(table, **of, setting="adaptive", severity=severity)
         assert adaptive.ours == pytest.approx(70.5)
         assert (adaptive.gain, adaptive.gain_low, adaptive.gain_high) == pytest.approx((11, 9.5, 13.5))
+        assert math.isnan(adaptive.p_value), "which is of one seed's images"
     assert one(table, **of, setting="fixed", severity="0").ours == pytest.approx(60.5), "the same clean images"
     assert one(table, **of, setting="fixed", severity="1").ours == pytest.approx((FIXED["sdnet18"] + 105) / 10)
     chosen = one(table, system="sdnet18", quantity="lambda", setting="adaptive", severity="3")
     assert (chosen.ours, chosen.ours_low, chosen.ours_high) == pytest.approx((0.5, 0.45, 0.6))
+    assert chosen.ours_std == pytest.approx(math.sqrt(0.02)), "of 0.4 and 0.6"
     layout = noise_tables.table2_layout(table).set_index("Network")
     assert layout.loc["SDNet-18 at the λ of training", ["Level-0", "Level-4"]].str[:5].tolist() == ["60.50", "40.50"]
 

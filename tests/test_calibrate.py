@@ -13,8 +13,8 @@ from sdnet.commands.sweep import sweep, sweep_rows
 from sdnet.commands.train import train
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
-from sdnet.robustness.calibration import bootstrap_lambdas
-from sdnet.robustness.statistics import adaptive_difference, paired_difference
+from sdnet.robustness.calibration import bootstrap_lambdas, find_peaks
+from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, open_split
@@ -173,6 +173,14 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
     correct = np.array([one.correct for one in points])
     best = np.array([lambdas[one.sum(axis=1).argmax()] for one in correct])
     assert len(set(best)) > 1, "or any line would do"
+    peaks, expected = results.read(run / "peaks-gaussian.csv", "peaks"), find_peaks(correct, lambdas)
+    peaks = peaks[peaks.variant == "paper"]
+    assert peaks["lambda"].tolist() == best.tolist()
+    assert peaks.lambda_std.tolist() == pytest.approx([one.argmax_std for one in expected])
+    plateaus = [[min(one.plateau), max(one.plateau)] for one in expected]
+    assert peaks[["plateau_low", "plateau_high"]].to_numpy().tolist() == plateaus
+    assert any(low < high for low, high in plateaus)
+    assert peaks.at_grid_end.tolist() == [lmbd in (0.1, 0.8) for lmbd in best]
     tables, lines = (results.read(run / f"{kind}-gaussian.csv", kind) for kind in ("adaptive", "lines"))
     swept = results.read_arrays(run / "sweep-gaussian.npz")
     for variant, power in {"paper": 1, "squared": 2}.items():
@@ -186,12 +194,17 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
             batches = [*(test.at_severity(NOISE, severity) if severity else test.clean())]
             residuals_there = evaluate_at(model, batches, [lambda0], lambda0).residuals
             assert row.residual == pytest.approx((residuals_there**power).mean(), rel=1e-4)
-            assert row["lambda"] == pytest.approx(np.clip(np.polyval(line, row.residual), 0.1, 0.8), rel=1e-4)
+            on_the_line = np.polyval(line, row.residual)
+            assert row["lambda"] == pytest.approx(np.clip(on_the_line, 0.1, 0.8), rel=1e-4)
+            assert row.clamped == (not 0.1 <= on_the_line <= 0.8)
+            fitted_to = residuals.mean(axis=1)
+            assert row.extrapolated == (not fitted_to.min() <= row.residual <= fitted_to.max())
             draws = bootstrap_lambdas(correct, residuals, lambdas, [row.residual], seed=0)
             ends = np.quantile(draws, [0.025, 0.975])
             assert [row.lambda_low, row.lambda_high] == pytest.approx(list(ends), rel=1e-4)
             chosen, fixed = (evaluate_at(model, batches, [lmbd]).correct[0] for lmbd in (row["lambda"], lambda0))
             assert (row.correct, row.fixed_correct, row.total) == (chosen.sum(), fixed.sum(), 60)
+            assert row.p_value == pytest.approx(mcnemar_p_value(chosen, fixed))
             gains = [paired_difference(chosen, fixed, seed=0)]
             if severity:  # the interval covers the choice of the calibration images, too
                 cell = swept["correct"][severity - 1 : severity]

@@ -65,6 +65,11 @@ def test_each_layer_s_reconstruction_is_scored_for_each_image(plain):
     assert of_layer.contrast.to_numpy() == pytest.approx(contrast)
     correlation = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(ours, theirs, strict=True)]
     assert of_layer.correlation.to_numpy() == pytest.approx(correlation)
+    arrays = results.read_arrays(plain / "inversion.npz")
+    shown = [of_layer.image.tolist().index(image) for image in arrays["indices"]]
+    amplified = x.mean(0) + (back - back.mean(0)) / torch.tensor(contrast).view(-1, 1, 1, 1)
+    expected = (255 * amplified[shown].clamp(0, 1)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(arrays["pictures"][4] - expected).max() <= 1, "as far from their mean as the images are"
 
 
 def test_the_pictures_are_of_five_classes_and_the_terms_add_up_to_the_first_reconstruction(plain):

@@ -128,6 +128,15 @@ def test_an_uncertain_lambda_widens_the_interval():
     assert uncertain.high - uncertain.low > 1.5 * (certain.high - certain.low)
 
 
+def test_between_the_lambdas_that_were_tried_accuracy_is_interpolated():
+    correct, halfway = curves(500), [0.25, 0.6]
+    found = adaptive_difference(correct, [0.1, 0.4, 0.8], halfway, np.full((500, 2), halfway), correct[:, 0], seed=0)
+    (first, best, _), (second, other, last) = correct.mean(axis=2)
+    expected = ((first + best) / 2 + (other + last) / 2 - first - second) / 2
+    assert found.estimate == pytest.approx(expected, abs=1e-6)
+    assert (found.low + found.high) / 2 == pytest.approx(expected, abs=0.005)
+
+
 def test_where_no_image_differs_at_the_chosen_lambda_the_bound_is_that_of_the_paired_difference():
     """An interval without width would make a claim surely broken by images that say nothing."""
     correct = np.zeros((2, 3, 100), dtype=bool)

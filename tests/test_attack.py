@@ -346,6 +346,21 @@ def test_a_choice_of_lambda_is_the_one_that_it_says(attacked):
     assert (others.gain <= others.gain_high).all()
 
 
+def test_each_choice_of_lambda_counts_its_own_clean_images():
+    clean, survived = (np.arange(20) < np.array(counts)[:, None] for counts in ((20, 18, 16, 14), (2, 12, 6, 9)))
+    target = SimpleNamespace(lambda0=0.1, lambdas=LAMBDAS, clean={"correct": clean})
+    rows = fates._counts(target, survived, np.arange(20), LAMBDAS, 0.6)
+    columns = ["choice", "lambda", "clean_correct", "correct", "total", "gain"]
+    assert [[row[name] for name in columns] for row in rows] == [
+        ["given", 0.1, 20, 2, 20, None],
+        ["given", 0.4, 18, 12, 20, 50],
+        ["given", 0.8, 16, 6, 20, 20],
+        ["tuned", 0.4, 18, 12, 20, 50],
+        ["held-out", 0.4, 18, 12, 20, 50],
+        ["algorithm1", 0.6, 14, 9, 20, 35],
+    ]
+
+
 @pytest.mark.parametrize("norm", RADII)
 def test_over_all_attacks_a_lambda_is_chosen_that_was_attacked_as_hard_as_any(attacked, norm):
     """Of 0.4 only step b was made."""

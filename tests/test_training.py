@@ -14,9 +14,10 @@ from sdnet.data.digits import load_digits_images
 from sdnet.data.images import subset
 from sdnet.data.loaders import DeviceLoader
 from sdnet.models import build
-from sdnet.training.evaluate import evaluate
+from sdnet.training.evaluate import autocast, evaluate
 from sdnet.training.loop import TrainingDiverged, fit
 from sdnet.training.schedule import learning_rate_factor
+from sdnet.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 WALL_CLOCK = "train_seconds"  # the one column that differs between equal runs
@@ -160,6 +161,21 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights(digits, tmp_pat
     last(train(model, digits, tmp_path, epochs=1, precision="bfloat16"))
     assert seen == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_losses_are_computed_in_float32_whatever_the_network_computes_in(digits):
+    images = DeviceLoader(digits.test_images, digits.test_labels, batch_size=60, device=CPU, augment=False)
+    ((x, y),) = images.epoch(0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10))
+    with torch.no_grad(), autocast("bfloat16", CPU):
+        logits = model(x)
+    assert logits.dtype == torch.bfloat16
+    expected = float(nn.functional.cross_entropy(logits.float(), y))
+    step = TrainingStep(model, model, torch.optim.SGD(model.parameters()), "bfloat16", CPU)
+    trained = float(step(x, y, 0.0)[0]) / len(x)
+    tested = evaluate(model, images, device=CPU, precision="bfloat16").loss
+    assert (trained, tested) == (pytest.approx(expected, rel=1e-6), pytest.approx(expected, rel=1e-6))
 
 
 def test_weights_and_batches_are_channels_last(digits, tmp_path):

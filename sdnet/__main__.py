@@ -97,7 +97,7 @@ def cli(debug: bool) -> None:
 @click.option("--measure", is_flag=True, help="Estimate the hours too, from a short measurement of each network.")
 @click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, help="How many; 0 for the CPU.")
 def plan(preset: str, site_file: Path | None, measure: bool, gpus: int) -> None:
-    """What a preset will run: runs, jobs, images, disk; with --measure, hours on this machine."""
+    """What a preset will run: runs, jobs, images, disk. With --measure, hours on this machine, too."""
     from sdnet.commands.plan import show
 
     show(preset, site_file, measure, gpus)
@@ -107,7 +107,7 @@ def plan(preset: str, site_file: Path | None, measure: bool, gpus: int) -> None:
 @click.argument("folders", type=ExistingFolder, nargs=-1)
 @click.option("--every", type=click.FloatRange(min=0.1), help="Again after so many seconds, until all are trained.")
 def status(folders: tuple[Path, ...], every: float | None) -> None:
-    """How far each run is: state, epoch, accuracy, rate, time left; of FOLDERS, by default all results."""
+    """How far each run is: state, epoch, accuracy, time left. FOLDERS: of results; by default all."""
     from sdnet.commands.status import show
 
     show(folders, every)
@@ -119,7 +119,7 @@ def status(folders: tuple[Path, ...], every: float | None) -> None:
 @click.option("--checksum", help="Of the archive: md5:... or sha256:...")
 @click.option("--out", type=PathType, help="The .npz or, of noisy images, the folder to write.  [default: in data_dir]")
 def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | None) -> None:
-    """Download a data set, check it, and pack it for loading; config/config.yaml says from where, and to where."""
+    """Download, check and pack a data set. From where, and to where: see config/config.yaml."""
     from sdnet.commands.data import data
     from sdnet.experiments.settings_files import SITE_FILE, data_dir
 
@@ -138,7 +138,7 @@ def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | Non
 @gpus_option
 @click.option("--processes", type=click.IntRange(1), help="With --gpus 0: how many share the training.  [default: 1]")
 def train(spec: Path, data_path: Path | None, gpus: int, processes: int | None) -> None:
-    """Train the run of SPEC, its spec.json or folder, into that folder; goes on from its last checkpoint."""
+    """Train a network, or go on from its last checkpoint. SPEC: a run's spec.json, or its folder."""
     from sdnet.commands.train import train
 
     train(spec, data_path, gpus, processes)
@@ -147,7 +147,7 @@ def train(spec: Path, data_path: Path | None, gpus: int, processes: int | None) 
 @cli.command("import-released")
 @click.argument("checkpoint", type=ExistingFile)
 def import_released(checkpoint: Path) -> None:
-    """Make a run of CHECKPOINT, weights that the authors released; all but training then works on it."""
+    """Make a run of weights that the authors released. All but training then works on it."""
     from sdnet.commands.import_released import import_released
 
     import_released(checkpoint)
@@ -158,7 +158,7 @@ def import_released(checkpoint: Path) -> None:
 @data_option
 @gpus_option
 def evaluate(run: Path, data_path: Path | None, gpus: int) -> None:
-    """Test the trained network in the folder RUN: accuracy, histogram of its codes, its dictionary."""
+    """Test a trained network: accuracy, codes, dictionary. RUN: its folder."""
     from sdnet.commands.evaluate import evaluate
 
     evaluate(run, data_path, gpus)
@@ -200,7 +200,7 @@ def checked_variants(text: str) -> list[str]:
 @noise_options
 @gpus_option
 def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
-    """Accuracy of the trained network in the folder RUN against lambda, under one noise (Figure 2)."""
+    """Accuracy against lambda, under one noise (Figure 2). RUN: the folder of a trained network."""
     from sdnet.commands.sweep import sweep
     from sdnet.runs.noisy import Noise
 
@@ -213,7 +213,7 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
 @noise_options
 @gpus_option
 def stability(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
-    """How far noise moves what the first layer of the network in RUN makes of an image, against lambda."""
+    """How far noise moves what the first layer puts out. RUN: the folder of a trained network."""
     from sdnet.commands.stability import stability
     from sdnet.runs.noisy import Noise
 
@@ -242,7 +242,7 @@ def stability(run, data_path, noise, lambdas, scale, noise_seed, official, image
 def calibrate(
     run, data_path, noise, lambdas, scale, noise_seed, official, images, levels, calibration_images, variants, gpus
 ) -> None:
-    """Algorithm 1 for the network in the folder RUN, which has been swept: fit lambda(r), and test with it."""
+    """Algorithm 1: fit lambda(r), and test with it. RUN: the folder of a network that has been swept."""
     from sdnet.commands.calibrate import calibrate
     from sdnet.runs.noisy import Noise
 
@@ -302,7 +302,7 @@ def radii(linf: float, l2: float) -> dict[str, float]:
 @click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]")
 @gpus_option
 def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
-    """Attack the network in the folder RUN, which has been calibrated, by the paper's protocol (Table 4)."""
+    """Attack a network by the paper's protocol (Table 4). RUN: its folder; it has been calibrated."""
     from sdnet.commands.attack import attack_as_the_paper
     from sdnet.commands.target import Defence
 
@@ -342,7 +342,7 @@ def attack_adaptive(
     autoattack_images,
     gpus,
 ) -> None:
-    """Attack the network in RUN, which has been attacked as in the paper, by those who know the defence."""
+    """Attack a network, knowing its defence (Table 4). RUN: its folder; it has been attacked as in the paper."""
     from sdnet.commands.attack import Effort, attack_adaptively
     from sdnet.commands.target import Defence
 
@@ -360,7 +360,7 @@ def attack_adaptive(
 @click.option("--square/--no-square", default=True, show_default=True, help="Try a black-box attack, which is slow.")
 @gpus_option
 def diagnose(run, data_path, lambdas, linf, l2, noise, images, steps, reference, square, gpus) -> None:
-    """Check whether the attacks on the network in RUN, which has been attacked adaptively, are good ones."""
+    """Check whether the attacks on a network are good ones. RUN: its folder; it has been attacked adaptively."""
     from sdnet.commands.diagnose import diagnose
     from sdnet.commands.target import Defence
 
@@ -374,7 +374,7 @@ def diagnose(run, data_path, lambdas, linf, l2, noise, images, steps, reference,
 @click.option("--images", type=click.IntRange(2), default=100, show_default=True, help="Test images to reconstruct.")
 @gpus_option
 def invert(run: Path, data_path: Path | None, images: int, gpus: int) -> None:
-    """Reconstruct test images from the codes of the network in the folder RUN (Figures 1 and 4)."""
+    """Reconstruct images from their codes (Figures 1 and 4). RUN: the folder of a trained network."""
     from sdnet.commands.invert import invert
 
     invert(run, data_path, images, gpus)
@@ -386,7 +386,7 @@ def invert(run: Path, data_path: Path | None, images: int, gpus: int) -> None:
 @click.option("--batch-size", type=AtLeast1, help="Images a step.  [default: that of each run]")
 @gpus_option
 def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
-    """Measure speed and memory of the networks of SPECS, spec.json or folders of runs, against resnet18 among them."""
+    """Measure speed and memory of networks in training. SPECS: spec.json or folders of runs, resnet18 among them."""
     from sdnet.commands.benchmark import benchmark
 
     benchmark(specs, out, batch_size, gpus)
@@ -397,7 +397,7 @@ def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: 
 @data_option
 @click.option("--seeds", type=AtLeast1, default=3, show_default=True, help="How many trainings in each loop.")
 def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
-    """Train the run of SPEC, its spec.json or folder, on the CPU in our loop and a plain one: times, accuracies."""
+    """Our training loop against a plain one, on the CPU. SPEC: a run's spec.json, or its folder."""
     from sdnet.commands.loops import compare
 
     compare(spec, data_path, seeds)
@@ -407,7 +407,7 @@ def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
 @click.option("--out", type=OutPicture, required=True, help="The picture to write, a .png.")
 @gpus_option
 def benchmark_growth(out: Path, gpus: int) -> None:
-    """Measure what a training step and a sweep cost as batches, images, networks and iterations grow."""
+    """Measure what a training step and a sweep cost. Of growing batches, images, networks and iterations."""
     from sdnet.commands.growth import growth
 
     growth(out, gpus)
@@ -418,7 +418,7 @@ def benchmark_growth(out: Path, gpus: int) -> None:
 @click.option("--results", "folder", required=True, help="The notebook's parameter `results`, a results folder.")
 @click.option("--out", type=PathType, required=True, help="Folder of the executed copy and its HTML page.")
 def notebook(source: Path, folder: str, out: Path) -> None:
-    """Execute the notebook SOURCE, which writes its table or figure into the results folder."""
+    """Execute a notebook, which writes its table or figure. SOURCE: one of notebooks/."""
     from sdnet.commands.notebook import notebook
 
     notebook(source, {"results": folder}, out / source.name, out / f"{source.stem}.html")
@@ -427,7 +427,7 @@ def notebook(source: Path, folder: str, out: Path) -> None:
 @cli.command()
 @click.argument("folder", type=ExistingFolder)
 def claims(folder: Path) -> None:
-    """Judge the paper's claims by what is in FOLDER, a results folder, complete or not."""
+    """Judge the paper's claims by a results folder. It need not be complete."""
     from sdnet.commands.claims import judge
 
     judge(folder)
@@ -437,7 +437,7 @@ def claims(folder: Path) -> None:
 @click.argument("folders", type=ExistingFolder, nargs=-1, required=True)
 @click.option("--picture", type=OutPicture, help="Draw them, too: the picture to write, a .png.")
 def compare(folders: tuple[Path, ...], picture: Path | None) -> None:
-    """Print the verdicts in several results FOLDERS side by side, in Markdown."""
+    """Print the verdicts of results folders side by side. In Markdown."""
     from sdnet.commands.compare import draw, read_verdicts, side_by_side
 
     judged = read_verdicts(list(folders))
@@ -449,7 +449,7 @@ def compare(folders: tuple[Path, ...], picture: Path | None) -> None:
 @cli.command()
 @click.argument("folder", type=ExistingFolder)
 def report(folder: Path) -> None:
-    """Write the report of FOLDER, a results folder whose claims have been judged: one page, readable offline."""
+    """Write the report of a results folder, as one page. FOLDER: its claims have been judged."""
     from sdnet.commands.report import report
 
     report(folder)
@@ -458,7 +458,7 @@ def report(folder: Path) -> None:
 @cli.command()
 @click.argument("folder", type=ExistingFolder)
 def track(folder: Path) -> None:
-    """Bring MLflow up to date with FOLDER, a results folder: epochs it missed, and every result file."""
+    """Bring MLflow up to date with a results folder. It gets the epochs that it missed, and every result file."""
     from sdnet.commands.track import track
 
     track(folder)

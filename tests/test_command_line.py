@@ -84,6 +84,10 @@ def test_every_command_explains_itself(command, monkeypatch, capsys):
     assert len(sentence.split()) > 3, "what it does"
 
 
+def test_the_list_of_commands_cuts_no_sentence_short():
+    assert "..." not in CliRunner().invoke(cli, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+
+
 def test_every_option_of_every_command_explains_itself():
     options = [(name, one) for name, command in cli.commands.items() for one in command.params]
     assert [(name, one.opts) for name, one in options if isinstance(one, click.Option) and not one.help] == []

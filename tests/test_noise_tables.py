@@ -96,6 +96,7 @@ def test_table_5_has_clean_accuracy_and_each_noise_at_the_lambda_of_algorithm_1(
     for system, n_iter in {"sdnet18": 2, "sdnet18-iter4": 4}.items():
         clean = one(table, system=system, noise="clean")
         assert (clean.n_iter, clean.n_seeds, clean.setting) == (n_iter, 2, "")
+        assert clean.images == one(table, system=system, noise="gaussian").images == 1000, "of each severity"
         assert clean.ours == pytest.approx((CLEAN[system] + 5) / 10)
         noisy = one(table, system=system, noise="gaussian")
         assert (noisy.ours, noisy.ours_std) == pytest.approx(((ADAPTIVE[system] + 5) / 10, math.sqrt(0.5)))

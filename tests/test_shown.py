@@ -57,3 +57,10 @@ def test_under_a_figure_networks_of_another_scale_are_named():
     assert shown.scale_note(accuracy) == (
         "CIFAR-10: width 16, 12 epochs, 500 training images; MDEQ, SCN: width 16, 4 epochs, 500 training images"
     )
+
+
+def test_under_a_table_noise_is_named_with_the_number_of_noisy_images():
+    made = pd.Series(["generated, cifar severities"] * 2 + ["local ImageNet-C, 50 images", None])
+    assert shown.noise_note(made, pd.Series([2000, 2000, 50, 10_000])) == (
+        "generated, cifar severities, on 2,000 test images; local ImageNet-C, 50 images, on 50 test images"
+    )

@@ -20,6 +20,7 @@ COLUMNS = [
     "ours",
     "ours_std",
     "n_seeds",
+    "images",
     "ours_low",
     "ours_high",
     "difference",

@@ -103,6 +103,12 @@ def scale_note(accuracy: pd.DataFrame) -> str:
     return "; ".join(notes)
 
 
+def noise_note(sources: pd.Series, images: pd.Series) -> str:
+    """How noisy test images were made, and how many there are, in words; rows of clean images have no source."""
+    counts = images.groupby(sources, sort=False).max()
+    return "; ".join(f"{source}, on {count:,.0f} test images" for source, count in counts.items())
+
+
 def left_out_note(folder: Path) -> str:
     """A sentence for the caption of a table: the preset's data sets that have no runs; nothing if all have some."""
     rooted = ("imagenet", "folder")

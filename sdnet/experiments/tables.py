@@ -23,6 +23,7 @@ TABLE_COLUMNS = {
     "ours": "mean over seeds",
     "ours_std": "standard deviation over seeds (n - 1); empty for one seed",
     "n_seeds": "number of seeds",
+    "images": "accuracy: number of test images",
     "ours_low": "accuracy: lower end of the 95% Wilson interval over test images, which seeds and severities share",
     "ours_high": "accuracy: upper end",
     "difference": "ours - paper",
@@ -94,6 +95,7 @@ def accuracy(runs: pd.DataFrame) -> dict:
         "ours": shares.mean(),
         "ours_std": shares.std(),
         "n_seeds": len(runs),
+        "images": images,
         "ours_low": 100 * low,
         "ours_high": 100 * high,
     }

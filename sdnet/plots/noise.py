@@ -56,6 +56,8 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
             qualities.append("none (flat)" if np.isnan(line.r_squared) else f"{line.r_squared:.2f}")
         words = "R² = " + ", ".join(qualities)
         axis.text(0.04, 0.98, words, transform=axis.transAxes, verticalalignment="top", fontsize="xx-small")
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.12 * (high - low))  # room for these words
 
     keys = ["dataset", "system", "seed", "noise"]
     fits, colors = lines.set_index(keys), sns.color_palette("flare", peaks.seed.nunique())

@@ -60,7 +60,12 @@ def test_weights_are_loaded_without_a_change_of_the_random_numbers_that_follow(t
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("damage", [damaged, foreign, empty])
+def flipped(content):
+    middle = len(content) // 2  # among the weights
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [damaged, foreign, empty, flipped])
 def test_damaged_weights_are_refused(tmp_path, trained, error_of, damage):
     folder = make_spec(tmp_path / "run").parent
     (folder / "model.pt").write_bytes(damage((trained / "model.pt").read_bytes()))

@@ -19,7 +19,7 @@ from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
 from sdnet.runs.former import set_aside
 from sdnet.runs.images import open_data
-from sdnet.runs.network import build_model, save_model
+from sdnet.runs.network import build_model, read_weights, save_model
 from sdnet.runs.spec import read_spec
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint
@@ -156,8 +156,8 @@ def _is_trained(folder: Path, spec: dict) -> bool:
     if not all((folder / name).exists() for name in ("model.pt", "history.csv", "environment.json")):
         return False
     try:
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    except Exception:  # torch.load raises many kinds for a damaged file, which is to be written again
+        weights = read_weights(folder / "model.pt")
+    except Exception:  # a damaged file is to be written again
         return False
     epochs, state = spec["training"]["epochs"], latest_checkpoint(_checkpoints(folder, spec))
     if state is None:

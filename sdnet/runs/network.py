@@ -1,6 +1,7 @@
 """The network that a run's spec.json describes, untrained or with its weights."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -41,6 +42,14 @@ def save_model(model: nn.Module, path: Path) -> None:
         file.write(buffer.getbuffer())
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """What `save_model` wrote. Raises errors of many kinds if the file is damaged."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch.load compares no checksum
+            raise ValueError(f"{damaged} is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device) -> nn.Sequential:
     """The trained network of a run's folder, in evaluation mode.
 
@@ -59,8 +68,8 @@ def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # what is drawn here is replaced
         model = build_model(spec, num_classes)
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises many kinds for a damaged file
+        model.load_state_dict(read_weights(path))
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path} does not hold the weights of this run ({reason}); remove it and train again"

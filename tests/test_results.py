@@ -105,7 +105,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path, path, 
     assert str(error.value) == f"{tmp_path / path} is not there; make it with: {remedy}"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'dataset,system\n"digits,'])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'dataset,system\n"digits,', b"dataset,system\ndigits,sdn"])
 def test_a_file_that_is_no_csv_is_named(tmp_path, content):
     path = tmp_path / "codes.csv"
     path.write_bytes(content)

@@ -1,5 +1,6 @@
 """Result files: tidy CSV, one observation a row. Every column of every kind is described here, and checked."""
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -312,7 +313,10 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         ValueError: if it has not the columns of its kind.
     """
     try:
-        frame = pd.read_csv(path)  # every digit, from pandas 3.1 on
+        text = path.read_text()
+        if text and not text.endswith("\n"):
+            raise ValueError("its last line is cut short")
+        frame = pd.read_csv(io.StringIO(text))  # every digit, from pandas 3.1 on
     except FileNotFoundError:
         raise _missing(path) from None
     except ValueError as error:

@@ -146,6 +146,7 @@ def test_every_preset_is_explained(monkeypatch, capsys, name):
     cli.main(["plan", "--preset", name], standalone_mode=False)
     page = capsys.readouterr().out
     assert f"preset     {name}: " in page
+    assert "differentiated by attacks: numbers of images" in page
     assert all(system in page for system in PRESETS[name].systems)
 
 

@@ -120,7 +120,8 @@ def _table(
     headers = ["data set", "network", "runs", "jobs", *KINDS, *([] if seconds is None else [*PARTS, "together"])]
     shown = [[*row[:4], *map(_count, row[4 : 4 + len(KINDS)]), *map(duration, row[4 + len(KINDS) :])] for row in rows]
     align = ("left", "left", *["right"] * (len(headers) - 2))
-    return tabulate(shown, headers, tablefmt="plain", disable_numparse=True, colalign=align)
+    table = tabulate(shown, headers, tablefmt="plain", disable_numparse=True, colalign=align)
+    return f"{table}\n\nTrained on, passed through the network, differentiated by attacks: numbers of images."
 
 
 def _numbers(values: list[int]) -> str:

@@ -130,6 +130,13 @@ def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_
     assert page.count("colspan=2") == 1, "an attack on ResNet-18 is of no reading"
 
 
+def test_the_differences_link_to_nothing_that_is_not_beside_the_report():
+    text = report.differences()
+    assert "](" not in text
+    for document in re.findall(r"\(`(docs/.+?)`\)", text):
+        assert (PROJECT / document).exists()
+
+
 @pytest.fixture
 def trained_on_two_machines(folder):
     """Two runs of 4 epochs of an hour each, on a GPU; the first two epochs of one were trained by 3 CPU processes."""

@@ -1,6 +1,7 @@
 """The parts of the report, from the files of a results folder: the verdict, what stands behind it, and what it cost."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -227,8 +228,10 @@ def provenance(folder: Path) -> pd.DataFrame:
 
 
 def differences() -> str:
-    """Where the paper's text and its authors' code differ, in Markdown."""
-    return (project_folder() / "docs" / "differences.md").read_text().partition("\n")[2]
+    """Where the paper's text and its authors' code differ, in Markdown; what it links to is named instead."""
+    text = (project_folder() / "docs" / "differences.md").read_text().partition("\n")[2]
+    within = re.sub(r"\[([^]]+)\]\(#[^)]+\)", r"\1", text)
+    return re.sub(r"\[([^]]+)\]\(([^)#]+)[^)]*\)", r"\1 (`docs/\2`)", within)
 
 
 def legend() -> str:

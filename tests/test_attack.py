@@ -804,7 +804,7 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     assert layout["Data set"].tolist() == ["scikit-learn digits", "CIFAR-10"]
     assert layout["ResNet-18"].tolist() == ["0 ok", "50 FAILS"]
     monkeypatch.setattr(attack_tables, "read_runs", lambda *_: pd.concat([counts, other]))
-    weaker = attack_tables.weaker_layout(folder).set_index(["data", "norm", "attack"])["ResNet-18"]
+    weaker = attack_tables.weaker_layout(folder).set_index(["Data set", "Norm", "Attack"])["ResNet-18"]
     assert (weaker.loc["CIFAR-10"] == 0).all()
     assert len(weaker) == 2 * len(weaker.loc["CIFAR-10"])
 

@@ -229,7 +229,8 @@ def weaker_layout(folder: Path) -> pd.DataFrame:
     rows["data"] = list(map(dataset_label, rows.dataset, rows.data_source))
     keys = ["data", "norm", "attack"]
     wide = rows.pivot_table(index=keys, columns="Network", values="percent", sort=False).round(2)
-    return wide.reset_index().assign(norm=lambda frame: frame.norm.map(NORMS))
+    wide = wide.reset_index().assign(norm=lambda frame: frame.norm.map(NORMS)).rename_axis(columns=None)
+    return wide.rename(columns={"data": "Data set", "norm": "Norm", "attack": "Attack"})
 
 
 def diagnostics(folder: Path) -> pd.DataFrame:

@@ -313,10 +313,10 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         ValueError: if it has not the columns of its kind.
     """
     try:
-        text = path.read_text()
-        if text and not text.endswith("\n"):
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
             raise ValueError("its last line is cut short")
-        frame = pd.read_csv(io.StringIO(text))  # every digit, from pandas 3.1 on
+        frame = pd.read_csv(io.BytesIO(content))  # every digit, from pandas 3.1 on
     except FileNotFoundError:
         raise _missing(path) from None
     except ValueError as error:

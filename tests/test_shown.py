@@ -64,3 +64,13 @@ def test_under_a_table_noise_is_named_with_the_number_of_noisy_images():
     assert shown.noise_note(made, pd.Series([2000, 2000, 50, 10_000])) == (
         "generated, cifar severities, on 2,000 test images; local ImageNet-C, 50 images, on 50 test images"
     )
+
+
+def test_under_a_table_stands_on_how_many_training_images_algorithm_1_was_fitted(folder):
+    for noise in project.preset_of(folder).robustness.noises:
+        row = dict.fromkeys(results.COLUMNS["calibration"]) | {"noise": noise, "images": 2000}
+        path = folder / "runs" / "digits" / "sdnet18" / "seed0" / f"calibration-{noise}.csv"
+        results.write(path, "calibration", [row, row])
+    assert shown.calibration_note(folder, "table3") == "Algorithm 1 on 2,000 training images"
+    results.write(path, "calibration", [row | {"images": 120}])
+    assert shown.calibration_note(folder, "table3") == "Algorithm 1 on 120 or 2,000 training images"

@@ -11,7 +11,7 @@ from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.project import preset_of, project_folder
 from sdnet.experiments.settings import has_lambda
 
-NEED_LAMBDA = ("peaks", "lines", "adaptive")
+NEED_LAMBDA = ("calibration", "peaks", "lines", "adaptive")
 
 
 def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) -> pd.DataFrame:
@@ -107,6 +107,12 @@ def noise_note(sources: pd.Series, images: pd.Series) -> str:
     """How noisy test images were made, and how many there are, in words; rows of clean images have no source."""
     counts = images.groupby(sources, sort=False).max()
     return "; ".join(f"{source}, on {count:,.0f} test images" for source, count in counts.items())
+
+
+def calibration_note(folder: Path, target: str) -> str:
+    """On how many training images Algorithm 1 fitted what a table or figure shows, in words."""
+    counts = read_runs(folder, target, "calibration", plan.noises_of(target, preset_of(folder))).images.unique()
+    return f"Algorithm 1 on {' or '.join(f'{count:,}' for count in sorted(counts))} training images"
 
 
 def left_out_note(folder: Path) -> str:

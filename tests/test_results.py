@@ -95,6 +95,7 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
         ("trial/attack-paper.csv", "python -m sdnet attack {folder}/trial"),
         ("trial/claims.csv", "python -m sdnet claims {folder}/trial"),
         ("docs/results/brief/claims.csv", "python -m sdnet claims {folder}/docs/results/brief"),
+        ("results/quick/effects.csv", "python -m sdnet claims {folder}/results/quick"),
         ("trial/table1.csv", "snakemake, in the project's folder"),
     ],
 )

@@ -289,6 +289,7 @@ MADE_BY = {
     "adversarial": "attack-adaptive",
     "diagnostics": "diagnose",
     "claims": "claims",
+    "effects": "claims",
 }
 
 
@@ -361,7 +362,7 @@ def _missing(path: Path) -> FileNotFoundError:
 def command_for(path: Path) -> str:
     """What makes a result file: Snakemake in the project's results, elsewhere the command itself."""
     kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
-    if "results" in path.parts and kind != "claims":  # which need not wait for all that a preset has
+    if "results" in path.parts and MADE_BY.get(kind) != "claims":  # which need not wait for all that a preset has
         last = len(path.parts) - 1 - path.parts[::-1].index("results")
         return f"snakemake --cores all {Path(*path.parts[last:])}"
     if kind is None:

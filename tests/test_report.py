@@ -133,8 +133,9 @@ def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_
 def test_the_differences_link_to_nothing_that_is_not_beside_the_report():
     text = report.differences()
     assert "](" not in text
-    for document in re.findall(r"\(`(docs/.+?)`\)", text):
-        assert (PROJECT / document).exists()
+    named = re.findall(r"\(`(docs/.+?)`\)", text)
+    assert named
+    assert all((PROJECT / document).exists() for document in named)
 
 
 @pytest.fixture

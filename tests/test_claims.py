@@ -16,7 +16,7 @@ from sdnet.__main__ import cli
 from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Swept, lambda_draws
 from sdnet.commands.evidence.runs import Runs, over_seeds, point
-from sdnet.experiments import claims, plan, results, verdicts
+from sdnet.experiments import claims, judging, plan, results, verdict_words, verdicts
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.settings import SettingsError, System, load_presets, load_site, read_yaml
 from sdnet.robustness.statistics import Interval
@@ -48,7 +48,7 @@ def verdict(claim: claims.Claim, effects: pd.DataFrame, dataset: str) -> str:
     here = effects[effects.dataset == dataset]
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
     names = here.quantity + " of " + here.subject + np.where(here.over == "", "", " over " + here.over)
-    return verdicts.judge(claim, here, wanted & set(names), noises=[])["verdict"]
+    return judging.judge(claim, here, wanted & set(names), noises=[])["verdict"]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_gain_is_judged_by_its_interval_and_then_by_its_size(paper, interval, 
 )
 def test_the_size_takes_full_scale_and_the_official_images(paper, column, words):
     claim, effects = CLAIMS["C4"], as_measured(paper).assign(**{column: False})
-    judged = verdicts.judge(claim, effects[effects.dataset == "cifar10"], set(claim.effects), noises=[])
+    judged = judging.judge(claim, effects[effects.dataset == "cifar10"], set(claim.effects), noises=[])
     assert judged["verdict"] == "direction"
     assert words in judged["reason"]
 
@@ -148,7 +148,7 @@ def test_one_seed_may_show_which_of_two_networks_is_ahead_but_contradicts_nothin
     assert verdict(CLAIMS["C4"], turned.assign(n_seeds=2), "cifar10") == "contradicted"
     assert verdict(CLAIMS["P3"], turned, "cifar10") == "contradicted"
     here = turned[turned.dataset == "cifar10"]
-    reason = verdicts.judge(CLAIMS["C8"], here, set(CLAIMS["C8"].effects), noises=[])["reason"]
+    reason = judging.judge(CLAIMS["C8"], here, set(CLAIMS["C8"].effects), noises=[])["reason"]
     assert "0 of 4, not here 4" in reason
     assert "it takes width 64, 100 epochs and several seeds to contradict" in reason
 
@@ -185,7 +185,7 @@ def test_of_several_effects_those_of_one_seed_do_not_keep_the_others_from_contra
 def test_where_the_scale_is_smaller_a_contradiction_says_so(paper):
     measured = as_measured(paper).assign(full_scale=False, estimate=-5.0, low=-6.0, high=-4.0)
     here = measured[measured.dataset == "cifar10"]
-    judged = verdicts.judge(CLAIMS["C7"], here, set(CLAIMS["C7"].effects), noises=[])
+    judged = judging.judge(CLAIMS["C7"], here, set(CLAIMS["C7"].effects), noises=[])
     assert judged["verdict"] == "contradicted"
     assert "counts against the paper is not judged: it takes width 64 and 100 epochs" in judged["reason"]
 
@@ -230,8 +230,11 @@ def test_a_bound_is_kept_at_exactly_its_distance_from_a_rounded_difference(paper
 
 def test_what_the_paper_does_not_say_itself_is_counted_apart():
     judged = pd.DataFrame({"verdict": ["contradicted", "direction", "contradicted"], "implied": [False, False, True]})
-    assert verdicts.tally(judged) == "1 direction, 1 contradicted; of what it does not say but implies: 1 contradicted"
-    assert verdicts.tally(judged[~judged.implied]) == "1 direction, 1 contradicted"
+    assert (
+        verdict_words.tally(judged)
+        == "1 direction, 1 contradicted; of what it does not say but implies: 1 contradicted"
+    )
+    assert verdict_words.tally(judged[~judged.implied]) == "1 direction, 1 contradicted"
 
 
 def test_the_interval_over_seeds_holds_that_over_images_and_the_spread():
@@ -927,7 +930,7 @@ def test_the_command_writes_effects_and_verdicts(folder, capsys):
     cli.main(["claims", "results/tiny"], standalone_mode=False)
     table = results.read(folder / "claims.csv", "claims")
     assert set(table.claim) == set(CLAIMS)
-    assert set(table.verdict) <= set(verdicts.VERDICTS)
+    assert set(table.verdict) <= set(verdict_words.VERDICTS)
     assert f"{(table.verdict == 'replicated').sum()} replicated" in capsys.readouterr().out
     assert len(results.read(folder / "effects.csv", "effects")) > 100
     assert "| C7" in (folder / "claims.md").read_text()

@@ -14,7 +14,7 @@ from small_project import PROJECT, RESULTS, sdnet
 from sdnet.commands.claims import judge
 from sdnet.experiments import environment, plan, report, results
 from sdnet.experiments.claims import load_claims
-from sdnet.experiments.verdicts import VERDICTS
+from sdnet.experiments.verdict_words import VERDICTS
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # What makes a browser load something, in HTML and in CSS.

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from sdnet.commands import evidence
-from sdnet.experiments import results, verdicts
+from sdnet.experiments import results, verdict_words
 from sdnet.experiments.claims import load_claims
 from sdnet.experiments.project import preset_of, project_folder, typed_folder
+from sdnet.experiments.verdicts import judge_all
 
 
 def judge(given: Path) -> None:
@@ -13,8 +14,8 @@ def judge(given: Path) -> None:
     folder, root = typed_folder(given)
     effects = evidence.effects(folder)
     loaded = load_claims(project_folder() / "config" / "claims.yaml")
-    judged = verdicts.judge_all(loaded, effects, preset_of(folder), root)
+    judged = judge_all(loaded, effects, preset_of(folder), root)
     results.write(folder / "effects.csv", "effects", effects.to_dict("records"))
     results.write(folder / "claims.csv", "claims", judged.to_dict("records"))
-    results.write_text(folder / "claims.md", verdicts.in_markdown(judged))
-    print(f"{given}/claims.md: {verdicts.tally(judged)}")
+    results.write_text(folder / "claims.md", verdict_words.in_markdown(judged))
+    print(f"{given}/claims.md: {verdict_words.tally(judged)}")

@@ -2,18 +2,19 @@
 
 import operator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sdnet.experiments import plan
-from sdnet.experiments.labels import DATASETS
+from sdnet.experiments.labels import DATASETS, SYSTEMS
 from sdnet.experiments.settings import SettingsError, read_yaml
 
 # The least scale at which the size of an effect is judged. After 24 epochs effects have another size than after 100,
 # one of them (C4) another sign: docs/results/.
 SIZE_WIDTH, SIZE_EPOCHS = 64, 100
 TEXT, RELEASED = "sdnet18", "sdnet18-nonnegative"  # SDNet-18 with the layer of the paper's text, of the authors' code
+MEASURED_ONCE = ("speed of ", "memory of ")  # effects that are measured once for each network, not for each seed
 COMPARE = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
@@ -27,6 +28,21 @@ def as_released(name: str) -> str:
     return " ".join(RELEASED if word == TEXT else word for word in name.split())
 
 
+def networks_of(name: str) -> set[str]:
+    """The networks that an effect is of."""
+    return set(name.split()) & set(SYSTEMS)
+
+
+def _listed(given: Any) -> Any:
+    """A single value stands for a list of one; effects.csv has severities and depths as text."""
+    if given == "any":
+        return given
+    return [str(one) if isinstance(one, int) else one for one in (given if isinstance(given, list) else [given])]
+
+
+Texts = Annotated[list[str] | Literal["any"], BeforeValidator(_listed)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,9 +51,9 @@ class Which(_Strict):
     """Effects: rows of effects.csv."""
 
     effects: list[str] = Field([], description='Each "<quantity> of <subject> [over <another>]".')
-    condition: str | list[str] = Field("any", description="A noise, or the norm of an attack.")
-    level: int | str | list[int | str] = Field("any", description="Severity, mean; depth; paper or worst, of attacks.")
-    without: dict[str, str | list[int | str]] = Field({}, alias="except", description="Conditions and levels left out.")
+    condition: Texts = Field("any", description="A noise, or the norm of an attack.")
+    level: Texts = Field("any", description="Severity, mean; depth; paper or worst, of attacks.")
+    without: dict[str, Texts] = Field({}, alias="except", description="Conditions and levels left out.")
     where_better_than: str | None = Field(None, description="Only where the subject is surely more accurate than this.")
 
 

@@ -15,7 +15,7 @@ from sdnet.experiments.labels import DATASETS, TITLES, dataset_label, system_lab
 from sdnet.experiments.project import named_preset, preset_of, project_folder
 from sdnet.experiments.settings import Preset, load_preset
 from sdnet.experiments.shown import has_runs
-from sdnet.experiments.verdicts import VERDICTS, effect_in_words, tally
+from sdnet.experiments.verdict_words import VERDICTS, effect_in_words, tally
 
 READINGS = {"text": "the layer as in the paper's text", "released": "the layer as in the authors' code"}
 

@@ -11,10 +11,9 @@ import torch
 from small_project import PROJECT, copy_project
 
 from sdnet.__main__ import cli
-from sdnet.commands import calibrate
-from sdnet.data.corruptions import CALIBRATION_LEVELS
-from sdnet.data.datasets import INFO, load
-from sdnet.experiments import plan, work
+from sdnet.commands import calibrate, work
+from sdnet.data.datasets import load
+from sdnet.experiments import plan
 from sdnet.experiments.settings import Preset, load_presets, load_site, read_yaml
 from sdnet.models import MODELS, build
 from sdnet.runs.network import build_model, load_model, save_model
@@ -70,9 +69,6 @@ def test_the_jobs_are_those_of_the_workflow(snakemake, tmp_path):
 def test_what_is_known_without_the_data_agrees_with_it():
     digits = load("digits", None)
     assert work.NUMBER_OF_IMAGES["digits"] == (len(digits.train_images), len(digits.test_images))
-    for name, values in work.VALUES.items():
-        assert values == INFO[name].size ** 2 * INFO[name].channels
-    assert {kind: {noise: len(c) for noise, c in of.items()} for kind, of in CALIBRATION_LEVELS.items()} == work.LEVELS
     assert work.PARAMETERS.keys() == MODELS.keys()
     assert work.RELEASED_LAMBDA_MAX == calibrate.RELEASED_LAMBDA_MAX
 
@@ -193,5 +189,5 @@ def test_what_is_not_in_its_tables_yet_is_named():
     preset = PRESETS["quick"]
     run = plan.runs("quick", preset, SITE)[0]
     unknown = replace(run, spec=run.spec | {"model": run.spec["model"] | {"name": "mynet"}})
-    with pytest.raises(ValueError, match=r"mynet is not in PARAMETERS of sdnet/experiments/work\.py; add it there"):
+    with pytest.raises(ValueError, match=r"mynet is not in PARAMETERS of sdnet/commands/work\.py; add it there"):
         work.result_bytes(unknown, [unknown], preset)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from sdnet.commands.benchmark import Contender, rates, warm_up
+from sdnet.commands.work import Speed
 from sdnet.experiments.devices import lease
-from sdnet.experiments.work import Speed
 from sdnet.runs.device import choose_device, cores, device_name
 
 SECONDS = 0.3  # of each kind of step, at least one

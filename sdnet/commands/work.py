@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdnet.data.corruptions import CALIBRATION_LEVELS
+from sdnet.data.datasets import INFO
 from sdnet.experiments import plan
 from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
 from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, Site, has_lambda
 
-VALUES = {"digits": 16 * 16, "cifar10": 32 * 32 * 3, "cifar100": 32 * 32 * 3}  # of an image
-LARGE_VALUES = 224 * 224 * 3  # of an image of ImageNet or a folder, where a preset gives no size
-LEVELS = {"interleaved": dict.fromkeys(("gaussian", "shot", "speckle", "impulse"), 8)} | {
-    "released": {"gaussian": 11, "shot": 11, "speckle": 7, "impulse": 11}
-}
 RELEASED_LAMBDA_MAX = 1.4
 INVERTED_IMAGES = 100
 # ASSUME: that many of the images withstand the first attack; those that try again or harder get no more.
@@ -99,18 +96,23 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     for _ in swept | set(calibrated):
         yield Job("sweep", passed=plan.SEVERITY_COUNT * noisy_images * grid)
     for noise in calibrated:
-        passed = noisy_images + _entry("LEVELS", LEVELS[images.noise_levels], noise) * fitted_images * grid
+        passed = noisy_images + len(CALIBRATION_LEVELS[images.noise_levels][noise]) * fitted_images * grid
         passed += len(robustness.variants) * (plan.SEVERITY_COUNT + 1) * noisy_images
         if "released" in robustness.variants:
-            passed += (LEVELS["released"][noise] - 1) * noisy_images * released  # no clean images there
+            passed += (
+                (len(CALIBRATION_LEVELS["released"][noise]) - 1) * noisy_images * released
+            )  # no clean images there
         yield Job("calibrate", passed=passed)
     if targets & set(plan.STABLE):
         yield Job("stability")  # of the first layer alone: not counted
     if targets & set(plan.ATTACKED):
-        yield from _attacks(preset, adjustable, grid, test_images, plan.undefended(run, planned) is not None)
+        reference = plan.undefended(run, planned) is not None
+        yield from _attacks(preset, adjustable, grid, test_images, reference, run.seed == preset.seeds[0])
 
 
-def _attacks(preset: Preset, adjustable: bool, grid: int, test_images: int, reference: bool) -> Iterator[Job]:
+def _attacks(
+    preset: Preset, adjustable: bool, grid: int, test_images: int, reference: bool, diagnosed: bool
+) -> Iterator[Job]:
     """The attacks on one network, in both norms (sdnet/robustness/ladder.py)."""
     wanted, norms = preset.adversarial, 2
     judged = grid + adjustable  # passes to see what becomes of an attacked image at every lambda
@@ -138,6 +140,8 @@ def _attacks(preset: Preset, adjustable: bool, grid: int, test_images: int, refe
         differentiated=norms * (images * steps + defended * tried * auto_steps),
     )
 
+    if not diagnosed:
+        return
     images = min(wanted.diagnostic_images, images)
     yield Job(
         "diagnose",
@@ -166,7 +170,7 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
             sum(path.suffix.lower() in IMAGE_SUFFIXES for path in part.glob("*/*")) for part in (root / "train", test)
         )
     else:
-        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "settings.py")
+        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "experiments/settings.py")
     chosen = preset.datasets[dataset]
     train, test = (
         min(wanted or n, n) for wanted, n in zip((chosen.train_images, chosen.test_images), found, strict=True)
@@ -174,9 +178,9 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
     return train, test
 
 
-def _entry(name: str, table: dict, key: str, file: str = "work.py") -> Any:
+def _entry(name: str, table: dict, key: str, file: str = "commands/work.py") -> Any:
     if key not in table:
-        raise ValueError(f"{key} is not in {name} of sdnet/experiments/{file}; add it there")
+        raise ValueError(f"{key} is not in {name} of sdnet/{file}; add it there")
     return table[key]
 
 
@@ -188,8 +192,8 @@ def result_bytes(run: Run, planned: list[Run], preset: Preset) -> float:
     weights = 4 * parameters * (1 + (0 if preset.imported else 2 * (1 + states)))
     if not _targets(run, planned, preset) & set(plan.ATTACKED):
         return weights
-    side = preset.datasets[run.dataset].image_size
-    values = VALUES.get(run.dataset, 3 * side**2 if side else LARGE_VALUES)
+    about = INFO[run.dataset]
+    values = about.channels * (preset.datasets[run.dataset].image_size or about.size) ** 2
     defended = 2 if has_lambda(model["name"]) else 1
     return weights + 2 * defended * 4 * values * preset.adversarial.images
 

@@ -747,14 +747,15 @@ def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(
     """Of 200 images within L2; within L-inf 20 fewer are robust. The second seed has 10 more."""
 
     def counts(step, attack, choice, lmbd, correct, clean, gain):
-        common = {"dataset": "digits", "system": "sdnet18", "data_source": "scikit-learn digits", "eps": 0.1}
+        common = {"dataset": "digits", "system": "sdnet18", "data_source": "scikit-learn digits"}
         common |= {"step": step, "attack": attack, "choice": choice, "lambda": lmbd, "lambda_attack": 0.1, "total": 200}
         return [
             common
-            | {"seed": seed, "norm": norm, "correct": correct + 10 * seed - fewer, "clean_correct": clean + 4 * seed}
+            | {"seed": seed, "norm": norm, "eps": eps}
+            | {"correct": correct + 10 * seed - fewer, "clean_correct": clean + 4 * seed}
             | {"gain": gain + seed, "gain_low": gain - 2, "gain_high": gain + 3 * seed}
             for seed in (0, 1)
-            for norm, fewer in (("l2", 0), ("linf", 20))
+            for norm, eps, fewer in (("l2", 0.8, 0), ("linf", 0.1, 20))
         ]
 
     choices = [("given", 0.1, 30, 190, 0), ("given", 0.8, 90, 150, 30), ("tuned", 0.8, 90, 150, 30)]
@@ -764,7 +765,6 @@ def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(
         "attack-adaptive": counts("worst", TOGETHER, "held-out", 0.6, 40, 160, 5),
     }
     monkeypatch.setattr(attack_tables, "read_runs", lambda folder, target, kind: pd.DataFrame(read[kind]))
-    monkeypatch.setattr(attack_tables, "condition_names", lambda folder: {"linf": "linf 25.5/255", "l2": "l2 0.8"})
     table = attack_tables.table4(None).set_index(["condition", "setting", "attack"])
     for setting, attacked_by, ours, clean, gain in (
         ("fixed", "paper", 17.5, 96, 0.5),
@@ -776,12 +776,26 @@ def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(
         assert (row.ours, row.ours_std, row.n_seeds) == pytest.approx((ours, 12.5**0.5, 2))
         assert (row.clean, row.gain, row.gain_low, row.gain_high) == pytest.approx((clean, gain, gain - 2.5, gain + 1))
         assert table.ours["linf 25.5/255", setting, attacked_by] == pytest.approx(ours - 10)
+    for row in read["attack-adaptive"]:
+        row["eps"] *= 2
+    with pytest.raises(ValueError, match=r"has attack-paper\.csv within L2 0\.8, and attack-adaptive"):
+        attack_tables.table4(None)
 
 
-def test_of_several_seeds_the_checks_of_the_first_are_shown(monkeypatch):
-    checks = pd.DataFrame({"dataset": "digits", "system": ["sdnet18", "sdnet18", "resnet18"], "seed": [2, 1, 3]})
-    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: checks)
-    assert attack_tables.diagnostics(None).seed.tolist() == [1, 3]
+def test_what_the_paper_prints_stands_beside_attacks_of_its_radius_alone():
+    rows = [
+        {
+            "dataset": "cifar10",
+            "system": "resnet18",
+            "setting": "",
+            "condition": condition,
+            "attack": "paper",
+            "ours": 5,
+        }
+        for condition in ("linf 8/255", "linf 16/255", "l2 0.5", "l2 1")
+    ]
+    assert attack_tables.beside_paper(rows).set_index("condition").paper.notna().tolist() == [True, False, True, False]
+    assert [attack_tables._condition(*one) for one in (("linf", 8 / 255), ("l2", 0.5))] == ["linf 8/255", "l2 0.5"]
 
 
 def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):

@@ -653,7 +653,7 @@ def test_attacks_of_another_radius_than_the_paper_s_decide_nothing(folder, monke
     preset.write_text(preset.read_text() + "adversarial: {l2: 1.5}\n")
     found = judged(folder).loc["A1", ""]
     assert found.verdict == "undecided"
-    assert "attacked within L∞ and L2 8/255 and 1.5, the paper within 8/255 and 0.5" in found.reason
+    assert "attacked within L∞ 8/255 and L2 1.5, the paper within L∞ 8/255 and L2 0.5" in found.reason
 
 
 def test_attacks_of_another_radius_are_left_out_by_name_and_the_other_claims_judged(folder, capsys):
@@ -663,7 +663,7 @@ def test_attacks_of_another_radius_are_left_out_by_name_and_the_other_claims_jud
     table = judged(folder)
     message = capsys.readouterr().err
     path = "results/tiny/runs/cifar10/resnet18/seed0/attack-paper.csv"
-    assert f"{path} has no attack of radius 0.0156863 in the linf norm" in message
+    assert f"{path} has no attack within L∞ 4/255, the preset's radius," in message
     assert f"make it anew with: snakemake --cores all {path}" in message
     assert message.count(path) == 2, "once, with its command"
     assert "l2 norm" not in message

@@ -59,6 +59,15 @@ def test_under_a_figure_networks_of_another_scale_are_named():
     )
 
 
+def test_of_checks_of_attacks_the_first_seed_alone_is_read(folder):
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(yaml.safe_load(preset.read_text()) | {"seeds": [2, 0]}, sort_keys=False))
+    for seed in (0, 2):
+        row = dict.fromkeys(results.COLUMNS["diagnostics"]) | {"dataset": "digits", "system": "sdnet18", "seed": seed}
+        results.write(folder / f"runs/digits/sdnet18/seed{seed}/diagnostics.csv", "diagnostics", [row])
+    assert shown.read_runs(folder, "table1", "diagnostics").seed.tolist() == [2]
+
+
 def test_under_a_table_noise_is_named_with_the_number_of_noisy_images():
     made = pd.Series(["generated, cifar severities"] * 2 + ["local ImageNet-C, 50 images", None])
     assert shown.noise_note(made, pd.Series([2000, 2000, 50, 10_000])) == (

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.experiments.labels import dataset_label, system_label
-from sdnet.experiments.project import preset_of
+from sdnet.experiments.labels import NORMS, dataset_label, radius_label, system_label
 from sdnet.experiments.results import TOGETHER
 from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables import accuracy, cell, paper_values
@@ -51,7 +50,6 @@ ATTACKS = {
 }
 STEP = {"restarts": "c", "autoattack": "d", "aware": "e", "worst": "worst"}
 AT_ONE_LAMBDA = ("known", "aware")  # made for one lambda: none like it at the lambda of training, so no gain
-NORMS = {"linf": "L∞", "l2": "L2"}
 
 
 def table4(folder: Path) -> pd.DataFrame:
@@ -61,14 +59,19 @@ def table4(folder: Path) -> pd.DataFrame:
     images, in percentage points, with its 95% interval (mean of both over seeds); empty where the attack was not made
     at both.
     """
-    conditions = condition_names(folder)
     paper, adaptive = (read_runs(folder, "table4", kind) for kind in ("attack-paper", "attack-adaptive"))
     rows = []
     for (dataset, system), of_paper in paper.groupby(["dataset", "system"], sort=False):
         of_adaptive = adaptive[(adaptive.dataset == dataset) & (adaptive.system == system)]
-        for norm, condition in conditions.items():
-            both = (frame[frame.norm == norm] for frame in (of_paper, of_adaptive))
-            rows += [{"dataset": dataset, "system": system, "condition": condition} | row for row in _rows(*both)]
+        for (norm, eps), of_norm in of_paper.groupby(["norm", "eps"], sort=False):
+            other = of_adaptive[(of_adaptive.norm == norm) & np.isclose(of_adaptive.eps, eps)]
+            if set(other.seed) != set(of_norm.seed):
+                raise ValueError(
+                    f"{folder}: {system} on {dataset} has attack-paper.csv within {radius_label(norm, eps)}, and "
+                    "attack-adaptive.csv within another radius; attack it anew with the same --linf and --l2"
+                )
+            keys = {"dataset": dataset, "system": system, "condition": _condition(norm, eps)}
+            rows += [keys | row for row in _rows(of_norm, other)]
     return beside_paper(rows)
 
 
@@ -82,10 +85,9 @@ def beside_paper(rows: list[dict]) -> pd.DataFrame:
     return joined.assign(difference=joined.ours - joined.paper).reindex(columns=COLUMNS)
 
 
-def condition_names(folder: Path) -> dict[str, str]:
-    """The radius in each norm, as the paper writes it."""
-    radii = preset_of(folder).adversarial
-    return {"linf": f"linf {radii.linf:g}/255", "l2": f"l2 {radii.l2:g}"}
+def _condition(norm: str, eps: float) -> str:
+    """A radius, as config/paper_values.csv has it."""
+    return radius_label(norm, eps).replace(NORMS[norm], norm)
 
 
 def _rows(paper: pd.DataFrame, adaptive: pd.DataFrame) -> Iterator[dict]:
@@ -173,7 +175,7 @@ def table4_layout(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def condition_label(condition: str) -> str:
-    """A radius, as it is printed."""
+    """A radius of config/paper_values.csv, as it is printed."""
     norm, radius = condition.split()
     return f"{NORMS[norm]} {radius}"
 
@@ -185,8 +187,9 @@ def table4_text(table: pd.DataFrame, scale: str) -> str:
     return (
         "Table 4. Robust accuracy (%): images classified correctly both clean and attacked. Ours, the paper's value "
         f"in brackets where it has one. Scale of ours: {scale}. Test images: {counts}. As in the paper: PGD-20, "
-        "crafted at the λ of training whatever λ predicts. All attacks: each image at its worst; λ is then tuned "
-        "between that of training and the best one against the paper's attack, which alone met the strongest."
+        "crafted at the λ of training whatever λ predicts. All attacks: each image at its worst; λ is then "
+        "one of two values, that of training or the best against the paper's attack: the strongest attacks were made "
+        "at these two only."
     )
 
 
@@ -233,14 +236,12 @@ def weaker_layout(folder: Path) -> pd.DataFrame:
     return wide.rename(columns={"data": "Data set", "norm": "Norm", "attack": "Attack"})
 
 
-def diagnostics(folder: Path) -> pd.DataFrame:
-    """Every check of the attacks, one a row, for each network, norm and lambda; of several seeds the first."""
-    checks = read_runs(folder, "table4", "diagnostics")
-    return checks[checks.seed == checks.groupby(["dataset", "system"]).seed.transform("min")]
-
-
 def diagnostics_layout(checks: pd.DataFrame) -> pd.DataFrame:
-    """A row per check and norm, a column per network and lambda; only what has something to accept."""
+    """A row per check and norm, a column per network and lambda; only what has something to accept.
+
+    Args:
+        checks: rows of diagnostics.csv.
+    """
     judged = checks[checks.threshold.notna()].copy()
     judged["Network"] = [
         system_label(row.system) + ("" if np.isnan(row.lmbd) else f" at λ = {row.lmbd:g}")

@@ -42,6 +42,7 @@ TITLES = {
     "figure_transfer": "Accuracy by the λ of the attacker and that of the prediction",
     "figure_stability": "How far noise moves the first layer's output",
 }
+NORMS = {"linf": "L∞", "l2": "L2"}
 KEPT = "kept for the backward pass"  # memory, in place of the peak of a GPU's
 
 
@@ -54,6 +55,11 @@ def dataset_label(name: str, source: str = "official") -> str:
 def system_label(name: str) -> str:
     """The network's name as the paper prints it; a variant that the paper lacks, as its preset names it."""
     return SYSTEMS.get(name, name)
+
+
+def radius_label(norm: str, eps: float) -> str:
+    """A radius as it is printed: in grey levels of 255 in the L-inf norm, for pixels of [0, 1] in the L2 norm."""
+    return f"{NORMS[norm]} {f'{255 * eps:g}/255' if norm == 'linf' else f'{eps:g}'}"
 
 
 def scale_label(width: int, epochs: int, train_images: int) -> str:

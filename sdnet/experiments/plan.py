@@ -54,6 +54,9 @@ READS: dict[str, list[str]] = {
     "figure_transfer": ["accuracy.csv", "attack-adaptive.csv"],
     "figure_stability": ["accuracy.csv", "stability.csv"],
 }
+# Of the first seed alone: checks of the attacks, whose pass or failure is not averaged.
+OF_FIRST_SEED = ("diagnostics.csv",)
+OF_ALGORITHM_1 = ("calibration", "peaks", "lines", "adaptive")  # files for each noise, of networks with a lambda
 
 
 def _that_read(file: str) -> tuple[str, ...]:

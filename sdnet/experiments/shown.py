@@ -11,13 +11,12 @@ from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.project import preset_of, project_folder
 from sdnet.experiments.settings import has_lambda
 
-NEED_LAMBDA = ("calibration", "peaks", "lines", "adaptive")
-
 
 def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) -> pd.DataFrame:
     """A result file of every run that a table or figure shows, in the order of the paper.
 
-    Runs are those of the preset's present settings: a folder left over from other settings is not read.
+    Runs are those of the preset's present settings: a folder left over from other settings is not read. What is made of
+    the first seed alone is read of that one.
     A data set without any tested run, as ImageNet where its root is not set, is left out.
 
     Args:
@@ -37,7 +36,7 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     }
     frames = [
         results.read(run / f"{kind}{suffix}.csv", kind)
-        for run in _run_folders(folder, target, kind in NEED_LAMBDA)
+        for run in _run_folders(folder, target, kind in plan.OF_ALGORITHM_1, f"{kind}.csv" in plan.OF_FIRST_SEED)
         for suffix in suffixes[run.parts[-3]]
     ]
     return pd.concat(frames, ignore_index=True)
@@ -49,13 +48,12 @@ def read_arrays(folder: Path, target: str, name: str) -> list[tuple[str, str, di
     Raises:
         FileNotFoundError, ValueError: if a file is missing or damaged; the message says how to make it.
     """
-    first = f"seed{preset_of(folder).seeds[0]}"
-    runs = [run for run in _run_folders(folder, target) if run.name == first]
+    runs = _run_folders(folder, target, first_seed=True)
     return [(run.parts[-3], run.parts[-2], results.read_arrays(run / name)) for run in runs]
 
 
-def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[Path]:
-    """The folders of the runs that a table or figure shows, or of those among them whose network has a lambda.
+def _run_folders(folder: Path, target: str, need_lambda: bool = False, first_seed: bool = False) -> list[Path]:
+    """The folders of the runs that a table or figure shows; of networks with a lambda, or of the first seed, alone.
 
     Raises:
         FileNotFoundError: if there is none; the message says how to make them.
@@ -69,7 +67,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False) -> list[P
         if system in preset.systems
         and preset.systems[system].trains_on(dataset)
         and (not need_lambda or has_lambda(preset.systems[system].model))
-        for seed in preset.seeds_of(system)
+        for seed in (preset.seeds[:1] if first_seed else preset.seeds_of(system))
     ]
     if not folders:
         target_file = folder.relative_to(project_folder()) / target

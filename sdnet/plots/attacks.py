@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from sdnet.experiments.labels import dataset_label, system_label
+from sdnet.experiments.labels import dataset_label, radius_label, system_label
 from sdnet.plots.layout import PAGE_WIDTH, accuracy_by, note_below
 
 ATTACK_CURVES = {  # step of the ladder: what it is called, and its line
@@ -122,5 +122,4 @@ def _grid(crafted: pd.DataFrame) -> pd.DataFrame:
 
 
 def _radius_title(attacks: pd.DataFrame) -> str:
-    norm, eps = attacks.norm.iloc[0], attacks.eps.max()
-    return f"L∞, {255 * eps:g}/255" if norm == "linf" else f"L2, {eps:g}"
+    return radius_label(attacks.norm.iloc[0], attacks.eps.max())

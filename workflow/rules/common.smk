@@ -148,9 +148,11 @@ def shown_files(wildcards, target, names):
         for name in names:
             if name == "benchmark":
                 files.append(f"{wildcards.root}/benchmark/{run.dataset}.csv")
+            elif name in plan.OF_FIRST_SEED and run.seed != preset.seeds[0]:
+                continue
             elif "*" not in name:
                 files.append(f"{wildcards.root}/runs/{run.name}/{name}")
-            elif name.startswith("sweep") or settings.has_lambda(
+            elif not name.startswith(plan.OF_ALGORITHM_1) or settings.has_lambda(
                 run.spec["model"]["name"]
             ):
                 files += [

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sdnet.commands.evidence.runs import BOTH, Row, Runs, nearest, percent, point, warn, wilson
 from sdnet.experiments import results
+from sdnet.experiments.labels import radius_label
 from sdnet.experiments.settings import Adversarial
 from sdnet.experiments.tables import paper_values
 from sdnet.robustness.statistics import Interval, paired_difference, split_half
@@ -19,15 +20,18 @@ def attacks(runs: Runs) -> Iterator[Row]:
     """Robust accuracy, what tuning lambda changes, and what it costs; beside the paper's, only within its radii."""
     if runs.dataset not in runs.preset.adversarial.datasets:
         return
-    ours, papers = (f"{radii.linf:g}/255 and {radii.l2:g}" for radii in (runs.preset.adversarial, Adversarial()))
-    unequal = {"unequal": f"attacked within L∞ and L2 {ours}, the paper within {papers}"}
+    ours, papers = (
+        " and ".join(radius_label(*radius) for radius in one.radii.items())
+        for one in (runs.preset.adversarial, Adversarial())
+    )
+    unequal = {"unequal": f"attacked within {ours}, the paper within {papers}"}
     for row in _measured(runs):
         yield row | unequal if ours != papers and runs.dataset == "cifar10" else row
 
 
 def _measured(runs: Runs) -> Iterator[Row]:
-    radii = runs.preset.adversarial
-    for norm, label in {"linf": f"L∞ {radii.linf:g}/255", "l2": f"L2 {radii.l2:g}"}.items():
+    for norm, eps in runs.preset.adversarial.radii.items():
+        label = radius_label(norm, eps)
         for kind, level in {"attack-paper": "paper", "attack-adaptive": "worst"}.items():
             if seeds := _seeds(runs, ["resnet18"], norm, f"{kind}.csv"):
                 left = [wilson(_attacked(runs, "resnet18", seed, norm, level, "given")) for seed in seeds]
@@ -57,21 +61,17 @@ def _seeds(runs: Runs, systems: list[str], norm: str, *names: str) -> list[int]:
 def _of_radius(runs: Runs, system: str, seed: int, norm: str, kind: str) -> bool:
     found = not _rows(runs, system, seed, norm, kind).empty
     if not found:
-        path = runs.path(system, seed, f"{kind}.csv")
+        path, wanted = runs.path(system, seed, f"{kind}.csv"), radius_label(norm, runs.preset.adversarial.radii[norm])
         warn(
-            f"{path} has no attack of radius {_eps(runs, norm):g} in the {norm} norm, the preset's, and is left out; "
-            f"make it anew with: {results.command_for(path)}"
+            f"{path} has no attack within {wanted}, the preset's radius, and is left out; make it anew with: "
+            f"{results.command_for(path)}"
         )
     return found
 
 
 def _rows(runs: Runs, system: str, seed: int, norm: str, kind: str) -> pd.DataFrame:
     rows = runs.read(system, seed, kind)
-    return rows[(rows.norm == norm) & np.isclose(rows.eps, _eps(runs, norm))]
-
-
-def _eps(runs: Runs, norm: str) -> float:
-    return {"linf": runs.preset.adversarial.linf / 255, "l2": runs.preset.adversarial.l2}[norm]
+    return rows[(rows.norm == norm) & np.isclose(rows.eps, runs.preset.adversarial.radii[norm])]
 
 
 def _attacked(runs: Runs, system: str, seed: int, norm: str, level: str, choice: str) -> pd.Series:

@@ -43,6 +43,16 @@ def cells(page: str, start: str) -> list[list[str]]:
     return [line[2:] for line in lines if line[0] == start]
 
 
+def test_a_folder_of_which_nothing_was_judged_has_a_column_all_the_same(tmp_path):
+    nothing = folder(tmp_path / "nothing", {"claim": "C1", "verdict": "not run"})
+    assert "* nothing: 1 not run\n" in page_of([nothing])
+
+
+def test_what_the_paper_prints_is_read_as_it_was_written(tmp_path):
+    one = folder(tmp_path / "one", {"claim": "C1", "verdict": "direction", "effect": 1.0, "paper": "10.0"})
+    assert read_verdicts([one])[["paper", "reading"]].to_numpy().tolist() == [["10.0", ""]]
+
+
 def test_each_folder_has_a_column_and_each_reading_a_row(tmp_path):
     held = {"verdict": "direction", "effect": 2.0, "low": 1.0, "high": 3.0, "paper": "4 of 4"}
     lost = {"verdict": "contradicted", "effect": -1.0}

@@ -294,6 +294,7 @@ def test_the_outer_variable_limits_the_choice(start, monkeypatch):
         ("GPU-bbbb-1,GPU-aaaa-0", [1, 0]),
         ("MIG-cccc", ["MIG-cccc"]),
         ("1,GPU-bbb,1", [1]),
+        ("0,-1,1", [0]),
     ],
 )
 def test_what_is_visible(tmp_path, monkeypatch, outer, expected):
@@ -357,6 +358,14 @@ def test_a_job_for_the_cpu_takes_none_and_sees_none():
 def test_a_number_of_jobs_that_is_none_is_refused(monkeypatch, given):
     monkeypatch.setenv("SDNET_JOBS_PER_GPU", given)
     with pytest.raises(ValueError, match=f"^jobs_per_gpu is {given}; it must be a whole number, 1 or more"):
+        lease(1, available=[0]).__enter__()
+
+
+def test_a_number_of_jobs_that_is_none_is_refused_by_hand_too(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("config").mkdir()
+    Path("config/config.yaml").write_text("jobs_per_gpu: 0\n")
+    with pytest.raises(ValueError, match=r"^jobs_per_gpu is 0; it must be"):
         lease(1, available=[0]).__enter__()
 
 

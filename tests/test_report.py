@@ -14,6 +14,8 @@ from small_project import PROJECT, RESULTS, sdnet
 from sdnet.commands.claims import judge
 from sdnet.experiments import environment, plan, report, results
 from sdnet.experiments.claims import load_claims
+from sdnet.experiments.project import typed_folder
+from sdnet.experiments.settings import load_preset
 from sdnet.experiments.verdict_words import VERDICTS
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -113,6 +115,26 @@ def test_results_behind_a_link_are_judged(folder, tmp_path):
     judged = results.read(tmp_path / "store/mine/claims.csv", "claims")
     assert set(judged.verdict) == {"not run"}
     assert "make them with: snakemake --cores all results/mine/" in judged.reason.iloc[0]
+
+
+def test_a_project_behind_a_link_has_the_same_results_folders(folder, tmp_path, monkeypatch):
+    link = tmp_path.with_name(f"link-to-{tmp_path.name}")
+    link.symlink_to(tmp_path)
+    monkeypatch.chdir(link)
+    assert typed_folder(link / "results/mine") == typed_folder(Path("results/mine")) == (folder, "results/mine")
+
+
+def test_a_number_of_images_is_said_where_it_is_not_all(folder):
+    paper = load_preset(PROJECT / "config/presets", "paper")
+    said = {
+        fitted: [line for line in report._reduced(preset, paper) if line.startswith("Algorithm 1")]
+        for fitted in (2000, 50_000)
+        for preset in [
+            paper.model_copy(update={"robustness": paper.robustness.model_copy(update={"calibration_images": fitted})})
+        ]
+    }
+    assert said[2000][0] == "Algorithm 1 fitted on 2,000 training images of CIFAR-10, not all"
+    assert said[50_000] == ["Algorithm 1 fitted on 50,000 training images of ImageNet, not all"]
 
 
 def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_networks(folder):

@@ -90,6 +90,10 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
     [
         ("results/quick/runs/digits/scn/seed0/accuracy.csv", "snakemake --cores all {path}"),
         ("results/project/results/quick/table1.csv", "snakemake --cores all results/quick/table1.csv"),
+        (
+            "results/project/trial/sweep-shot.csv",
+            "python -m sdnet sweep {folder}/results/project/trial --noise shot ...",
+        ),
         ("trial/accuracy.csv", "python -m sdnet evaluate {folder}/trial"),
         ("trial/lines-shot.csv", "python -m sdnet calibrate {folder}/trial --noise shot ..."),
         ("trial/attack-paper.csv", "python -m sdnet attack {folder}/trial"),
@@ -100,6 +104,10 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
     ],
 )
 def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path, path, command):
+    for project in (tmp_path, tmp_path / "results/project"):
+        (project / "config" / "presets").mkdir(parents=True)
+    if path.startswith("results/project/trial"):
+        (tmp_path / "config" / "presets").rmdir()
     with pytest.raises(FileNotFoundError) as error:
         results.read(tmp_path / path, "accuracy")
     remedy = command.format(path=path, folder=tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from sdnet.experiments import settings
+from sdnet.experiments import labels, settings
 from sdnet.experiments.settings import WIDTHS, SettingsError, check_width, load_presets, load_site, read_yaml
 
 PROJECT = Path(__file__).parents[1]
@@ -151,6 +151,19 @@ def test_a_name_of_one_s_own_stands_for_any_network(tmp_path):
     ):
         (tmp_path / "tiny.yaml").write_text(changed("sdnet18: {model: sdnet18}", system))
         assert load_presets(tmp_path)["tiny"].systems
+
+
+def test_a_label_of_one_s_own_makes_its_name_none_of_the_tables(tmp_path, monkeypatch):
+    for name in ("sdnet18-iter16", "mine"):
+        monkeypatch.setitem(labels.SYSTEMS, name, "mine")
+        system = f"{name}: {{model: sdnet18, options: {{n_iter: 16}}}}"
+        (tmp_path / "tiny.yaml").write_text(changed("sdnet18: {model: sdnet18}", system))
+        assert name in load_presets(tmp_path)["tiny"].systems
+
+
+def test_more_gpus_than_images_in_a_batch_are_refused(tmp_path):
+    message = refused(tmp_path, changed(DIGITS, "digits: {gpus: 129}"))
+    assert message.endswith("datasets.digits.gpus: given 129; must be at most the batch size, 128")
 
 
 def test_noises_of_a_data_set_are_some_of_all(tmp_path):

@@ -29,8 +29,7 @@ def read_verdicts(folders: list[Path]) -> pd.DataFrame:
             raise ValueError(f"{folder} has no claims.csv and no runs to judge; {remedy}")
     named = _named(folders).items()
     tables = [results.read(folder / "claims.csv", "claims").assign(folder=name) for name, folder in named]
-    words = ["reading", "paper", "scale", "reason"]
-    return pd.concat(tables).astype(dict.fromkeys(words, object)).fillna(dict.fromkeys(words, ""))
+    return pd.concat(tables)
 
 
 def draw(judged: pd.DataFrame, path: Path) -> None:
@@ -111,4 +110,5 @@ def _cell(row: pd.Series, found: pd.DataFrame, measured: str) -> str:
 def _scale(name: str, judged: pd.DataFrame) -> str:
     """What a column is of, and how many claims came out how there."""
     ran = judged[judged.verdict != "not run"]
-    return f"* {name}: {'; '.join((ran['data'] + ', ' + ran.scale).unique())}: {tally(judged)}"
+    of_what = "; ".join((ran["data"] + ", " + ran.scale).unique())
+    return "* " + ": ".join(filter(None, [name, of_what, tally(judged)]))

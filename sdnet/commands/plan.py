@@ -5,11 +5,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from sdnet.experiments import plan, work
+from sdnet.commands import work
+from sdnet.commands.work import KINDS, Job
+from sdnet.experiments import plan
 from sdnet.experiments.plan import Run
 from sdnet.experiments.settings import Preset, Site, load_preset, load_site, read_yaml
 from sdnet.experiments.status import duration
-from sdnet.experiments.work import KINDS, Job
 
 # The columns of times, and the rules whose jobs are in each.
 PARTS = {
@@ -96,7 +97,7 @@ def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: d
         "runs": f"{len(planned)}, with seeds {_numbers(preset.seeds)}"
         + "".join(f"; {system} also with {_numbers(more)}" for system, more in preset.more_seeds.items()),
         "jobs": f"{sum(map(len, jobs.values())) + len(shared)}, at most, of which {len(shared)} are of no single run",
-        "shows": f"{len(tables)} tables, {len(figures)} figures",
+        "shows": ", ".join([*tables, *figures]) or "nothing",
         "disk": f"about {disk:.1f} GB of results" + (f", {data:.1f} GB of data" if data else ""),
     }
     return tabulate(rows.items(), tablefmt="plain", disable_numparse=True)

@@ -44,16 +44,18 @@ def installed() -> dict[str, int]:
 
 
 def visible() -> list[Device]:
-    """The installed devices that CUDA_VISIBLE_DEVICES, where it is set, leaves to this process."""
+    """The installed devices that CUDA_VISIBLE_DEVICES, where it is set, leaves to this process.
+
+    As for CUDA, the list ends at the first name that is none of a device.
+    """
     outer = os.environ.get("CUDA_VISIBLE_DEVICES")
     if outer is None:
         return list(installed().values())
-    names = [name.strip() for name in outer.split(",")]
+    names = (name.strip() for name in outer.split(","))
     index = installed() if "GPU-" in outer else {}
     named = [
         int(name) if name.isdigit() else next((i for uuid, i in index.items() if uuid.startswith(name)), name)
-        for name in names
-        if name.isdigit() or name.startswith(("GPU-", "MIG-"))
+        for name in itertools.takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names)
     ]
     return list(dict.fromkeys(named))
 

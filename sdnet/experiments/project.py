@@ -25,14 +25,14 @@ def results_folder(given: str) -> Path:
 
 
 def typed_folder(given: Path) -> tuple[Path, str]:
-    """A preset's results folder, absolute with links kept, and as it is typed from the project's folder.
+    """A preset's results folder, however it was typed: below the project's folder, and named from there.
 
     Raises:
         ValueError: if it is none.
     """
-    folder = Path(os.path.abspath(given))
-    preset_of(folder)
-    return folder, str(folder.relative_to(project_folder()))
+    name, _ = named_preset(given)
+    typed = plan.results_folder(name)
+    return project_folder() / typed, typed
 
 
 def preset_of(folder: Path) -> Preset:
@@ -41,10 +41,11 @@ def preset_of(folder: Path) -> Preset:
 
 
 def named_preset(folder: Path) -> tuple[str, Preset]:
-    """The preset whose results folder this is, behind its name."""
+    """The preset whose results folder this is, behind its name; the folder, or the project's, may be a link."""
     presets = project_folder() / "config" / "presets"
-    names = {project_folder() / plan.results_folder(name): name for name in preset_files(presets)}
-    if folder not in names:
+    names = {os.path.realpath(project_folder() / plan.results_folder(name)): name for name in preset_files(presets)}
+    name = names.get(os.path.realpath(folder))
+    if name is None:
         known = ", ".join(map(plan.results_folder, names.values()))
         raise ValueError(f"{folder} is no preset's results folder; choose one of {known}")
-    return names[folder], load_preset(presets, names[folder])
+    return name, load_preset(presets, name)

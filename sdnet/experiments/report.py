@@ -1,6 +1,7 @@
 """The parts of the report, from the files of a results folder: the verdict, what stands behind it, and what it cost."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from html import escape
@@ -11,9 +12,9 @@ import pandas as pd
 from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.environment import read_environment
-from sdnet.experiments.labels import DATASETS, TITLES, dataset_label, system_label
+from sdnet.experiments.labels import DATASETS, TITLES, dataset_label, radius_label, system_label
 from sdnet.experiments.project import named_preset, preset_of, project_folder
-from sdnet.experiments.settings import Preset, load_preset
+from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, load_preset
 from sdnet.experiments.shown import has_runs
 from sdnet.experiments.verdict_words import VERDICTS, effect_in_words, tally
 
@@ -63,15 +64,20 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
         found += [f"{size:,} {kind} images of {DATASETS[name]}, not all" for kind, size in parts.items() if size]
     if preset.robustness.test_images:
         found.append(f"{preset.robustness.test_images:,} test images under noise, not all")
-    fitted = preset.robustness.calibration_images
-    found.append(f"Algorithm 1 fitted on {fitted:,} training images, not all")
+    for name, images in preset.datasets.items():
+        fitted, known = preset.robustness.calibration_images, NUMBER_OF_IMAGES.get(name)
+        there = images.train_images or (known[0] if known else math.inf)
+        if fitted < there:
+            found.append(f"Algorithm 1 fitted on {fitted:,} training images of {DATASETS[name]}, not all")
     fewer = len(paper.robustness.lambdas) - len(preset.robustness.lambdas)
     if fewer > 0:
         found.append(f"{len(preset.robustness.lambdas)} values of λ, not {len(paper.robustness.lambdas)}")
     if set(preset.adversarial.datasets) & set(preset.datasets):
         if preset.adversarial.paper_images:
             found.append(f"{preset.adversarial.paper_images:,} test images under the paper's attack, not all")
-        ours, theirs = (f"L∞ {one.linf:g}/255 and L2 {one.l2:g}" for one in (preset.adversarial, paper.adversarial))
+        ours, theirs = (
+            " and ".join(radius_label(*radius) for radius in one.adversarial.radii.items()) for one in (preset, paper)
+        )
         if ours != theirs:
             found.append(f"attacks within {ours}, not {theirs}")
     missing = [DATASETS[name] for name in paper.datasets if name not in preset.datasets]
@@ -84,7 +90,7 @@ def _substitutes(folder: Path) -> list[str]:
     """What is not there, or not what the paper has, in words."""
     used = {(spec["dataset"]["name"], about.get("data_source", "official")) for _, spec, about in _runs(folder)}
     others = sorted(dataset_label(*one) for one in used if one[1] != "official" and one[0] != "digits")
-    effects = results.read(folder / "effects.csv", "effects").fillna({"measure": ""})
+    effects = results.read(folder / "effects.csv", "effects")
     noise = sorted({measure for measure in effects.measure if measure.startswith(("generated", "local CIFAR"))})
     absent = [DATASETS[name] for name in preset_of(folder).datasets if not has_runs(folder, name)]
     return [
@@ -96,7 +102,7 @@ def _substitutes(folder: Path) -> list[str]:
 
 def counts(folder: Path) -> str:
     """How many claims came out how, by reading of the layer, in Markdown."""
-    judged = results.read(folder / "claims.csv", "claims").fillna({"reading": ""})
+    judged = results.read(folder / "claims.csv", "claims")
     text = judged[judged.reading != "released"]
     images = " and ".join(judged["data"][judged.verdict != "not run"].unique())
     lines = [f"{f'On {images}, the' if images else 'The'} CSC layer as the paper's text has it: {tally(text)}."]
@@ -109,7 +115,7 @@ def counts(folder: Path) -> str:
 
 def verdicts(folder: Path) -> str:
     """The table of the claims with their outcome, as HTML: a column for each reading of the layer."""
-    judged = results.read(folder / "claims.csv", "claims").fillna({"reading": "", "paper": "", "scale": ""})
+    judged = results.read(folder / "claims.csv", "claims")
     rows = []
     for topic, of_topic in judged.groupby("topic", sort=False):
         rows.append(f'<tr class="topic"><th colspan="4">{escape(topic)}</th></tr>')

@@ -270,6 +270,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
 }
 
+# Columns of words that may be empty, or be numbers by their looks.
+TEXT = {
+    "effects": ("over", "condition", "level", "unequal", "measure"),
+    "claims": ("reading", "paper", "scale", "reason"),
+}
 EXTRA = {"history": "solver_"}  # columns of this prefix are allowed too: what a network's inner solver reports
 
 # The command for each file of a run's folder, beside those that training writes, and for the verdicts.
@@ -317,7 +322,8 @@ def read(path: Path, kind: str) -> pd.DataFrame:
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):
             raise ValueError("its last line is cut short")
-        frame = pd.read_csv(io.BytesIO(content))  # every digit, from pandas 3.1 on
+        # From pandas 3.1 on, numbers are read to the last digit.
+        frame = pd.read_csv(io.BytesIO(content), dtype=dict.fromkeys(TEXT.get(kind, ()), str))
     except FileNotFoundError:
         raise _missing(path) from None
     except ValueError as error:
@@ -325,7 +331,7 @@ def read(path: Path, kind: str) -> pd.DataFrame:
             f"{path} is no CSV file ({error}); remove it and make it anew with: {command_for(path)}"
         ) from None
     _check(path, kind, list(frame.columns))
-    return frame
+    return frame.fillna(dict.fromkeys(TEXT.get(kind, ()), ""))
 
 
 def as_trained(rows: pd.DataFrame) -> pd.Series:
@@ -362,9 +368,13 @@ def _missing(path: Path) -> FileNotFoundError:
 def command_for(path: Path) -> str:
     """What makes a result file: Snakemake in the project's results, elsewhere the command itself."""
     kind = next((kind for kind in MADE_BY if path.stem == kind or path.stem.startswith(f"{kind}-")), None)
-    if "results" in path.parts and MADE_BY.get(kind) != "claims":  # which need not wait for all that a preset has
-        last = len(path.parts) - 1 - path.parts[::-1].index("results")
-        return f"snakemake --cores all {Path(*path.parts[last:])}"
+    of_project = [
+        Path(*path.parts[k:])
+        for k, part in enumerate(path.parts)
+        if part == "results" and Path(*path.parts[:k], "config", "presets").is_dir()
+    ]
+    if of_project and MADE_BY.get(kind) != "claims":  # which need not wait for all that a preset has
+        return f"snakemake --cores all {of_project[-1]}"
     if kind is None:
         return "snakemake, in the project's folder"
     noise = path.stem.removeprefix(kind).removeprefix("-")

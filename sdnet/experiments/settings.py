@@ -37,8 +37,8 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "imagenet", "folder"]
 WIDTHS = {"mdeq": (16, math.inf), "scn": (4, 36)}
 GREY = ("digits",)  # of one channel; the other data sets have three
 
-# What the names of the tables' networks say beside the model.
-VARIANTS = {
+# What the names of the tables' networks say behind that of the model.
+NAME_SUFFIXES = {
     "iter4": ("n_iter", 4),
     "iter8": ("n_iter", 8),
     "nonnegative": ("nonnegative", True),
@@ -197,9 +197,12 @@ class System(_Settings):
 
 def _check_name(name: str, system: System) -> None:
     """Refuse another network under the name of one that tables, figures and claims are about."""
-    model = max((model for model in get_args(ModelName) if f"{name}-".startswith(f"{model}-")), key=len)
-    wanted = {"model": model, "n_iter": 2, "shortcut": True}
-    wanted |= dict([VARIANTS[name.removeprefix(f"{model}-")]] if name != model else [])
+    named = (model for model in get_args(ModelName) if f"{name}-".startswith(f"{model}-"))
+    model = max(named, key=len, default="")
+    suffix = name.removeprefix(model).removeprefix("-")
+    if not model or (suffix and suffix not in NAME_SUFFIXES):  # a label of one's own in SYSTEMS
+        return
+    wanted = {"model": model, "n_iter": 2, "shortcut": True} | dict([NAME_SUFFIXES[suffix]] if suffix else [])
     given = system.options.model_dump() | {"model": system.model}
     if wrong := [key for key, value in wanted.items() if given[key] != value]:
         ours, theirs = (", ".join(f"{key} {str(one[key]).lower()}" for key in wrong) for one in (given, wanted))
@@ -297,6 +300,11 @@ class Adversarial(_Settings):
     autoattack_images: PositiveInt = Field(1000, description="How many of `images` it is tried on.")
     diagnostic_images: PositiveInt = Field(200, description="How many of `images` the checks of the attacks take.")
 
+    @property
+    def radii(self) -> dict[str, float]:
+        """The radius in each norm, for pixels of [0, 1]."""
+        return {"linf": self.linf / 255, "l2": self.l2}
+
     @model_validator(mode="after")
     def _parts_are_parts(self) -> "Adversarial":
         for name in ("autoattack_images", "diagnostic_images"):
@@ -361,6 +369,14 @@ class Preset(_Settings):
             for dataset in self.datasets:
                 if system.trains_on(dataset):
                     check_width("width", self.width, system.model, dataset)
+        return self
+
+    @model_validator(mode="after")
+    def _each_gpu_has_part_of_a_batch(self) -> "Preset":
+        for name, dataset in self.datasets.items():
+            size = self.recipes[dataset.recipe].batch_size if dataset.recipe in self.recipes else dataset.gpus
+            if dataset.gpus > size:
+                raise ValueError(f"datasets.{name}.gpus: given {dataset.gpus}; must be at most the batch size, {size}")
         return self
 
     @model_validator(mode="after")

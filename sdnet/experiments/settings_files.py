@@ -46,7 +46,7 @@ def site_setting(name: str) -> str | None:
     given = os.environ.get(f"SDNET_{name.upper()}")
     if given is None and SITE_FILE.is_file() and find_spec("yaml"):
         given = read_yaml(SITE_FILE).get(name)
-    return str(given) if given else None
+    return None if given in (None, "") else str(given)
 
 
 def image_folder(setting: str) -> Path | None:

@@ -40,7 +40,7 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
     Bars are the bootstrap standard deviation of the best lambda.
 
     Args:
-        peaks: rows of peaks-<noise>.csv, of one variant.
+        peaks: rows of peaks-<noise>.csv, of Algorithm 1 as printed.
         lines: rows of lines-<noise>.csv, of the same variant.
         note: printed below: the images and the scale.
     """
@@ -61,8 +61,7 @@ def fitted_lines(peaks: pd.DataFrame, lines: pd.DataFrame, note: str) -> Figure:
 
     keys = ["dataset", "system", "seed", "noise"]
     fits, colors = lines.set_index(keys), sns.color_palette("flare", peaks.seed.nunique())
-    residual = {"norm": "residual ‖x − A(z)‖", "squared": "squared residual ‖x − A(z)‖²"}[lines.definition.iloc[0]]
-    return _noise_grid(peaks, note, "best λ", residual, draw)
+    return _noise_grid(peaks, note, "best λ", "residual ‖x − A(z)‖", draw)
 
 
 def _noise_grid(rows: pd.DataFrame, note: str, ylabel: str, xlabel: str, draw) -> Figure:

@@ -36,6 +36,14 @@ def refuse_unknown_targets():
             raise WorkflowError(
                 f"{folder} is no run of any preset; config/presets/ lists their data sets, systems and seeds"
             )
+        if (
+            folder in RUN
+            and os.path.basename(path).startswith(plan.OF_ALGORITHM_1)
+            and not settings.has_lambda(RUN[folder].spec["model"]["name"])
+        ):
+            raise WorkflowError(
+                f"nothing makes {target}: Algorithm 1 chooses lambda, which {RUN[folder].system} does not have"
+            )
         if Path(path).match("benchmark/*.csv") and path not in timed:
             raise WorkflowError(
                 f"{path} is of a data set that its preset does not have; allowed are {', '.join(sorted(timed))}"

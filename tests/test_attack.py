@@ -763,9 +763,13 @@ def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(
         "attack-paper": [row for choice in choices for row in counts("a", "PGD-20", *choice)],
         "attack-adaptive": counts("worst", TOGETHER, "held-out", 0.6, 40, 160, 5),
     }
-    monkeypatch.setattr(attack_tables, "read_runs", lambda folder, target, kind: pd.DataFrame(read[kind]))
+    of_digits = {kind: pd.DataFrame(rows) for kind, rows in read.items()}
+    two = {kind: pd.concat([one, one.assign(dataset="cifar10", correct=0)]) for kind, one in of_digits.items()}
+    monkeypatch.setattr(attack_tables, "read_runs", lambda folder, target, kind: two[kind])
     monkeypatch.setattr(attack_tables, "condition_names", lambda folder: {"linf": "linf 25.5/255", "l2": "l2 0.8"})
-    table = attack_tables.table4(None).set_index(["condition", "setting", "attack"])
+    table = attack_tables.table4(None)
+    assert (table.ours[table.dataset == "cifar10"] == 0).all()
+    table = table[table.dataset == "digits"].set_index(["condition", "setting", "attack"])
     for setting, attacked_by, ours, clean, gain in (
         ("fixed", "paper", 17.5, 96, 0.5),
         ("tuned", "paper", 47.5, 76, 30.5),
@@ -832,6 +836,8 @@ def test_what_survives_is_said_in_words(transferred, worst, verdict):
     (sentence,) = attack_tables.survival(pd.DataFrame(rows))
     assert verdict in sentence
     assert "60.0% instead of 90.0%" in sentence
+    others = [pd.DataFrame(rows).assign(clean=95.0, **{column: "mine"}) for column in ("dataset", "system")]
+    assert sentence in attack_tables.survival(pd.concat([*others, pd.DataFrame(rows)])), "whatever stands beside it"
     (sentence,) = attack_tables.survival(pd.DataFrame(rows).assign(clean=90.0))
     assert "Clean accuracy" not in sentence, "which it costs nothing"
 

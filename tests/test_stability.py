@@ -219,7 +219,8 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
 
     Of the solution the lambda where it is most stable counts: 8 times the 0.05 of the larger one; the atoms have 0.1.
     The severities multiply what SDNet-18 has by 4 in the geometric mean, and other iterations were tried at one alone.
-    ResNet-18's layer of the second seed is moved 4 times as much, and has 5% of zeros instead of 1%.
+    ResNet-18's layer of the second seed is moved 4 times as much, and has 5% of zeros instead of 1%; there Algorithm 1
+    was not run yet.
     """
     given = {"resnet18": pd.DataFrame(rows("resnet18", 0, [0.4]))}
     given["resnet18"].loc[given["resnet18"].place == "behind", "zeros"] = 0.5
@@ -232,11 +233,12 @@ def test_effects_are_ratios_as_trained_nearly_solved_and_at_the_lambda_of_algori
         preset = SimpleNamespace(robustness=SimpleNamespace(noises=["gaussian"]))
 
         def seeds(self, systems, *names):
-            return [0, 1] if set(systems) <= set(given) else []
+            seeds = [0] if "adaptive-gaussian.csv" in names else [0, 1]
+            return seeds if set(systems) <= set(given) else []
 
         def read(self, system, seed, kind, noise=""):
             if kind != "stability":
-                return chosen
+                return {0: chosen}[seed]
             of, layer = given[system], given[system].place == "layer"
             if system != "resnet18" or seed == 0:
                 return of

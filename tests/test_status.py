@@ -145,7 +145,8 @@ def test_a_training_is_as_far_and_as_fast_as_its_history_says(tmp_path, spec):
 
 
 def test_what_was_measured_and_the_states_of_runs_are_counted(tmp_path, spec):
-    for name in ("model.pt", "adaptive-shot.csv", "lines-shot.csv", "attack-paper.csv", "attack-adaptive.csv"):
+    attacks, lines = ("attack-paper.csv", "attack-adaptive.csv"), ("lines-shot.csv", "lines-gaussian.csv")
+    for name in ("model.pt", "adaptive-shot.csv", *lines, *attacks):
         spec.with_name(name).touch()
     assert status(tmp_path, RUN).measured == ("calibrated", "attacked 2x")
     states = ["waiting", "outdated", "waiting", "failed", *10 * ["trained"]]

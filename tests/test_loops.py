@@ -68,7 +68,7 @@ def test_both_loops_are_trained_and_compared(tmp_path, capsys, monkeypatch, seed
     assert [float(re.search(r"accuracy ([\d.]+)", line)[1]) for line in (ours, plain)] == pytest.approx(means, abs=0.02)
     clock = [float(re.search(r"([\d.]+) s by the clock", line)[1]) for line in (ours, plain)]
     faster = float(re.search(r"ours is ([\d.]+) times as fast by the clock", ratio)[1])
-    assert faster * (clock[0] - 0.06) <= clock[1] + 0.06, "as the times say, but for rounding"
+    assert (faster - 0.01) * (clock[0] - 0.06) <= clock[1] + 0.06, "as the times say, but for rounding"
     assert (faster + 0.01) * (clock[0] + 0.06) >= clock[1] - 0.06
     assert "by processor time" in ratio
 

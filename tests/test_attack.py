@@ -715,8 +715,10 @@ def test_table_4_says_what_the_result_files_say(folder, attacked):
             assert ours["sdnet18", choice, condition, "paper"] == pytest.approx(100 * paper[choice] / IMAGES)
         worst = rows_of(run, "adaptive", norm=norm, step="worst").set_index("choice").correct
         assert ours["sdnet18", "held-out", condition, "worst"] == pytest.approx(100 * worst["held-out"] / IMAGES)
-        (known,) = rows_of(run, "adaptive", norm=norm, step="b", lambda_attack=0.1, lmbd=0.1, choice="given").correct
-        assert ours["sdnet18", "fixed", condition, "known"] == pytest.approx(100 * known / IMAGES)
+        for setting, lmbd in {"fixed": 0.1, "tuned": tuned_lambda(run, norm, RADII[norm])}.items():
+            at_both = {"lambda_attack": lmbd, "lmbd": lmbd, "choice": "given"}
+            (known,) = rows_of(run, "adaptive", norm=norm, step="b", **at_both).correct
+            assert ours["sdnet18", setting, condition, "known"] == pytest.approx(100 * known / IMAGES)
         (end_to_end,) = (
             rows_of(run, "adaptive", norm=norm, step="f", choice="algorithm1").query(f"attack != '{TOGETHER}'").correct
         )
@@ -725,6 +727,7 @@ def test_table_4_says_what_the_result_files_say(folder, attacked):
     assert table.paper.isna().all(), "the paper attacks no digits"
     layout = attack_tables.table4_layout(table)
     assert len(layout) == 2 * (1 + 4)
+    assert layout["Attack within"].unique().tolist() == ["L∞ 25.5/255", "L2 0.8"]
     assert len(attack_tables.survival(table)) == 2
 
 
@@ -764,8 +767,12 @@ def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(
         "attack-paper": [row for choice in choices for row in counts("a", "PGD-20", *choice)],
         "attack-adaptive": counts("worst", TOGETHER, "held-out", 0.6, 40, 160, 5),
     }
-    monkeypatch.setattr(attack_tables, "read_runs", lambda folder, target, kind: pd.DataFrame(read[kind]))
-    table = attack_tables.table4(None).set_index(["condition", "setting", "attack"])
+    of_digits = {kind: pd.DataFrame(rows) for kind, rows in read.items()}
+    two = {kind: pd.concat([one, one.assign(dataset="cifar10", correct=0)]) for kind, one in of_digits.items()}
+    monkeypatch.setattr(attack_tables, "read_runs", lambda folder, target, kind: two[kind])
+    table = attack_tables.table4(None)
+    assert (table.ours[table.dataset == "cifar10"] == 0).all()
+    table = table[table.dataset == "digits"].set_index(["condition", "setting", "attack"])
     for setting, attacked_by, ours, clean, gain in (
         ("fixed", "paper", 17.5, 96, 0.5),
         ("tuned", "paper", 47.5, 76, 30.5),
@@ -774,10 +781,10 @@ def test_of_several_seeds_table_4_has_the_mean_of_counts_and_gains_in_each_norm(
     ):
         row = table.loc["l2 0.8", setting, attacked_by]
         assert (row.ours, row.ours_std, row.n_seeds) == pytest.approx((ours, 12.5**0.5, 2))
+        assert (row.images, row.eps) == (200, 0.8)
         assert (row.clean, row.gain, row.gain_low, row.gain_high) == pytest.approx((clean, gain, gain - 2.5, gain + 1))
         assert table.ours["linf 25.5/255", setting, attacked_by] == pytest.approx(ours - 10)
-    for row in read["attack-adaptive"]:
-        row["eps"] *= 2
+    two["attack-adaptive"]["eps"] *= 2
     with pytest.raises(ValueError, match=r"has attack-paper\.csv within L2 0\.8, and attack-adaptive"):
         attack_tables.table4(None)
 
@@ -823,6 +830,27 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     assert len(weaker) == 2 * len(weaker.loc["CIFAR-10"])
 
 
+def test_weaker_attacks_stand_beside_the_paper_s_at_the_lambda_of_training(folder, attacked, monkeypatch):
+    rows = rows_of(attacked["sdnet18"], "adaptive", choice="given")
+    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: rows)
+    made = rows[rows.step.isin(["a", "a'"]) & (rows.attack != TOGETHER) & (rows["lambda"] == 0.1)]
+    expected = {(attack_tables.NORMS[row.norm], row.attack): 100 * row.correct / IMAGES for row in made.itertuples()}
+    found = attack_tables.weaker_layout(folder).set_index(["Norm", "Attack"])["SDNet-18"].to_dict()
+    assert found == pytest.approx(expected, abs=0.005)
+
+
+def test_checks_that_accept_something_are_laid_out_by_number_and_lambda():
+    check = {"dataset": "digits", "system": "sdnet18", "norm": "l2", "what": "share", "value": 0.5, "accepted": True}
+    rows = [
+        check | {"check": name, "threshold": threshold, "lambda": lmbd}
+        for name, threshold in {"D10": 1.0, "D2": 1.0, "D3": np.nan}.items()
+        for lmbd in (0.1, 0.5)
+    ]
+    layout = attack_tables.diagnostics_layout(pd.DataFrame(rows))
+    assert layout.Check.tolist() == ["D2", "D10"]
+    assert layout.columns[-2:].tolist() == ["SDNet-18 at λ = 0.1", "SDNet-18 at λ = 0.5"]
+
+
 @pytest.mark.parametrize(
     ("transferred", "worst", "verdict"),
     [
@@ -834,18 +862,24 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     ],
 )
 def test_what_survives_is_said_in_words(transferred, worst, verdict):
-    row = {"dataset": "cifar10", "system": "sdnet18", "condition": "l2 0.5", "data": "CIFAR-10", "ours": 1.0}
+    row = {"dataset": "cifar10", "system": "sdnet18", "condition": "l2 0.5", "data": "CIFAR-10"}
     gains = {"paper": transferred, "worst": worst}
     rows = [
         row
         | {"setting": setting, "attack": attack, "clean": 60.0 if setting == "held-out" else 90.0}
+        | {"ours": {"paper": 50.0, "worst": 7.0}[attack]}
         | dict(zip(("gain", "gain_low", "gain_high"), gains[attack], strict=True))
         for setting in ("fixed", "held-out")
         for attack in gains
     ]
     (sentence,) = attack_tables.survival(pd.DataFrame(rows))
     assert verdict in sentence
+    points = "{:+.1f} points (95% interval {:+.1f} to {:+.1f})"
+    assert f"by {points.format(*transferred)} under the paper's protocol" in sentence
+    assert f"by {points.format(*worst)} to 7.0% when each image meets the worst" in sentence
     assert "60.0% instead of 90.0%" in sentence
+    others = [pd.DataFrame(rows).assign(clean=95.0, **{column: "mine"}) for column in ("dataset", "system")]
+    assert sentence in attack_tables.survival(pd.concat([*others, pd.DataFrame(rows)])), "whatever stands beside it"
     (sentence,) = attack_tables.survival(pd.DataFrame(rows).assign(clean=90.0))
     assert "Clean accuracy" not in sentence, "which it costs nothing"
 

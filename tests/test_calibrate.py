@@ -151,6 +151,21 @@ def test_parts_of_other_weights_images_or_lambdas_are_not_taken(swept, monkeypat
     assert len(list(swept.glob("parts/*/*.npz"))) == 4, "those that were there wait for their own sweep"
 
 
+@pytest.mark.parametrize("change", ["weights", "lambdas"])
+def test_parts_of_a_calibration_of_other_weights_or_lambdas_are_not_taken(swept, monkeypatch, change):
+    monkeypatch.setattr("sdnet.commands.calibrate.evaluate_at", Counted(dies_at=5))
+    with pytest.raises(KeyboardInterrupt):
+        calibrated(swept)
+    lambdas = [0.1, 0.5] if change == "lambdas" else LAMBDAS
+    if change == "weights":
+        weights = torch.load(swept / "model.pt", weights_only=True)
+        torch.save({name: 2 * value for name, value in weights.items()}, swept / "model.pt")
+    sweep(swept, None, NOISE, lambdas, IMAGES, gpus=0)
+    monkeypatch.setattr("sdnet.commands.calibrate.evaluate_at", counted := Counted())
+    files_of(swept, IMAGES, ["paper"], lambdas)
+    assert counted.calls == 1 + LEVELS + 6, "clean images, each level, and six test sets at their lambda"
+
+
 def files_of(run, images, variants, lambdas):
     calibrate(run, None, NOISE, lambdas, levels="interleaved", images=images, limit=images, variants=variants, gpus=0)
     spec = read_spec(run / "spec.json")
@@ -167,13 +182,16 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
     train(path, None, 0)
     run, lambdas = path.parent, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
     sweep(run, None, NOISE, lambdas, 60, gpus=0)
-    model, training, test = files_of(run, 60, ["paper", "squared"], lambdas)
+    model, training, test = files_of(run, 60, ["paper", "squared", "parabola"], lambdas)
     levels = enumerate(CALIBRATION_LEVELS["interleaved"]["gaussian"])
     points = [evaluate_at(model, training.at_level(NOISE, k, level), lambdas, lambda0) for k, level in levels]
     correct = np.array([one.correct for one in points])
     best = np.array([lambdas[one.sum(axis=1).argmax()] for one in correct])
     assert len(set(best)) > 1, "or any line would do"
     peaks, expected = results.read(run / "peaks-gaussian.csv", "peaks"), find_peaks(correct, lambdas)
+    assert peaks["lambda"][peaks.variant == "parabola"].tolist() == pytest.approx([one.parabola for one in expected])
+    spreads = peaks.lambda_std[peaks.variant == "parabola"].tolist()
+    assert spreads == pytest.approx([one.parabola_std for one in expected])
     peaks = peaks[peaks.variant == "paper"]
     assert peaks["lambda"].tolist() == best.tolist()
     assert peaks.lambda_std.tolist() == pytest.approx([one.argmax_std for one in expected])
@@ -183,9 +201,11 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
     assert peaks.at_grid_end.tolist() == [lmbd in (0.1, 0.8) for lmbd in best]
     tables, lines = (results.read(run / f"{kind}-gaussian.csv", kind) for kind in ("adaptive", "lines"))
     swept = results.read_arrays(run / "sweep-gaussian.npz")
-    for variant, power in {"paper": 1, "squared": 2}.items():
+    smoothed = [one.parabola for one in expected]
+    assert smoothed != best.tolist()
+    for variant, power, at in (("paper", 1, best), ("squared", 2, best), ("parabola", 1, smoothed)):
         residuals = np.array([(one.residuals**power).mean(axis=0) for one in points])
-        line = np.polyfit(residuals.mean(axis=1), best, 1)
+        line = np.polyfit(residuals.mean(axis=1), at, 1)
         found = lines.set_index("variant").loc[variant, ["slope", "intercept"]].tolist()
         assert found == pytest.approx(list(line), rel=1e-4)  # residuals in float32, from other batches
         table, fates = tables[tables.variant == variant].set_index("severity"), []
@@ -199,7 +219,8 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
             assert row.clamped == (not 0.1 <= on_the_line <= 0.8)
             fitted_to = residuals.mean(axis=1)
             assert row.extrapolated == (not fitted_to.min() <= row.residual <= fitted_to.max())
-            draws = bootstrap_lambdas(correct, residuals, lambdas, [row.residual], seed=0)
+            estimator = "parabola" if variant == "parabola" else "argmax"
+            draws = bootstrap_lambdas(correct, residuals, lambdas, [row.residual], estimator=estimator, seed=0)
             ends = np.quantile(draws, [0.025, 0.975])
             assert [row.lambda_low, row.lambda_high] == pytest.approx(list(ends), rel=1e-4)
             chosen, fixed = (evaluate_at(model, batches, [lmbd]).correct[0] for lmbd in (row["lambda"], lambda0))
@@ -230,6 +251,8 @@ def test_the_released_fit_is_on_test_images_and_the_running_mean_of_their_square
         seen += squares
     peaks = results.read(swept / "peaks-gaussian.csv", "peaks")
     assert peaks[peaks.variant == "released"].residual.tolist() == pytest.approx(expected)
+    lines = results.read(swept / "lines-gaussian.csv", "lines").set_index("variant")
+    assert lines.definition.to_dict() == {"paper": "norm", "released": "squared"}
 
 
 def test_the_released_fit_tries_no_lambda_above_1_4(swept, monkeypatch):

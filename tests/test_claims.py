@@ -1,5 +1,6 @@
 """The claims of the paper: the tests that judge them, judged by numbers whose verdict is known."""
 
+import itertools
 import math
 import re
 import shutil
@@ -372,7 +373,7 @@ def write_noisy(folder, dataset, system, seed, noise, correct, trained_at=0):
     results.write(run / f"adaptive-{noise}.csv", "adaptive", rows)
 
 
-def write_attacks(folder, system, robust, clean):
+def write_attacks(folder, system, robust, clean, dataset="cifar10", trained_at=0):
     """The paper's protocol: of 2,000 images, how many are robust and how many correct without an attack, by lambda.
 
     Robust are those within L2; a tenth fewer are within L-inf. A lambda tuned on the images that count gains a point
@@ -381,12 +382,12 @@ def write_attacks(folder, system, robust, clean):
     lambdas, behind = (LAMBDAS, [IMAGES]) if len(robust) > 1 else (np.array([np.nan]), [])
     left = {"linf": [count * 9 // 10 for count in robust], "l2": robust}
     for seed in (0, 1):
-        run = folder / "runs" / "cifar10" / system / f"seed{seed}"
+        run = folder / "runs" / dataset / system / f"seed{seed}"
         fates = {f"{norm}_robust": in_order([*counts, *behind])[None] for norm, counts in left.items()}
         correct, index = in_order([*clean, *behind]), np.arange(IMAGES)
         results.write_arrays(run / "attack-paper.npz", lambdas=lambdas, correct=correct, index=index, **fates)
-        common = {"dataset": "cifar10", "system": system, "seed": seed, "data_source": "official", "step": "a"}
-        common |= {"attack": "PGD-20", "lambda_attack": lambdas[0], "total": IMAGES, "clean_correct": clean[0]}
+        common = {"dataset": dataset, "system": system, "seed": seed, "data_source": "official", "step": "a"}
+        common |= {"attack": "PGD-20", "lambda_attack": lambdas[trained_at], "total": IMAGES, "clean_correct": clean[0]}
         rows = []
         for norm, counts in left.items():
             gain = 100 * (counts[-1] - counts[0]) / IMAGES
@@ -514,7 +515,8 @@ def test_lambdas_of_other_calibration_images_spread_as_the_interval_says_and_all
 
 def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algorithm_1_would_be(folder):
     write_attacks(folder, "resnet18", robust=[0], clean=[1900])
-    write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100])
+    for system in ("sdnet18", "sdnet18-nonnegative"):
+        write_attacks(folder, system, robust=[10, 300, 700], clean=[1900, 1600, 1100])
     table = judged(folder).loc[["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8"]]
     assert table.verdict.xs("", level="reading").to_dict() == {"A1": "replicated", "A2": "contradicted"}
     text = table.xs("text", level="reading")
@@ -529,6 +531,63 @@ def test_tuning_against_attacks_is_judged_by_its_gain_its_price_and_where_algori
     assert text.effect.drop("A5").to_dict() == pytest.approx(
         {"A3": (0.5 + 0.45) / 2, "A4": (34.5 + 31.05) / 2, "A6": -40, "A7": 0.8, "A8": (35 + 31.5) / 2}
     )
+    released, columns = table.xs("released", level="reading"), ["verdict", "effect"]
+    pd.testing.assert_frame_equal(released[columns], text[columns])
+
+
+def test_fixed_is_the_lambda_of_training_wherever_it_stands_and_tuned_one_is_chosen_on_other_images(folder):
+    """At 0.5 images of even numbers are robust, at 0.9 those of odd ones: each half chooses what the other falls by."""
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900])
+    write_attacks(folder, "sdnet18", robust=[10, 300, 700], clean=[1900, 1600, 1100], trained_at=1)
+    for seed in (0, 1):
+        path = folder / f"runs/cifar10/sdnet18/seed{seed}/attack-paper.npz"
+        arrays, number = results.read_arrays(path), np.arange(IMAGES)
+        halves = [(number < 600) & (number % 2 == half) for half in (0, 1)]
+        arrays["l2_robust"][0, 1:3] = halves
+        results.write_arrays(path, **arrays)
+    found = pd.DataFrame(evidence.attacks(runs_of(folder))).set_index(["quantity", "subject", "over", "condition"])
+    assert found.estimate["robust", "sdnet18 fixed", "resnet18", "linf"] == pytest.approx(13.5)
+    assert found.estimate["robust", "sdnet18 fixed", "resnet18", "l2"] == pytest.approx(15)
+    assert found.estimate["robust", "sdnet18 tuned", "resnet18", "l2"] == 0
+    assert found.estimate["accuracy", "sdnet18 tuned", "sdnet18 fixed", "l2"] == pytest.approx(-25)
+
+
+def test_the_worst_of_all_attacks_is_judged_by_itself_in_each_norm_and_reading(folder):
+    """Within L-inf the gain is a point less than within L2; the second seed's is two more."""
+    for system, seed in itertools.product(CORRECT, (0, 1)):
+        rows = [
+            dict.fromkeys(results.COLUMNS["attack-adaptive"])
+            | {
+                "dataset": "cifar10",
+                "system": system,
+                "seed": seed,
+                "data_source": "official",
+                "norm": norm,
+                "eps": eps,
+            }
+            | {"attack": results.TOGETHER, "step": step, "choice": choice, "correct": correct, "total": IMAGES}
+            | {"gain": gain + 2 * seed, "gain_low": gain + 2 * seed - 1, "gain_high": gain + 2 * seed + 30}
+            for (norm, eps), less in zip(NORMS.items(), (1, 0), strict=True)
+            for step, choice, correct, gain in [
+                ("a", "held-out", 900, 40 - less),
+                ("worst", "given", 50 - 10 * less, 0),
+                ("worst", "tuned", 200, 9 - less),
+                ("worst", "held-out", 150, 6 - less),
+            ]
+        ]
+        path = folder / f"runs/cifar10/{system}/seed{seed}/attack-adaptive.csv"
+        results.write(path, "attack-adaptive", rows)
+    found = pd.DataFrame(evidence.attacks(runs_of(folder))).set_index(["subject", "over", "condition", "level"])
+    assert found.estimate.to_dict() == pytest.approx(
+        {("resnet18", "", "linf", "worst"): 2, ("resnet18", "", "l2", "worst"): 2.5}
+        | {
+            (f"{system} tuned", f"{system} fixed", norm, "worst"): gain
+            for system in ("sdnet18", "sdnet18-nonnegative")
+            for norm, gain in {"linf": 6, "l2": 7}.items()
+        }
+    )
+    gain = found.loc["sdnet18 tuned", "sdnet18 fixed", "l2", "worst"]
+    assert gain.high - gain.estimate > 30 > gain.estimate - gain.low > 1, "as far as each seed's, and their spread"
 
 
 def test_fates_between_two_lambdas_are_interpolated():
@@ -654,6 +713,15 @@ def test_attacks_of_another_radius_than_the_paper_s_decide_nothing(folder, monke
     found = judged(folder).loc["A1", ""]
     assert found.verdict == "undecided"
     assert "attacked within L∞ 8/255 and L2 1.5, the paper within L∞ 8/255 and L2 0.5" in found.reason
+
+
+@pytest.mark.parametrize("folder", ["digits"], indirect=True)
+def test_on_images_that_the_paper_does_not_attack_any_radius_will_do(folder, monkeypatch):
+    monkeypatch.setitem(NORMS, "l2", 1.5)
+    write_attacks(folder, "resnet18", robust=[0], clean=[1900], dataset="digits")
+    preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
+    preset.write_text(preset.read_text() + "adversarial: {datasets: [digits], l2: 1.5}\n")
+    assert [row["unequal"] for row in evidence.attacks(Runs(folder, "digits", preset_of(folder)))] == ["", ""]
 
 
 def test_attacks_of_another_radius_are_left_out_by_name_and_the_other_claims_judged(folder, capsys):

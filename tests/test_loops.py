@@ -47,8 +47,14 @@ def test_where_nothing_is_random_both_loops_end_in_the_same_weights(tmp_path, mo
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(1, r" %"), (2, r" ± \d+\.\d\d % over 2 seeds")])
-def test_both_loops_are_trained_and_compared(tmp_path, capsys, seeds, spread):
-    options = ["--seeds", str(seeds)]
+def test_both_loops_are_trained_and_compared(tmp_path, capsys, monkeypatch, seeds, spread):
+    options, seen = ["--seeds", str(seeds)], []
+
+    def watched(model, images, info, *, seed, **recipe):
+        seen.append((len(images.train_images), len(images.test_images), seed))
+        return fit_plainly(model, images, info, seed=seed, **recipe)
+
+    monkeypatch.setattr("sdnet.commands.loops.fit_plainly", watched)
     cli.main(["benchmark-loop", str(make_spec(tmp_path / "run", epochs=1)), *options], standalone_mode=False)
     *turns, title, ours, plain, ratio = capsys.readouterr().out.splitlines()
     expected = [f"seed {seed}, {name}" for seed in range(seeds) for name in ("ours", "plain")]
@@ -56,6 +62,14 @@ def test_both_loops_are_trained_and_compared(tmp_path, capsys, seeds, spread):
     assert title.startswith("digits, sdnet18, width 4, 1 epochs")
     for name, line in {"ours": ours, "plain": plain}.items():
         assert re.match(rf"{name} +accuracy \d+\.\d\d{spread}, ", line), line
+    assert seen == [(96, 60, seed) for seed in range(seeds)]
+    accuracies = [float(re.search(r"([\d.]+)%", turn)[1]) for turn in turns]
+    means = [sum(accuracies[k::2]) / seeds for k in (0, 1)]
+    assert [float(re.search(r"accuracy ([\d.]+)", line)[1]) for line in (ours, plain)] == pytest.approx(means, abs=0.02)
+    clock = [float(re.search(r"([\d.]+) s by the clock", line)[1]) for line in (ours, plain)]
+    faster = float(re.search(r"ours is ([\d.]+) times as fast by the clock", ratio)[1])
+    assert (faster - 0.01) * (clock[0] - 0.06) <= clock[1] + 0.06, "as the times say, but for rounding"
+    assert (faster + 0.01) * (clock[0] + 0.06) >= clock[1] - 0.06
     assert "by processor time" in ratio
 
 
@@ -63,6 +77,9 @@ def test_a_run_that_the_plain_loop_cannot_train_is_refused(tmp_path):
     spec = make_spec(tmp_path / "run")
     training = json.loads(spec.read_text())["training"] | {"optimizer": "adam"}
     with pytest.raises(ValueError, match="a cosine schedule and images in memory; given adam, cosine and digits"):
+        compare(edited(spec, training=training), None, 1)
+    training |= {"optimizer": "sgd", "schedule": "multistep", "milestones": [0.5]}
+    with pytest.raises(ValueError, match="a cosine schedule and images in memory; given sgd, multistep and digits"):
         compare(edited(spec, training=training), None, 1)
     spec = make_spec(tmp_path / "other")
     imagenet = json.loads(spec.read_text())["dataset"] | {"name": "imagenet"}

@@ -1,9 +1,10 @@
-"""Table 5 and the two readings from hand-made result files."""
+"""Tables 2, 3 and 5 and the two readings from hand-made result files."""
 
 import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,6 +20,7 @@ datasets:
   cifar10: {}
 systems:
   sdnet18: {model: sdnet18}
+  resnet18: {model: resnet18}
   sdnet18-nonnegative: {model: sdnet18, options: {nonnegative: true}}
   sdnet18-iter4: {model: sdnet18, options: {n_iter: 4}}
 recipes:
@@ -26,8 +28,8 @@ recipes:
 robustness: {noises: [gaussian, speckle]}
 """
 # Correct of 1,000 by network: clean; noisy at lambda_0 (mean of five severities) and at Algorithm 1's, first seed.
-CLEAN = {"sdnet18": 950, "sdnet18-nonnegative": 940, "sdnet18-iter4": 960}
-FIXED = {"sdnet18": 500, "sdnet18-nonnegative": 520, "sdnet18-iter4": 510}
+CLEAN = {"resnet18": 930, "sdnet18": 950, "sdnet18-nonnegative": 940, "sdnet18-iter4": 960}
+FIXED = {"resnet18": 400, "sdnet18": 500, "sdnet18-nonnegative": 520, "sdnet18-iter4": 510}
 ADAPTIVE = {"sdnet18": 600, "sdnet18-nonnegative": 640, "sdnet18-iter4": 620}
 ZEROS = {"sdnet18": 6, "sdnet18-nonnegative": 52, "sdnet18-iter4": 7}  # percent
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -35,7 +37,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 @pytest.fixture(params=["cifar10"])
 def folder(tmp_path, monkeypatch, request):
-    """The results folder of two seeds of three networks; the second seed has 10 more correct everywhere."""
+    """The results folder of two seeds of four networks; the second seed has 10 more correct everywhere."""
     (tmp_path / "config" / "presets").mkdir(parents=True)
     (tmp_path / "config" / "presets" / "tiny.yaml").write_text(PRESET.replace("cifar10", request.param))
     shutil.copy(PROJECT / "config" / "paper_values.csv", tmp_path / "config")
@@ -51,27 +53,34 @@ def write_run(folder, dataset, system, seed):
     run = folder / "runs" / dataset / system / f"seed{seed}"
     common = {"dataset": dataset, "system": system, "seed": seed}
     scale = {"data_source": "official", "train_images": 50_000, "width": 64, "epochs": 220, "parameters": 11_173_962}
-    correct = {"epoch": 220, "correct": CLEAN[system] + 10 * seed, "total": 1000}
-    rows = [common | scale | {"checkpoint": name} | correct for name in ("last", "best_on_test")]
+    correct = {"last": CLEAN[system] + 10 * seed, "best_on_test": 990}
+    rows = [
+        common | scale | {"checkpoint": name, "epoch": 220, "correct": count, "total": 1000}
+        for name, count in correct.items()
+    ]
     results.write(run / "accuracy.csv", "accuracy", rows)
+    adjustable = system in ADAPTIVE
     bins = [
         common | {"layer": layer, "lambda": 0.1, "bin_low": 0.0, "bin_high": high, "count": count}
-        for layer, zeros in {"network.conv1": ZEROS[system] + 2 * seed, "network.another": 99}.items()
+        for layer, zeros in {"network.conv1": ZEROS.get(system, 0) + 2 * seed, "network.another": 99}.items()
         for high, count in ((0.0, zeros), (1.0, 100 - zeros))
     ]
     results.write(run / "codes.csv", "codes", bins)
     for noise in ("gaussian", "speckle"):
         noisy = common | {"data_source": "official", "noise": noise, "noise_source": "official"}
         residuals = {"residual_norm": 30.0, "residual_squared": 900.0}
+        lambdas = (0.1, 0.5) if adjustable else (math.nan,)
         fixed = [FIXED[system] + 10 * seed + 50 * (3 - severity) for severity in SEVERITIES]
         sweep = [
             noisy
-            | {"severity": severity, "lambda": lmbd, "lambda0": 0.1, "correct": correct, "total": 1000}
+            | {"severity": severity, "lambda": lmbd, "lambda0": lambdas[0], "correct": correct, "total": 1000}
             | residuals
             for severity, at_lambda0 in zip(SEVERITIES, fixed, strict=True)
-            for lmbd, correct in ((0.1, at_lambda0), (0.5, 0))
+            for lmbd, correct in zip(lambdas, (at_lambda0, 0), strict=False)
         ]
         results.write(run / f"sweep-{noise}.csv", "sweep", sweep)
+        if not adjustable:
+            continue
         columns = dict.fromkeys(results.COLUMNS["adaptive"]) | noisy | {"fixed_correct": sum(fixed), "total": 5000}
         adaptive = [
             columns
@@ -128,6 +137,7 @@ def test_table_5_has_them_in_brackets_where_imagenet_was_run(folder):
 def test_the_readings_have_accuracy_at_both_lambdas_and_the_first_layer_s_zeros(folder):
     table = noise_tables.readings(folder)
     assert set(table.system) == {"sdnet18", "sdnet18-nonnegative"}
+    assert set(table.setting) == {"fixed", "adaptive"}, "of Algorithm 1 as printed alone"
     for system in ("sdnet18", "sdnet18-nonnegative"):
         of_system = {"system": system, "quantity": "accuracy"}
         assert one(table, **of_system, noise="clean").ours == pytest.approx((CLEAN[system] + 5) / 10)
@@ -150,7 +160,7 @@ def test_the_readings_are_laid_out_above_the_paper_s_values(folder):
 
 
 def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder):
-    for system in CLEAN:
+    for system in ADAPTIVE:
         for seed in (0, 1):
             path = folder / f"runs/cifar10/{system}/seed{seed}/adaptive-gaussian.csv"
             rows = results.read(path, "adaptive").astype({"severity": str})
@@ -174,8 +184,23 @@ def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder)
     chosen = one(table, system="sdnet18", quantity="lambda", setting="adaptive", severity="3")
     assert (chosen.ours, chosen.ours_low, chosen.ours_high) == pytest.approx((0.5, 0.45, 0.6))
     assert chosen.ours_std == pytest.approx(math.sqrt(0.02)), "of 0.4 and 0.6"
+    Path("config/presets/tiny.yaml").write_text(PRESET.replace("[0, 1]", "[0]"))
+    assert one(noise_tables.table2(folder), **of, setting="adaptive", severity="3").p_value == 0.01
     layout = noise_tables.table2_layout(table).set_index("Network")
     assert layout.loc["SDNet-18 at the λ of training", ["Level-0", "Level-4"]].str[:5].tolist() == ["60.50", "40.50"]
+
+
+def test_table_3_has_the_mean_over_severities_of_each_noise_with_a_lambda_and_without(folder):
+    table = noise_tables.table3(folder)
+    resnet18 = one(table, system="resnet18", noise="speckle")
+    assert (resnet18.setting, resnet18.severity, resnet18.images) == ("", "mean", 1000)
+    assert (resnet18.ours, resnet18.n_seeds) == (pytest.approx((FIXED["resnet18"] + 5) / 10), 2)
+    assert (resnet18.paper, resnet18.difference) == pytest.approx((62.16, 40.5 - 62.16))
+    adaptive = one(table, system="sdnet18", noise="gaussian", setting="adaptive")
+    assert (adaptive.ours, adaptive.gain, adaptive.paper) == pytest.approx((60.5, 1, 64.92))
+    layout = noise_tables.table3_layout(table)
+    assert layout.columns.tolist() == ["Data set", "Network", "Gaussian", "Speckle"]
+    assert layout.Network.tolist()[:3] == ["ResNet-18", "SDNet-18 at the λ of training", "SDNet-18 at adaptive λ"]
 
 
 def test_the_best_lambda_gains_over_that_of_training():
@@ -184,10 +209,14 @@ def test_the_best_lambda_gains_over_that_of_training():
         "system": "sdnet18",
         "seed": 0,
         "noise": "shot",
-        "severity": 2,
         "lambda0": 0.1,
         "total": 200,
     }
-    sweep = pd.DataFrame(cell | {"lambda": 0.1 * k, "correct": count} for k, count in ((1, 100), (2, 150), (3, 120)))
-    (best,) = noise_tables.gains_of_best_lambdas(sweep).itertuples(index=False)
-    assert best[-3:] == pytest.approx((0.2, 75, 25))
+    sweep = pd.DataFrame(
+        cell | {"severity": severity, "lambda": 0.1 * k, "correct": count}
+        for severity, counts in {2: (100, 150, 120), 3: (80, 90, 110)}.items()
+        for k, count in enumerate(counts, 1)
+    )
+    best = noise_tables.gains_of_best_lambdas(sweep)
+    assert best.severity.tolist() == [2, 3]
+    assert best.iloc[:, -3:].to_numpy() == pytest.approx(np.array([[0.2, 75, 25], [0.3, 55, 15]]))

@@ -15,7 +15,7 @@ from sdnet.commands.calibrate import calibrate
 from sdnet.commands.sweep import sweep
 from sdnet.data import cifar_c
 from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES, corrupt, corrupt_level, jpeg
-from sdnet.data.images import Images
+from sdnet.data.images import Images, subset
 from sdnet.experiments import results
 from sdnet.runs import noisy
 from sdnet.runs.network import build_model, save_model
@@ -48,8 +48,8 @@ def imagenet_c(tree, tmp_path):
     return tmp_path
 
 
-def split(tree, image_size=224, part="test", limit=None):
-    dataset = {"name": "imagenet", "train_images": None, "test_images": None, "image_size": image_size}
+def split(tree, image_size=224, part="test", limit=None, used=None):
+    dataset = {"name": "imagenet", "train_images": None, "test_images": used, "image_size": image_size}
     return open_split({"dataset": dataset}, tree, part, limit)
 
 
@@ -103,6 +103,7 @@ def test_each_file_of_imagenet_c_goes_with_its_clean_image(tree, imagenet_c, lim
     assert noisy[:, 0, 0, 0].tolist() == [40 * i for i in images.indices]
     assert labels.tolist() == all_of(images.clean())[1].tolist()
     assert images.noise_source(noise) == "local ImageNet-C, 5 images"
+    assert len(split(tree, limit=limit, used=3)) == 3, "no more than the run uses"
 
 
 def test_an_imagenet_c_of_other_images_is_refused(tree, imagenet_c):
@@ -186,23 +187,32 @@ def test_batches_and_parts_of_a_data_set_have_their_own_noise_and_files(tmp_path
     monkeypatch.setattr(noisy, "open_images", lambda spec, path: data)
     monkeypatch.setattr(noisy, "EVALUATION_BATCH", 4)
     files = np.arange(50, dtype=np.uint8).repeat(32 * 32 * 3).reshape(50, 32, 32, 3)  # the value is the position
-    for name, array in {"shot_noise.npy": files, "labels.npy": np.tile(labels, 5)}.items():
-        np.save(tmp_path / name, array)
-    spec = {"dataset": {"name": "cifar10", "train_images": None, "test_images": None, "image_size": None}}
+    for file, array in {"shot_noise.npy": files, "labels.npy": np.tile(labels, 5)}.items():
+        np.save(tmp_path / file, array)
+    spec = {"dataset": {"name": "cifar10", "train_images": 8, "test_images": 6, "image_size": None}}
     test, train = (open_split(spec, None, part, limit) for part in ("test", "train"))
+    used = subset(data, 8, 6, seed=0)
+    for part, of_run in ((train, used.train_images), (test, used.test_images)):
+        found = [image.tobytes() for image in all_of(part.clean())[0]]
+        assert len(found) == min(len(of_run), limit or 10)
+        assert {*found} <= {image.tobytes() for image in of_run}, "none that the run does not use"
     generated, official = Noise("shot", "cifar", 3, None), Noise("shot", "cifar", 3, tmp_path)
     assert len(list(test.clean())) > 1
-    for found, expected in {
+    for name, (found, expected) in {
         "generated": (test.at_severity(generated, 2), corrupt(images, "shot", 2, seed=3, scale="cifar")[test.indices]),
         "official": (test.at_severity(official, 2), files[10:20][test.indices]),
         "levels": (
             train.at_level(generated, 1, 60),
             corrupt_level(images, "shot", 60, seed=3, slot=101)[train.indices],
         ),
-    }.values():
+    }.items():
         noisy_images, of_images = all_of(found)
         assert np.array_equal(noisy_images, expected)
-        assert np.array_equal(of_images, labels[test.indices])
+        assert np.array_equal(of_images, labels[(train if name == "levels" else test).indices])
+    moved, other = (shutil.copytree(tmp_path, tmp_path / name) for name in ("moved", "other"))
+    np.save(other / "shot_noise.npy", files + 1)
+    contents = [test.contents(Noise("shot", "cifar", 3, folder)) for folder in (tmp_path, moved, other)]
+    assert contents[0] == contents[1] != contents[2]
 
 
 def test_files_of_imagenet_c_are_of_one_size(tree, imagenet_c):

@@ -199,9 +199,19 @@ def test_an_image_misclassified_before_the_attack_counts_as_broken():
     model[1].bias.data = torch.tensor([100.0, 0], dtype=torch.float64)  # class 0, whatever the image
     wrong = torch.tensor([[0.0, 1.0]]).repeat(6, 1)
     assert not judge(model, x, y, model(x).detach(), x, "linf", 0.1)["broken"].any()
-    assert judge(model, x, y, wrong, x, "linf", 0.1)["broken"].all()
-    with pytest.raises(RuntimeError, match="left the linf ball"):
-        judge(model, x, y, wrong, x + 0.2, "linf", 0.1)
+    judged = judge(model, x, y, wrong, x, "linf", 0.1)
+    assert judged["broken"].all()
+    assert (set(judged["clean_pred"]), set(judged["adv_pred"])) == ({1}, {0})
+
+
+@pytest.mark.parametrize(
+    ("shift", "norm", "eps"), [(0.101, "linf", 0.1), (0.05, "l2", 0.1), (-0.9, "linf", 1), (0.9, "linf", 1)]
+)
+def test_images_outside_the_ball_or_the_box_are_no_result(shift, norm, eps):
+    """Of 12 pixels each, of 0.4 to 0.6."""
+    model, x, y = linear(), grey(), torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=rf"an image left the {norm} ball of radius {eps} or \[0, 1\]"):
+        judge(model, x, y, model(x).detach(), x + shift, norm, eps)
 
 
 @NORMS
@@ -307,6 +317,7 @@ def test_an_attack_can_start_from_given_images_which_are_projected(trained, few)
         ({"eps": -0.1}, "eps is -0.1"),
         ({"eps": 8}, "8 grey levels are 8/255"),
         ({"eps": float("nan")}, "eps is nan"),
+        ({"norm": "l2", "eps": float("inf")}, "eps is inf"),
         ({"steps": 0}, "steps is 0; give a whole number of at least 1"),
         ({"steps": 2.5}, "steps is 2.5"),
         ({"restarts": 0}, "restarts is 0"),
@@ -334,6 +345,7 @@ class Broken(nn.Module):
         (linear(), grey() * 3, [0] * 6, "let the network normalise them"),
         (linear(), grey() * float("nan"), [0] * 6, "pixels range from nan"),
         (linear(), grey(), [2] * 6, "the network has 2 classes"),
+        (linear(), grey(), [0, 1, 0, 1, 0, -1], "labels range from -1 to 1; the network has 2 classes"),
         (linear(classes=1), grey(), [0] * 6, "the network has one class"),
         (linear(), grey()[:0], [], "a batch is empty"),
         (linear(), grey(), [0] * 5, r"6 images have labels of shape \(5,\); give each image the number of its class"),
@@ -341,7 +353,12 @@ class Broken(nn.Module):
         (linear(), 255 * grey(), [0] * 6, r"pixels reach 1\d\d; give floats in \[0, 1\]"),
         (linear(), (255 * grey()).int(), [0] * 6, r"images are torch\.int32; give uint8"),
         (linear().bfloat16(), grey(), [0] * 6, "model.float"),
-        (Broken(lambda logits, x: logits * float("nan")), grey(), [0] * 6, "not finite on clean images"),
+        (
+            Broken(lambda logits, x: logits.where(torch.arange(6)[:, None] < 5, float("inf"))),
+            grey(),
+            [0] * 6,
+            "not finite on clean images",
+        ),
         (
             Broken(lambda logits, x: (x.mean() - x.mean().detach()).sqrt() + logits),
             grey(),

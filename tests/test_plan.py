@@ -52,9 +52,13 @@ def test_a_run_for_every_data_set_network_and_seed():
 
 
 def test_a_network_may_have_more_seeds_which_leave_the_runs_of_the_others_as_they_are():
-    before, after = specs(), specs(PRESET | {"more_seeds": {"resnet18": [5]}})
+    more = PRESET | {"more_seeds": {"resnet18": [5]}}
+    before, after = specs(), specs(more)
     assert after.keys() - before.keys() == {"digits/resnet18/seed5", "cifar10/resnet18/seed5"}
     assert {name: after[name] for name in before} == before
+    others = ["digits/sdnet18/seed5", "digits/scn/seed0", "cifar100/resnet18/seed0"]
+    kept = [name for name in [*after, *others] if plan.has_run(Preset.model_validate(more), Path("results/runs", name))]
+    assert kept == [*after], "of a results folder that holds other runs, too"
 
 
 def test_a_spec_says_all_that_a_run_needs():
@@ -243,14 +247,16 @@ def test_images_of_another_size_than_imagenet_c_s_get_generated_noise(tmp_path):
         plan.runs("tiny", with_dataset("imagenet", image_size=96, noise_source="official"), here)
 
 
-def test_a_folder_of_other_classes_or_images_is_another_data_set_and_the_same_one_elsewhere_is_not(tmp_path):
+def test_a_folder_of_other_classes_or_images_is_another_data_set_and_the_same_one_elsewhere_is_not(
+    tmp_path, monkeypatch
+):
     def specs(name, classes):
         root = Path(tree(tmp_path / name))
         for split in ("train", "val"):
             for label, count in classes.items():
                 (root / split / label).mkdir()
                 for number in range(count):
-                    (root / split / label / f"{number}.png").touch()
+                    (root / split / label / f"{number}.PNG").touch()
         (root / "val" / next(iter(classes)) / f"notes on {name}.txt").touch()
         if name == "moved":
             (root / "train" / "dog" / "Thumbs.db").touch()
@@ -259,7 +265,10 @@ def test_a_folder_of_other_classes_or_images_is_another_data_set_and_the_same_on
 
     assert IMG_EXTENSIONS == plan.IMAGE_SUFFIXES, "torchvision passes over other files"
     first = specs("first", {"cat": 2, "dog": 3})
-    assert specs("moved", {"cat": 2, "dog": 3}) == first
+    with monkeypatch.context() as patch:  # file systems list folders in any order
+        glob = Path.glob
+        patch.setattr(Path, "glob", lambda *given: reversed(list(glob(*given))))
+        assert specs("moved", {"cat": 2, "dog": 3}) == first
     assert specs("more", {"cat": 2, "dog": 4}) != first
     assert specs("others", {"cat": 2, "eel": 3}) != first
 
@@ -327,7 +336,11 @@ def test_a_table_of_speeds_needs_the_reference_on_every_data_set_that_it_shows()
             {"sdnet18": {"model": "sdnet18"}},
             "against that of resnet18, which is not trained on cifar10, digits",
         ),
-        ("table2", {"resnet18": {"model": "resnet18"}}, r"none of its networks \(resnet18\) has a lambda"),
+        (
+            "table2",
+            {"resnet18": {"model": "resnet18"}, "sdnet34": {"model": "sdnet34"}},
+            r"none of its networks \(resnet18\) has a lambda",
+        ),
         ("figure4", {"resnet18": {"model": "resnet18"}}, "it is of sdnet18-all-plain, none of which is there"),
         ("table2", {"resnet18": {"model": "resnet18"}, "sdnet18": {"model": "sdnet18"}}, "^$"),
     ],
@@ -343,11 +356,44 @@ def test_a_lambda_reaches_its_command_as_it_was_given():
     assert "--lambdas 0.12345678,0.2 " in plan.noise_options(run, preset)
 
 
+def test_the_options_of_each_command_are_what_the_preset_says():
+    robustness = {"noises": ["shot", "impulse"], "seed": 3, "lambdas": [0.2, 0.7], "test_images": 40}
+    adversarial = {"linf": 4, "l2": 0.25, "paper_images": 11, "images": 10, "lambdas": [0.3], "steps": 6, "restarts": 7}
+    adversarial |= {"autoattack": ["apgd-ce", "square"], "autoattack_images": 8, "diagnostic_images": 9}
+    preset = PRESET | {
+        "datasets": {"digits": {"noise_scale": "imagenet", "noise_levels": "released"}},
+        "robustness": robustness | {"calibration_images": 50, "variants": ["paper", "released"]},
+        "adversarial": adversarial,
+    }
+    preset = Preset.model_validate(preset)
+    run = plan.runs("tiny", preset, SITE)[0]
+    assert plan.noise_options(run, preset) == "--lambdas 0.2,0.7 --scale imagenet --noise-seed 3 --images 40"
+    expected = "--levels released --calibration-images 50 --variants paper,released"
+    assert plan.calibration_options(run, preset) == expected
+    common = "--lambdas 0.2,0.7 --linf 4 --l2 0.25 --noise shot"
+    assert {name: plan.attack_options(preset, name) for name in ("attack", "attack-adaptive", "diagnose")} == {
+        "attack": f"{common} --images 11",
+        "attack-adaptive": f"{common} --images 10 --steps 6 --restarts 7 --attack-lambdas 0.3"
+        " --autoattack 'apgd-ce,square' --autoattack-images 8",
+        "diagnose": f"{common} --images 9 --steps 6 --square",
+    }
+    assert plan.noises_of("figure_stability", preset) == ["shot"]
+
+
+def test_images_against_the_undefended_network_are_of_the_same_data_set_and_seed():
+    planned = {run.name: run for run in plan.runs("tiny", Preset.model_validate(PRESET), SITE)}
+    for name, run in planned.items():
+        undefended = planned[name.replace("sdnet18", "resnet18")] if "sdnet18" in name else None
+        assert plan.undefended(run, [*planned.values()]) == undefended
+        assert plan.undefended(run, [run]) is None
+
+
 @pytest.mark.parametrize(("noise_source", "official"), [("auto", False), ("generated", False), ("official", True)])
 def test_whether_noise_is_official_is_what_the_settings_say_and_no_matter_of_files(tmp_path, noise_source, official):
     """Or results would be out of date, or differ within a workflow, once another preset downloads CIFAR-10-C."""
     site = load_site(CONFIG | {"data_dir": str(tmp_path)})
-    preset = Preset.model_validate(of("noise_source", noise_source, ("datasets", "cifar10")))
+    noisy = {name: {"noise_source": noise_source} for name in ("cifar10", "cifar100")}
+    preset = Preset.model_validate(PRESET | {"datasets": {"digits": {}} | noisy})
     before = plan.runs("tiny", preset, site)
     (tmp_path / "cifar10-c").mkdir()
     assert plan.runs("tiny", preset, site) == before
@@ -355,7 +401,10 @@ def test_whether_noise_is_official_is_what_the_settings_say_and_no_matter_of_fil
     assert {dataset: "--official" in given for dataset, given in options.items()} == {
         "digits": False,
         "cifar10": official,
+        "cifar100": official,
     }
+    folders = {run.dataset: run.official_noise for run in before}
+    assert [folders[name] for name in noisy] == [f"{tmp_path}/{name}-c" if official else None for name in noisy]
     assert not options["cifar10"].endswith("cifar10-c"), "where the files are is no part of what makes them anew"
 
 

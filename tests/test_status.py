@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,7 +19,7 @@ from sdnet.__main__ import cli
 from sdnet.commands.status import show
 from sdnet.commands.train import train
 from sdnet.experiments.environment import experiment
-from sdnet.experiments.status import duration, status, table
+from sdnet.experiments.status import Status, duration, status, summary, table
 from sdnet.runs.spec import read_spec
 
 pytestmark = pytest.mark.usefixtures("untracked")
@@ -110,6 +111,8 @@ def test_a_failed_run_says_why_and_a_silent_one_has_stopped(tmp_path, spec):
     assert status(tmp_path, RUN).state == "failed"
     page, _ = shown(tmp_path)
     assert f"{RUN} failed: error: the loss or a weight is not finite" in page
+    log.write_text("epoch 1/8  loss 2.0\ninterrupted\n")
+    assert (status(tmp_path, RUN).state, status(tmp_path, RUN).reason) == ("failed", "interrupted")
     log.write_text("epoch 1/8  loss 2.0\n")
     (spec.parent / "checkpoints").mkdir()
     assert status(tmp_path, RUN).state == "stopped"
@@ -126,6 +129,31 @@ def test_a_training_that_died_in_the_workflow_is_as_far_as_its_last_checkpoint(t
     kept.touch()
     found = status(tmp_path, RUN)
     assert (found.state, found.epoch) == ("stopped", 5)
+
+
+def test_a_training_is_as_far_and_as_fast_as_its_history_says(tmp_path, spec):
+    """Two of eight epochs, of 4 and 8 seconds: the other six take 6 seconds each, 5 of which are over."""
+    history = spec.with_name("history.csv")
+    counted = "train_correct,train_total,train_seconds,test_correct,test_total"
+    history.write_text(f"epoch,{counted}\n1,10,96,4,30,60\n2,20,96,8,45,60\n")
+    os.utime(history, (1000, 1000))
+    with FileLock(spec.parent / ".lock", timeout=0):
+        now, late = (status(tmp_path, RUN, now=seconds) for seconds in (1005, 2000))
+    assert (now.state, now.epoch, now.epochs) == ("training", 2, 8)
+    assert (now.accuracy, now.rate, now.seconds_left, late.seconds_left) == (45 / 60, 96 / 8, 6 * 6 - 5, 0)
+    assert table([now])[1].split() == [RUN, "training", "2/8", "75.00%", "12", "31", "s"]
+
+
+def test_what_was_measured_and_the_states_of_runs_are_counted(tmp_path, spec):
+    attacks, lines = ("attack-paper.csv", "attack-adaptive.csv"), ("lines-shot.csv", "lines-gaussian.csv")
+    for name in ("model.pt", "adaptive-shot.csv", *lines, *attacks):
+        spec.with_name(name).touch()
+    assert status(tmp_path, RUN).measured == ("calibrated", "attacked 2x")
+    states = ["waiting", "outdated", "waiting", "failed", *10 * ["trained"]]
+    counts = "10 trained, 1 outdated, 1 failed, 2 waiting"
+    rows = [Status(RUN, state, 0, 8) for state in states]
+    assert summary(rows, 0) == f"14 runs: {counts}"
+    assert summary(rows, 3) == f"17 runs: {counts}, 3 not asked for"
 
 
 def test_columns_stand_below_each_other(tmp_path, spec):

@@ -79,6 +79,71 @@ def test_the_weights_have_about_the_size_that_is_said(name):
     assert parameters / 1e6 == pytest.approx(work.PARAMETERS[name], rel=0.1)
 
 
+def tiny(**changes):
+    """The preset, its runs and the last one, of SDNet-18."""
+    preset = Preset.model_validate(TINY | changes)
+    planned = plan.runs("tiny", preset, SITE)
+    return preset, planned, planned[-1]
+
+
+def jobs_of_last(**changes):
+    preset, planned, run = tiny(**changes)
+    return {job.rule: job for job in work.jobs(run, planned, preset, SITE)}
+
+
+def test_epochs_train_on_all_training_images_and_test_on_all_test_images():
+    jobs = jobs_of_last(recipes={"default": {"epochs": 3}})
+    assert (jobs["train"].trained, jobs["train"].passed, jobs["evaluate"].passed) == (3 * 40, 3 * 30, 30)
+    assert "train" not in jobs_of_last(imported=True)
+
+
+def test_no_more_images_are_counted_than_there_are():
+    def asked(tested, calibrated):
+        robustness = TINY["robustness"] | {"test_images": tested, "calibration_images": calibrated}
+        attacked = ("paper_images", "images", "autoattack_images", "diagnostic_images")
+        adversarial = TINY["adversarial"] | {"autoattack": ["apgd-ce"]} | dict.fromkeys(attacked, tested)
+        return jobs_of_last(robustness=robustness, adversarial=adversarial)
+
+    assert asked(500, 600) == asked(30, 40)
+
+
+def test_images_in_class_folders_are_counted_by_split(tmp_path):
+    for split, count in {"train": 3, "test": 2}.items():
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for name in (*(f"{number}.PNG" for number in range(count)), "notes.txt"):
+            (tmp_path / split / "cat" / name).touch()
+    preset = Preset.model_validate(TINY | {"datasets": {"folder": {"test_images": 9}}})
+    site = SITE.model_copy(update={"folder_root": str(tmp_path)})
+    assert work.size("folder", preset, site) == (3, 2)
+
+
+def test_a_job_takes_its_start_and_its_images_at_their_speeds():
+    assert work.Speed(100, 1000, 10).seconds(work.Job("any", 200, 3000, 40), start=5) == 5 + 2 + 3 + 4
+
+
+def test_a_run_leaves_its_weights_two_checkpoints_and_adversarial_images():
+    def left(of=-1, **changes):
+        preset, planned, _ = tiny(**changes)
+        return work.result_bytes(planned[of], planned, preset)
+
+    quiet = {"adversarial": {"datasets": []}}
+    weights = left(imported=True, **quiet)
+    assert weights == pytest.approx(4 * work.PARAMETERS["sdnet18"] * 1e6 / 16**2), "of width 4, not 64"
+    assert left(**quiet) == pytest.approx((1 + 2 * 2) * weights), "with a momentum of each weight"
+    adam = {"epochs": 1, "optimizer": "adam"}
+    assert left(recipes={"default": adam}, **quiet) == pytest.approx((1 + 2 * 3) * weights)
+    resnet18, sdnet18 = (left(of) - left(of, **quiet) for of in (0, 1))
+    assert resnet18 == pytest.approx(2 * 10 * 4 * 16**2), "10 images in float32, in either norm"
+    assert sdnet18 == pytest.approx(2 * resnet18), "at two lambdas"
+
+
+def test_what_is_downloaded_is_the_images_and_their_official_noise():
+    sizes = {"cifar10": {"noise_source": "official"}, "cifar100": {}, "digits": {}}
+    preset, planned, _ = tiny(datasets=sizes)
+    assert work.data_gigabytes(planned, preset, SITE) == 2 * work.DOWNLOADED_GB + work.NOISY_GB
+    assert work.data_gigabytes([], preset, SITE) == 0
+
+
 @pytest.fixture(scope="module")
 def processed(tmp_path_factory):
     """Images that the commands pass through an SDNet-18, by command and by whether gradients are taken."""

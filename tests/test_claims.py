@@ -17,7 +17,7 @@ from sdnet.__main__ import cli
 from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Swept, lambda_draws
 from sdnet.commands.evidence.runs import Runs, over_seeds, point
-from sdnet.experiments import claims, judging, plan, results, verdict_words, verdicts
+from sdnet.experiments import claims, judging, labels, plan, results, verdict_words, verdicts
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.settings import SettingsError, System, load_presets, load_site, read_yaml
 from sdnet.robustness.statistics import Interval
@@ -998,7 +998,7 @@ def test_the_command_writes_effects_and_verdicts(folder, capsys):
     cli.main(["claims", "results/tiny"], standalone_mode=False)
     table = results.read(folder / "claims.csv", "claims")
     assert set(table.claim) == set(CLAIMS)
-    assert set(table.verdict) <= set(verdict_words.VERDICTS)
+    assert set(table.verdict) <= set(labels.VERDICTS)
     assert f"{(table.verdict == 'replicated').sum()} replicated" in capsys.readouterr().out
     assert len(results.read(folder / "effects.csv", "effects")) > 100
     assert "| C7" in (folder / "claims.md").read_text()
@@ -1017,6 +1017,16 @@ def test_every_claim_of_the_evaluation_is_there():
         ("  needs: [table1]", "  need: [table1]", "claim P1: need: Extra inputs are not permitted"),
         ("at_least: -1}", "at_least: -1, below: 3}", "claim P1: direction.0: must have one of above, at_least"),
         ("about: [cifar10, imagenet]", "about: [cifar11]", "claim P1: about.0: Input should be 'cifar10'"),
+        (
+            "condition: gaussian",
+            "condition: gausian",
+            "claim C4: condition.0: Input should be 'any', 'clean', 'gaussian'",
+        ),
+        (
+            "above: 0}",
+            "near_paper: 1}",
+            "claim P2: direction: above ResNet: near_paper and share_of_paper belong under",
+        ),
         ("claims:\n", "claim:\n", "claims.yaml: claims: Field required"),
         ("- id: P2\n", "- id: P1\n", "ids must be distinct; given twice: P1"),
     ],

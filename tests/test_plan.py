@@ -59,6 +59,8 @@ def test_a_network_may_have_more_seeds_which_leave_the_runs_of_the_others_as_the
     others = ["digits/sdnet18/seed5", "digits/scn/seed0", "cifar100/resnet18/seed0"]
     kept = [name for name in [*after, *others] if plan.has_run(Preset.model_validate(more), Path("results/runs", name))]
     assert kept == [*after], "of a results folder that holds other runs, too"
+    less = of("datasets", ["cifar10"], ("systems", "resnet18"))
+    assert not plan.has_run(Preset.model_validate(less), Path("results/runs/digits/resnet18/seed0"))
 
 
 def test_a_spec_says_all_that_a_run_needs():

@@ -14,9 +14,9 @@ from small_project import PROJECT, RESULTS, sdnet
 from sdnet.commands.claims import judge
 from sdnet.experiments import environment, plan, report, results
 from sdnet.experiments.claims import load_claims
+from sdnet.experiments.labels import VERDICTS
 from sdnet.experiments.project import typed_folder
 from sdnet.experiments.settings import load_preset
-from sdnet.experiments.verdict_words import VERDICTS
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # What makes a browser load something, in HTML and in CSS.

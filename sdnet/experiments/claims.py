@@ -2,13 +2,13 @@
 
 import operator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sdnet.experiments import plan
-from sdnet.experiments.labels import DATASETS, SYSTEMS
-from sdnet.experiments.settings import SettingsError, read_yaml
+from sdnet.experiments.labels import DATASETS, NORMS, SYSTEMS
+from sdnet.experiments.settings import Noise, SettingsError, read_yaml
 
 # The least scale at which the size of an effect is judged. After 24 epochs effects have another size than after 100,
 # one of them (C4) another sign: docs/results/.
@@ -35,12 +35,11 @@ def networks_of(name: str) -> set[str]:
 
 def _listed(given: Any) -> Any:
     """A single value stands for a list of one; effects.csv has severities and depths as text."""
-    if given == "any":
-        return given
     return [str(one) if isinstance(one, int) else one for one in (given if isinstance(given, list) else [given])]
 
 
-Texts = Annotated[list[str] | Literal["any"], BeforeValidator(_listed)]
+Texts = Annotated[list[str], BeforeValidator(_listed)]
+Conditions = Annotated[list[Literal["any", "clean", *get_args(Noise), *NORMS]], BeforeValidator(_listed)]
 
 
 class _Strict(BaseModel):
@@ -51,8 +50,8 @@ class Which(_Strict):
     """Effects: rows of effects.csv."""
 
     effects: list[str] = Field([], description='Each "<quantity> of <subject> [over <another>]".')
-    condition: Texts = Field("any", description="A noise, or the norm of an attack.")
-    level: Texts = Field("any", description="Severity, mean; depth; paper or worst, of attacks.")
+    condition: Conditions = Field(["any"], description="A noise, or the norm of an attack.")
+    level: Texts = Field(["any"], description="Severity, mean; depth; paper or worst, of attacks.")
     without: dict[str, Texts] = Field({}, alias="except", description="Conditions and levels left out.")
     where_better_than: str | None = Field(None, description="Only where the subject is surely more accurate than this.")
 
@@ -105,6 +104,13 @@ class Claim(Which):
     needs: list[Literal[(*plan.TABLES, *plan.FIGURES)]] = Field(min_length=1)
     direction: list[Test] = Field(min_length=1)
     size: list[Test] = []
+
+    @field_validator("direction")
+    @classmethod
+    def _bounds_of_its_kind(cls, tests: list[Test]) -> list[Test]:
+        if relative := [test.what for test in tests if test.bound is None]:
+            raise ValueError(f"{relative[0]}: near_paper and share_of_paper belong under size")
+        return tests
 
     def which(self, test: Test) -> Which:
         """The effects that a test bounds: the claim's, but for what the test says otherwise."""

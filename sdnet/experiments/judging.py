@@ -25,7 +25,7 @@ class Outcome:
 
 
 def judge(
-    claim: Claim, effects: pd.DataFrame, expected: set[str], noises: Sequence[str] = (), lacking: Sequence[str] = ()
+    claim: Claim, effects: pd.DataFrame, expected: set[str], noises: Sequence[str], lacking: Sequence[str] = ()
 ) -> dict:
     """The verdict on a claim by the effects on one data set, in one reading of the layer, and what goes with it.
 
@@ -78,8 +78,8 @@ def judge(
     }
 
 
-def _missing(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: list[str]) -> str:
-    """What a claim's direction is judged by and is not there, in words."""
+def _missing(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: Sequence[str]) -> str:
+    """Which effects or noises the tests of direction need and there are none of, in words; empty if all are there."""
     for test in claim.direction:
         found = _select(claim.which(test), effects, expected, anywhere=True)
         if absent := sorted(set(claim.which(test).effects) & expected - set(found.name)):
@@ -87,7 +87,7 @@ def _missing(claim: Claim, effects: pd.DataFrame, expected: set[str], noises: li
         if found.empty:
             return "results are missing"
         tested = set(found.condition) & set(noises)
-        if tested and claim.which(test).condition == "any" and tested < set(noises):
+        if tested and claim.which(test).condition == ["any"] and tested < set(noises):
             return f"results under {', '.join(noise for noise in noises if noise not in tested)} noise are missing"
     return ""
 
@@ -124,7 +124,7 @@ def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: b
     )
     chosen = effects.name.isin(set(which.effects) & expected)
     for column, values in {"condition": which.condition, "level": which.level}.items():
-        if values != "any":
+        if "any" not in values:
             chosen &= effects[column].isin(values)
     if which.without:
         left_out = [effects[column].isin(values) for column, values in which.without.items()]
@@ -139,7 +139,7 @@ def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: b
 
 
 def _outcome(test: Test, rows: pd.DataFrame, lacking: Sequence[str] = ()) -> Outcome:
-    """What came of a test; while noises are lacking, what is bounded over all of them is not surely broken."""
+    """What came of a test. While noises are lacking, a bound over all of them is not broken: those might keep it."""
     if rows.empty:
         return Outcome(False, False, f"{test.what}: nowhere")
     if test.bound is None and (rows := rows[rows.paper.notna()]).empty:
@@ -203,7 +203,7 @@ def _sizes(low: np.ndarray, estimate: np.ndarray, high: np.ndarray) -> np.ndarra
 
 
 def _summary(rows: pd.DataFrame, sizes: bool, printed: str) -> dict:
-    """The mean effect, or its size. Effects share their images, so that the interval of the mean is the mean one."""
+    """The mean effect, or its size, with the mean of the intervals: effects share images, so that none is narrower."""
     rows = rows[rows.estimate.notna()]
     if rows.empty:
         return {"paper": printed}

@@ -42,6 +42,13 @@ TITLES = {
     "figure_transfer": "Accuracy by the λ of the attacker and that of the prediction",
     "figure_stability": "How far noise moves the first layer's output",
 }
+VERDICTS = {  # what came of a claim, and what that means
+    "replicated": "holds, and by about as much as in the paper",
+    "direction": "holds; by how much is another matter, or cannot be judged at this scale or by one seed",
+    "contradicted": "does not hold, beyond the uncertainty of images and seeds, at the scale of these runs",
+    "undecided": "neither is certain, no fair comparison, or too few seeds or epochs, or too narrow, to contradict",
+    "not run": "results are missing",
+}
 NORMS = {"linf": "L∞", "l2": "L2"}
 KEPT = "kept for the backward pass"  # memory, in place of the peak of a GPU's
 

@@ -151,8 +151,8 @@ def _tree_checksum(root: Path) -> str:
 def has_run(preset: Preset, run: Path) -> bool:
     """Whether a preset has the run of this folder; a results folder may hold others, of its former settings."""
     dataset, system, seed = run.parts[-3:]
-    seeds = preset.seeds_of(system) if system in preset.systems else []
-    return dataset in preset.datasets and seed in [f"seed{number}" for number in seeds]
+    trained = dataset in preset.datasets and system in preset.systems and preset.systems[system].trains_on(dataset)
+    return trained and seed in [f"seed{number}" for number in preset.seeds_of(system)]
 
 
 def runs(name: str, preset: Preset, site: Site) -> list[Run]:
@@ -206,7 +206,7 @@ def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
 
 
 def networks(preset: Preset) -> set[tuple[str, str]]:
-    """Each data set of a preset with each network that it trains on it, whatever a site has."""
+    """Every pair of data set and network that a preset trains, including data sets that this site lacks."""
     return {
         (dataset, name)
         for dataset in preset.datasets

@@ -12,11 +12,11 @@ import pandas as pd
 from sdnet.experiments import plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.environment import read_environment
-from sdnet.experiments.labels import DATASETS, TITLES, dataset_label, radius_label, system_label
+from sdnet.experiments.labels import DATASETS, TITLES, VERDICTS, dataset_label, radius_label, system_label
 from sdnet.experiments.project import named_preset, preset_of, project_folder
 from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, load_preset
 from sdnet.experiments.shown import has_runs
-from sdnet.experiments.verdict_words import VERDICTS, effect_in_words, tally
+from sdnet.experiments.verdict_words import effect_in_words, tally
 
 READINGS = {"text": "the layer as in the paper's text", "released": "the layer as in the authors' code"}
 
@@ -242,14 +242,9 @@ def differences() -> str:
 
 def legend() -> str:
     """What the verdicts mean, as HTML."""
-    meanings = {
-        "replicated": "holds, and by about as much as in the paper",
-        "direction": "holds; by how much is another matter, or cannot be judged at this scale or by one seed",
-        "contradicted": "does not hold, beyond the uncertainty of images and seeds, at the scale of these runs",
-        "undecided": "neither is certain, no fair comparison, or too few seeds or epochs, or too narrow, to contradict",
-        "not run": "results are missing",
-    }
-    words = "".join(f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meanings[name]}</li>' for name in VERDICTS)
+    words = "".join(
+        f'<li><b class="{name.replace(" ", "-")}">{name}</b> {meaning}</li>' for name, meaning in VERDICTS.items()
+    )
     counts = (
         "<i>3 of 4, surely not 1, 1.1 to 24.9</i>: the whole 95% intervals of three effects keep the bound, that of "
         "one breaks it. Last stand the smallest and the largest effect."

@@ -1,4 +1,4 @@
-"""Result files: tidy CSV, one observation a row. Every column of every kind is described here, and checked."""
+"""Result files: tidy CSV, one observation a row. Every column of a run's files is described here, and checked."""
 
 import io
 import zipfile
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sdnet.experiments.labels import VERDICTS
 from sdnet.files import whole
 
 TOGETHER = "all of these together"  # the attack of a row that counts each image at its worst
@@ -71,7 +72,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "epochs": "passes over the training images; 0 for imported weights",
         "parameters": "trainable parameters",
         "checkpoint": "last: after the last epoch, in float32; best_on_test: the epoch that the test set itself "
-        "picked; of another epoch as counted while training, in its precision",
+        "picked; where that is not the last epoch, counted while training, in its precision",
         "epoch": "epoch of the checkpoint",
         "correct": "test images classified correctly",
         "total": "test images",
@@ -254,8 +255,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "statement": "the claim",
         "place": "where the paper makes it",
         "reading": "of the CSC layer. text: the paper's; released: that of the authors' code",
-        "verdict": "replicated: direction and size. direction: that alone. contradicted: the opposite. undecided: "
-        "neither is certain, no fair comparison, or too few seeds to contradict. not run: evidence is missing",
+        "verdict": "; ".join(f"{name}: {meaning}" for name, meaning in VERDICTS.items()),
         "quantity": "what the effect is, with its unit",
         "effect": "mean over all that the first test of the claim looks at",
         "low": "lower end of its 95% interval; empty where none is known",

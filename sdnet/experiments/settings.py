@@ -324,7 +324,7 @@ class Preset(_Settings):
     imported: bool = Field(False, description="Weights are from `python -m sdnet import-released`; nothing is trained.")
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_distinct)]
     more_seeds: dict[str, Annotated[list[NonNegativeInt], Field(min_length=1)]] = Field(
-        {}, description="Of single networks, behind those of all."
+        {}, description="Further seeds of single networks, besides `seeds`."
     )
     datasets: dict[DatasetName, Dataset] = Field(min_length=1)
     systems: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], System] = Field(min_length=1)

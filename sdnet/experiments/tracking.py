@@ -135,10 +135,8 @@ class Tracker:
         if self._id:
             known = client.get_metric_history(self._id, "test_accuracy")
             self._last_epoch = max((metric.step for metric in known), default=0)
-            for (
-                name,
-                value,
-            ) in place.items():  # another job, on a server, may have removed the run that it was nested in
+            # Another job, on a server, may have removed the run that it was nested in.
+            for name, value in place.items():
                 client.set_tag(self._id, name, value)
         if not self._id or (from_start and self._last_epoch):
             if found and found[0].info.status == "RUNNING" and of.get("folder") == marker.get("folder"):
@@ -196,7 +194,7 @@ def log_summary(preset: str, numbers: dict[str, dict[str, list[float]]], files: 
             run_id = _named_run(client, experiment, "tables and figures", {"preset": preset})
             for file in files:
                 client.log_artifact(run_id, str(file))
-    except Exception as error:  # as above
+    except Exception as error:  # of MLflow and its server: of any kind
         _warn(error)
         raise OSError(
             f"MLflow did not take the tables and figures of {preset}: once its server answers, the same command goes on"

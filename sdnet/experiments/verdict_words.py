@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-VERDICTS = ("replicated", "direction", "contradicted", "undecided", "not run")
+from sdnet.experiments.labels import VERDICTS
 
 
 def tally(judged: pd.DataFrame) -> str:

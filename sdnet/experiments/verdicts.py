@@ -46,7 +46,7 @@ def _judged_on(claim: Claim, effects: pd.DataFrame, preset: Preset) -> list[str]
 
 
 def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False) -> set[str]:
-    """The effects of a claim that the preset makes on a data set; nothing if those that the claim is about are not.
+    """Names of a claim's effects that the preset can make on a data set; none without some of its main effects.
 
     In the released reading, effects of SDNet-18 alone: of the other networks the preset has the paper's reading.
     """
@@ -63,7 +63,7 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
 
 
 def _planned_seeds(expected: set[str], reading: str, preset: Preset) -> int:
-    """How many seeds all networks that some effects are of have in the preset; 1 for what is benchmarked."""
+    """How many seeds all networks behind these effects share in the preset; 1 if each effect is of the benchmark."""
     networks = {name for effect in expected for name in networks_of(effect) if not effect.startswith(MEASURED_ONCE)}
     if reading == "released":
         networks = set(map(as_released, networks))
@@ -124,7 +124,7 @@ def _not_tested(claim: Claim, dataset: str, preset: Preset) -> str:
 
 
 def _noises(claim: Claim, dataset: str) -> list[str]:
-    """The noises that a claim is of; none of most claims. Where it names none, and is about noise, those of Table 3.
+    """The noises that a claim is about; empty for other claims. If it is about noise and names none, those of Table 3.
 
     On images that the paper has no noise on, those of the images that they stand in for.
     """

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-VERDICTS = {  # the mark of each: shapes, too, for those who cannot tell the colours apart
+MARKS = {  # the mark of each: shapes, too, for those who cannot tell the colours apart
     "replicated": {"color": "C2", "marker": "s"},
     "direction": {"color": "C2", "marker": "^"},
     "contradicted": {"color": "C3", "marker": "X"},
@@ -38,7 +38,7 @@ def scoreboard(judged: pd.DataFrame) -> Figure:
         axis.axhline(place + 0.5, color="0.9", linewidth=0.5)
         for row in judged[judged.claim == claim].itertuples():
             released = row.reading == "released"
-            look = VERDICTS[row.verdict] | {"markersize": SMALL if released else LARGE, "linestyle": ""}
+            look = MARKS[row.verdict] | {"markersize": SMALL if released else LARGE, "linestyle": ""}
             axis.plot(columns[row.folder, row.data] + released * BESIDE, place, **look)
     headings = ["\n".join((*run, *_scale(judged, *run))) for run in columns]
     axis.set(xlim=(-0.5, len(columns) - 0.4), ylim=(len(lines) - 0.5, -0.5), yticks=[], xticks=list(columns.values()))
@@ -46,7 +46,7 @@ def scoreboard(judged: pd.DataFrame) -> Figure:
     axis.set_xticklabels(headings, fontsize="xx-small")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    marks = [Line2D([], [], label=name, linestyle="", markersize=LARGE, **look) for name, look in VERDICTS.items()]
+    marks = [Line2D([], [], label=name, linestyle="", markersize=LARGE, **look) for name, look in MARKS.items()]
     note = "small: by the layer as in the authors' code; italics: implied by the paper, not said"
     look = {"frameon": False, "fontsize": "x-small", "title_fontsize": "xx-small"}
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), title=note, **look)

@@ -85,7 +85,7 @@ def training_images(wildcards):
             if path not in GONE:
                 logger.warning(gone(path))
             GONE.add(path)
-            # Of a network that is there Snakemake takes this for the lack of a rule, and goes on.
+            # Where model.pt exists, Snakemake takes this error for a missing rule and goes on with that file.
             raise WorkflowError(gone(path))
     return images
 
@@ -120,7 +120,7 @@ def noise_options(wildcards):
 
 
 def official_noise(wildcards, output):
-    """Where the official noise is. That it takes `output` keeps it out of what triggers: it may be moved."""
+    """Where the official noise is. Snakemake reruns nothing for a param that takes `output`: the folder may be moved."""
     folder = run_of(wildcards).official_noise
     return [folder] if folder else []
 

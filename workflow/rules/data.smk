@@ -18,7 +18,7 @@ rule download:
         "../../envs/environment.yaml"
     params:
         checksum=lambda wildcards: SITE.downloads[wildcards.dataset].checksum,
-        # That it takes `output` keeps it out of what triggers: another address gives the same data.
+        # Snakemake reruns nothing for a param that takes `output`: another address gives the same data.
         urls=lambda wildcards, output: [
             f"--url={url}" for url in SITE.downloads[wildcards.dataset].urls
         ],
@@ -42,7 +42,7 @@ rule download_noisy:
         checksum=lambda wildcards: SITE.downloads[
             f"cifar{wildcards.classes}-c"
         ].checksum,
-        # That it takes `output` keeps it out of what triggers: another address gives the same data.
+        # Snakemake reruns nothing for a param that takes `output`: another address gives the same data.
         urls=lambda wildcards, output: [
             f"--url={url}"
             for url in SITE.downloads[f"cifar{wildcards.classes}-c"].urls

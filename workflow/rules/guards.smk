@@ -2,7 +2,7 @@
 
 
 def refuse_swallowed_targets():
-    """These options take every word behind them, rules and files, so that nothing tells a target from their own."""
+    """These options take every word behind them: a target typed there is read as one of their values."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
     roots = [Path(plan.results_folder(name)) for name in PRESETS if name != "paper"]
     for option in ("forcerun", "until", "omit_from"):
@@ -69,7 +69,7 @@ def refuse_unknown_resources():
 
 
 def refuse_without_images():
-    """Before any job: images that are gone are fetched first and alone, or all that was made of them is lost."""
+    """Refuse to fetch images that are gone beside other jobs: Snakemake would first remove all that was made of them."""
     jobs = list(workflow.dag.needrun_jobs())
     made = {file for job in jobs for file in job.output}
     for job in jobs:

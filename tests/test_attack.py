@@ -805,6 +805,17 @@ def test_what_the_paper_prints_stands_beside_attacks_of_its_radius_alone():
     assert [attack_tables._condition(*one) for one in (("linf", 8 / 255), ("l2", 0.5))] == ["linf 8/255", "l2 0.5"]
 
 
+def test_autoattack_s_own_warnings_are_told_and_that_there_are_none(monkeypatch):
+    rows = pd.DataFrame({"step": ["d", "d", "d", "c"], "attack": ["AutoAttack"] * 3 + ["PGD"], "norm": "l2"})
+    rows = rows.assign(system="sdnet18", seed=[0, 1, 0, 0], warnings=["zero gradient", "zero gradient", np.nan, "no"])
+    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: rows)
+    told = " AutoAttack's own warnings: zero gradient (SDNet-18, L2, 2 seeds)."
+    assert attack_tables.autoattack_note(None) == told
+    for others, note in ((slice(2, 4), " AutoAttack's own warnings: none."), (slice(3, 4), "")):
+        monkeypatch.setattr(attack_tables, "read_runs", lambda *_, rows=rows[others]: rows)
+        assert attack_tables.autoattack_note(None) == note
+
+
 def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     counts = results.read(attacked["resnet18"] / "attack-adaptive.csv", "attack-adaptive")
     other = counts.assign(dataset="cifar10", data_source="official", correct=0)

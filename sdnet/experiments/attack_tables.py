@@ -236,6 +236,20 @@ def weaker_layout(folder: Path) -> pd.DataFrame:
     return wide.rename(columns={"data": "Data set", "norm": "Norm", "attack": "Attack"})
 
 
+def autoattack_note(folder: Path) -> str:
+    """A sentence for the caption of the checks: AutoAttack's own warnings; nothing if it was not tried."""
+    rows = read_runs(folder, "table4", "attack-adaptive")
+    rows = rows[(rows.step == STEP["autoattack"]) & (rows.attack != TOGETHER)]
+    if rows.empty:
+        return ""
+    warned = rows[rows.warnings.notna()].groupby(["warnings", "system", "norm"], sort=False).seed.nunique()
+    said = [
+        f"{warning} ({system_label(system)}, {NORMS[norm]}, {seeds} {'seed' if seeds == 1 else 'seeds'})"
+        for (warning, system, norm), seeds in warned.items()
+    ]
+    return f" AutoAttack's own warnings: {'; '.join(said) or 'none'}."
+
+
 def diagnostics_layout(checks: pd.DataFrame) -> pd.DataFrame:
     """A row per check and norm, a column per network and lambda; only what has something to accept.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sdnet.experiments import results
+from sdnet.experiments import results, shown
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.plan import noises_of
 from sdnet.experiments.project import preset_of
@@ -83,6 +83,11 @@ def readings(folder: Path) -> pd.DataFrame:
         *_adaptive_rows(_mean_adaptive(folder, "readings", ["paper"])),
     ]
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
+
+
+def noise_note(folder: Path, target: str, table: pd.DataFrame) -> str:
+    """How the noise of a table was made, and on how many test and training images its numbers are, in words."""
+    return f"{shown.noise_note(table.noise_source, table.images)}; {shown.calibration_note(folder, target)}"
 
 
 def gains_of_best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:

@@ -83,11 +83,12 @@ def has_runs(folder: Path, dataset: str) -> bool:
     return any((folder / "runs" / dataset).glob("*/*/accuracy.csv"))
 
 
-def scale_note(accuracy: pd.DataFrame) -> str:
-    """The images and the scale of some runs in words, from their accuracy.csv, to be put under every figure.
+def scale_note(folder: Path, target: str) -> str:
+    """The images and the scale of the runs that a table or figure shows in words, to be put under every figure.
 
     The scale of most networks comes first; those of another one are named with theirs.
     """
+    accuracy = read_runs(folder, target, "accuracy")
     labelled = accuracy.assign(
         images=[dataset_label(row.dataset, row.data_source) for row in accuracy.itertuples()],
         scale=[scale_label(row.width, row.epochs, row.train_images) for row in accuracy.itertuples()],

@@ -240,6 +240,11 @@ def nothing_to_show(target: str, trained: set[tuple[str, str]], preset: Preset) 
     return ""
 
 
+def file_of(target: str) -> str:
+    """The file of a table or figure that Snakemake makes, in a results folder; others stand beside it."""
+    return f"{target}.csv" if target in TABLES else f"{target}.pdf"
+
+
 def has_speed(system: str) -> bool:
     """Whether some table shows the speed and memory of a network."""
     return any(system in systems_of(table) for table in BENCHMARKED)

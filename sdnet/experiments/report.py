@@ -167,8 +167,8 @@ def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
         table = name in plan.TABLES
         path = folder / f"{name}{'.md' if table else '.png'}"
         if not path.exists():
-            target = path.relative_to(project_folder()).with_suffix(".csv" if table else ".pdf")
-            yield TITLES[name], f"Not there yet; make it with: `snakemake --cores all {target}`", None
+            wanted = folder.relative_to(project_folder()) / plan.file_of(name)
+            yield TITLES[name], f"Not there yet; make it with: `snakemake --cores all {wanted}`", None
             continue
         caption = (project_folder() / "workflow" / "report" / f"{name}.rst").read_text()
         yield TITLES[name], caption + ("\n" + path.read_text() if table else ""), None if table else path

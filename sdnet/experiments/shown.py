@@ -70,11 +70,8 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False, first_see
         for seed in (preset.seeds[:1] if first_seed else preset.seeds_of(system))
     ]
     if not folders:
-        target_file = folder.relative_to(project_folder()) / target
-        suffix = ".csv" if target in plan.TABLES else ".pdf"
-        raise FileNotFoundError(
-            f"{folder}/runs holds no run; make it with: snakemake --cores all {target_file}{suffix}"
-        )
+        wanted = folder.relative_to(project_folder()) / plan.file_of(target)
+        raise FileNotFoundError(f"{folder}/runs holds no run; make it with: snakemake --cores all {wanted}")
     return folders
 
 

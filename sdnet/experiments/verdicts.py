@@ -95,7 +95,7 @@ def _row(
 def _remedy(claim: Claim, dataset: str, nothing: bool, preset: Preset, root: str) -> str:
     """How what a claim takes is made, in words; `nothing`: there is nothing yet on its data set."""
     why = {name: plan.nothing_to_show(name, plan.networks(preset), preset) for name in claim.needs}
-    targets = [f"{root}/{name}{'.csv' if name in plan.TABLES else '.pdf'}" for name in why if not why[name]]
+    targets = [f"{root}/{plan.file_of(name)}" for name in why if not why[name]]
     if not targets:
         return "; ".join(f"this preset makes no {name}: {reason}" for name, reason in why.items())
     first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and nothing else ""

@@ -17,9 +17,7 @@ def tables_and_figures(name):
             f"the preset {name} has nothing to show: no table or figure has enough of its networks "
             f"({', '.join(PRESETS[name].systems)}) on its data sets; see TABLES and FIGURES of sdnet/experiments/plan.py"
         )
-    return [f"{root}/{table}.csv" for table in tables] + [
-        f"{root}/{figure}.pdf" for figure in figures
-    ]
+    return [f"{root}/{plan.file_of(target)}" for target in tables + figures]
 
 
 def targets(name):

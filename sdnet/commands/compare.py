@@ -9,7 +9,7 @@ from sdnet.experiments import results
 from sdnet.experiments.verdict_words import effect_in_words, tally
 from sdnet.files import whole
 
-SIGNS = {"replicated": "🟩", "direction": "🟢", "contradicted": "🟥", "undecided": "⬜"}
+SIGNS = {"replicated": "🟩", "direction": "🟢", "against": "🔴", "contradicted": "🟥", "undecided": "⬜"}
 THE_SAME = "the same, by the layer as in the authors' code"
 PICTURE_DPI = 140
 

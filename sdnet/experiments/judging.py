@@ -17,10 +17,17 @@ LEARNED = ("accuracy", "robust", "noise_to_signal")  # what hangs on the seed, a
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a test: kept, surely broken, or neither; in words, too."""
+    """What came of a test, in words, too.
+
+    Attributes:
+        kept: its bound.
+        broken: surely, whatever the scale.
+        broken_here: surely in these runs, be it that more seeds or longer training may order two networks otherwise.
+    """
 
     kept: bool
     broken: bool
+    broken_here: bool
     words: str
 
 
@@ -55,6 +62,8 @@ def judge(
     elif any(one.broken for one in outcomes):
         verdict = "contradicted"
         words += [f"how far that counts against the paper is not judged: {doubts}"] if doubts else []
+    elif any(one.broken_here for one in outcomes):
+        verdict = "against"
     elif not all(one.kept for one in outcomes):
         verdict = "undecided"
     elif doubts:
@@ -141,9 +150,9 @@ def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: b
 def _outcome(test: Test, rows: pd.DataFrame, lacking: Sequence[str] = ()) -> Outcome:
     """What came of a test. While noises are lacking, a bound over all of them is not broken: those might keep it."""
     if rows.empty:
-        return Outcome(False, False, f"{test.what}: nowhere")
+        return Outcome(False, False, False, f"{test.what}: nowhere")
     if test.bound is None and (rows := rows[rows.paper.notna()]).empty:
-        return Outcome(False, False, f"{test.what}: the paper prints no number")
+        return Outcome(False, False, False, f"{test.what}: the paper prints no number")
     ends = np.array([rows.low.fillna(rows.estimate), rows.estimate, rows.high.fillna(rows.estimate)], dtype=float)
     ends = _sizes(*ends) if test.pool == "size" else ends
     ends = ends.mean(axis=1, keepdims=True) if test.pool else ends
@@ -155,9 +164,11 @@ def _outcome(test: Test, rows: pd.DataFrame, lacking: Sequence[str] = ()) -> Out
     may_turn = _may_turn(rows).to_numpy()
     may_turn = np.array([may_turn.any()]) if test.pool else may_turn
     found = _in_words(kept, broken & ~may_turn, broken & may_turn, *ends)
-    enough, too_many = kept.mean() >= test.share, (broken & ~may_turn).mean() > round(1 - test.share, 9)
-    over_all = test.pool is not None or test.share < 1
-    return Outcome(bool(enough), bool(too_many) and not (lacking and over_all), f"{test.what} ({bound}): {found}")
+    tolerated = round(1 - test.share, 9)
+    surely, here = (bool(which.mean() > tolerated) for which in (broken & ~may_turn, broken))
+    may_be_kept = bool(lacking) and (test.pool is not None or test.share < 1)
+    words = f"{test.what} ({bound}): {found}"
+    return Outcome(bool(kept.mean() >= test.share), surely and not may_be_kept, here and not may_be_kept, words)
 
 
 def _within_bound(

@@ -45,8 +45,9 @@ TITLES = {
 VERDICTS = {  # what came of a claim, and what that means
     "replicated": "holds, and by about as much as in the paper",
     "direction": "holds; by how much is another matter, or cannot be judged at this scale or by one seed",
+    "against": "does not hold in these runs, which are too few, too short or too narrow to contradict it",
     "contradicted": "does not hold, beyond the uncertainty of images and seeds, at the scale of these runs",
-    "undecided": "neither is certain, no fair comparison, or too few seeds or epochs, or too narrow, to contradict",
+    "undecided": "neither is certain, or no fair comparison",
     "not run": "results are missing",
 }
 NORMS = {"linf": "L∞", "l2": "L2"}

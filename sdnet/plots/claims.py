@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 MARKS = {  # the mark of each: shapes, too, for those who cannot tell the colours apart
     "replicated": {"color": "C2", "marker": "s"},
     "direction": {"color": "C2", "marker": "^"},
+    "against": {"color": "C3", "marker": "v"},
     "contradicted": {"color": "C3", "marker": "X"},
     "undecided": {"color": "0.6", "marker": "o", "fillstyle": "none"},
 }

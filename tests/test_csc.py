@@ -270,6 +270,28 @@ def test_warm_started_step_size_follows_the_dictionary_while_training():
     torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.ones(5, dtype=torch.float64))
 
 
+def test_a_layer_that_codes_several_sizes_in_one_step_has_the_step_size_of_the_largest():
+    layer = CSCConv2d(2, 6, 5, padding=2).double()
+    for size in (4, 12), (15, 9), (2, 2):
+        layer(image(size=size))
+    update_dictionaries(layer)
+    assert layer.image_size == (15, 12)
+    layer(image(size=(8, 8)))
+    update_dictionaries(layer)
+    assert layer.image_size == (8, 8), "of one step, and not of all before"
+
+
+def test_a_compiled_training_step_is_compiled_once():
+    layer, x = CSCConv2d(2, 4, 3, padding=1), image(size=(8, 8)).float()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(layer, backend=counter, fullgraph=True)
+    for _ in range(3):
+        compiled(x)
+        update_dictionaries(layer)
+    assert layer.image_size == (8, 8)
+    assert counter.frame_count == 1
+
+
 def own_dictionary():
     """Smooth atoms, much alike: the eigenvalue is far from that of random ones."""
     return F.normalize(1 + 0.1 * dictionary(6, 2, 5).flatten(1)).view(6, 2, 5, 5)

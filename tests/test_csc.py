@@ -428,6 +428,24 @@ def test_saved_layers_load_into_new_ones_and_go_on_alike():
     assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+def test_a_layer_that_was_loaded_or_updated_in_inference_mode_can_be_trained():
+    saved, layer, other = (CSCConv2d(2, 4, 3, padding=1) for _ in range(3))
+    with torch.inference_mode():
+        layer.load_state_dict(saved.state_dict())
+        other(image(size=(8, 8)).float())
+        other.update_step_size()
+    for each in layer, other:
+        each(image(size=tuple(each.eigenvector.shape[-2:])).float()).sum().backward()
+        update_dictionaries(each)
+
+
+def test_a_load_that_failed_leaves_a_layer_that_can_be_updated():
+    layer = CSCConv2d(3, 4, 3, padding=1)
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        layer.load_state_dict(CSCConv2d(2, 4, 3, padding=1).state_dict())
+    update_dictionaries(layer)
+
+
 def test_loaded_into_a_layer_of_double_precision_all_is_double():
     layer, other = CSCConv2d(2, 4, 3, padding=1), CSCConv2d(2, 4, 3, padding=1).double()
     layer(torch.randn(1, 2, 12, 10))

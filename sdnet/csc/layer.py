@@ -138,7 +138,8 @@ class CSCConv2d(nn.Module):
         if eigenvector.shape == self.eigenvector.shape:
             self.eigenvector.copy_(eigenvector)  # in place, as a recorded training step needs it
         else:
-            self.eigenvector = eigenvector
+            with torch.inference_mode(False):  # a training writes into it later
+                self.eigenvector = eigenvector.clone()
         self.step_size.copy_(STEP_SIZE_FACTOR / lipschitz)
 
     def extra_repr(self) -> str:
@@ -150,11 +151,13 @@ class CSCConv2d(nn.Module):
         )
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        eigenvector = state_dict.get(prefix + "eigenvector")
-        if eigenvector is not None:  # its size is that of the images which the saved layer was trained on
+        weight, eigenvector = (state_dict.get(prefix + name) for name in ("weight", "eigenvector"))
+        fits = weight is None or weight.shape == self.weight.shape
+        if eigenvector is not None and fits:  # its size is that of the images which the saved layer was trained on
             like = {"device": self.weight.device, "dtype": self.weight.dtype}
-            self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
+            with torch.inference_mode(False):  # a training writes into it later
+                self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
             self.image_size, self._seen = tuple(eigenvector.shape[-2:]), (0, 0)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if prefix + "weight" in state_dict and eigenvector is None:  # a dictionary from elsewhere
+        if weight is not None and eigenvector is None:  # a dictionary from elsewhere
             self.update_step_size()

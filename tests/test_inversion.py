@@ -48,6 +48,14 @@ def test_three_layers_are_undone_in_turn_with_batch_norm_inverted_exactly():
     torch.testing.assert_close(invert(model, x, 2), first.reconstruct(signal, (15, 15)))
 
 
+def test_a_compiled_network_is_inverted_like_any_other():
+    model, x = nn.Sequential(CSCConv2d(3, 6, 3, padding=1), nn.ReLU(), CSCConv2d(6, 6, 3, padding=1)).eval(), images()
+    compiled = torch.compile(model, backend="eager", dynamic=False)
+    with torch.no_grad():
+        compiled(x)
+    assert torch.equal(invert(compiled, x, 1), invert(model, x, 1))
+
+
 def test_what_gives_on_its_input_is_passed_over():
     torch.manual_seed(0)
     first, second = CSCConv2d(3, 6, 3, padding=1), CSCConv2d(6, 6, 3, padding=1)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdnet.csc.layer import CSCConv2d
-from sdnet.csc.network import csc_layers, evaluation_mode
+from sdnet.csc.network import csc_layers, evaluation_mode, uncompiled
 from sdnet.csc.replace import passes_on
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
@@ -83,7 +83,7 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
         if module is last:
             codes.append(output.clone())  # what follows may work in place
 
-    with ExitStack() as hooks, evaluation_mode(model):
+    with ExitStack() as hooks, evaluation_mode(model), uncompiled():
         for module in model.modules():
             if not list(module.children()):
                 hooks.callback(module.register_forward_pre_hook(check).remove)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -98,7 +98,7 @@ def after_each_code(
 ) -> Iterator[None]:
     """Call a function whenever one of some layers has computed a code; what it returns, if anything, takes its place.
 
-    Networks run without what `torch.compile` made of them, which passes over hooks that came later.
+    Compiled networks run uncompiled meanwhile: compiled code ignores hooks that were registered after it.
 
     Args:
         layers: whose codes.
@@ -110,14 +110,18 @@ def after_each_code(
         return function(i, layer, x, z)
 
     handles = [layer.register_forward_hook(partial(call, i), with_kwargs=True) for i, layer in enumerate(layers)]
-    # Where nothing is compiled, to ask torch would import what compiles, which takes seconds.
-    compiled = "torch._dynamo" in sys.modules
     try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with uncompiled():
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def uncompiled() -> AbstractContextManager:
+    """Compiled networks run uncompiled for a while."""
+    # Where nothing is compiled, to ask torch would import what compiles, which takes seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from sdnet.csc.layer import CSCConv2d
 from sdnet.csc.network import csc_layers, evaluation_mode, uncompiled
-from sdnet.csc.replace import passes_on
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
 
@@ -72,7 +71,7 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
         if codes:
             return
         undone = isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | nn.ReLU) or hasattr(module, "inverse")
-        if not undone and not passes_on(module):
+        if not undone and not _passes_on(module):
             raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
             raise ValueError(f"invert: {names[module]} keeps no running statistics, by which batch norm is undone")
@@ -92,6 +91,12 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
     if not codes:
         raise ValueError(f"invert: {type(model).__name__} has that CSC layer but does not run it")
     return steps, codes[0]
+
+
+def _passes_on(module: nn.Module) -> bool:
+    """Whether a module returns its input unchanged. Dropout counts: it does so in evaluation mode."""
+    empty = isinstance(module, nn.Sequential) and not len(module)
+    return empty or isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
 
 
 def _version(signal: Tensor) -> int:

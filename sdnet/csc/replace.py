@@ -7,18 +7,12 @@ from torch import nn
 from sdnet.csc.layer import CSCConv2d
 
 
-def passes_on(module: nn.Module) -> bool:
-    """Whether what a module gives is its input itself, of dropout in evaluation mode only."""
-    empty = isinstance(module, nn.Sequential) and not len(module)
-    return empty or isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
-
-
 def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", **csc_options) -> nn.Module:
     """Replace the first, or every, `nn.Conv2d` of a network by a CSC layer of the same shapes.
 
-    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay; an activation that
-    works in place right behind a replaced convolution copies from now on, since the codes are needed for the gradient.
-    (One that works in place in a `forward` of your own, as `x += 1`, has to be changed there.) With "all", have
+    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay; those with
+    `inplace = True` copy from now on, since the codes are needed for the gradient. (What works in place in a `forward`
+    of your own, as `x += 1`, has to be changed there.) With "all", have
     normalisations between the convolutions: a layer whose input is small beside lmbd has a code of zeros, and learns
     nothing. Call `update_dictionaries(model)` after each optimiser step when training.
 
@@ -45,13 +39,9 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
         raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
     chosen = list(places)[:1] if which == "first" else list(places)
     layers = [(places[conv], _csc_layer(places[conv][0], conv, csc_options)) for conv in chosen]
-    codes = False  # whether a module gets the output of a replaced convolution
-    for _, module in model.named_modules(remove_duplicate=False):
-        if any(module.children()):
-            continue
-        if codes and getattr(module, "inplace", False):
+    for module in model.modules():
+        if getattr(module, "inplace", False):
             module.inplace = False
-        codes = module in chosen or (codes and passes_on(module))
     for name, layer in ((name, layer) for names, layer in layers for name in names):
         if name == "":
             return layer

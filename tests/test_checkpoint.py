@@ -52,6 +52,12 @@ def test_no_folder_and_an_empty_folder_hold_no_checkpoint(tmp_path):
     assert latest_checkpoint(tmp_path) is None
 
 
+def test_a_state_that_could_not_be_read_back_is_refused(folder):
+    with pytest.raises(ValueError, match=r"epoch0004.pt could not be read back: the state holds pathlib.*Path; give"):
+        save_checkpoint(folder, 4, state(4) | {"trained_by": [(1, {"data": Path("x")})]})
+    assert names(folder) == ["epoch0002.pt", "epoch0003.pt"]
+
+
 def truncated(content):
     return content[: len(content) // 2]
 

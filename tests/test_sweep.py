@@ -183,6 +183,16 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(trained, digits):
         evaluate_at(twice, batches_of(*digits, 10), LAMBDAS)
 
 
+def test_the_lambda_of_training_is_asked_for_where_layers_have_different_ones(digits):
+    layers = CSCConv2d(1, 4, 3, lmbd=0.1), CSCConv2d(4, 1, 3, lmbd=0.3)
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 10)).eval()
+    batches = batches_of(*digits, 10)
+    for call in evaluate_at, lambda *args: calibrate(model, batches, lambda x, _: x, [0, 1], LAMBDAS):
+        with pytest.raises(ValueError, match=r"layers of lambda 0\.1 and 0\.3; give lambda0, the one for all at which"):
+            call(model, batches, LAMBDAS)
+    assert evaluate_at(model, batches, LAMBDAS, lambda0=0.2).residuals.shape == (2, 10)
+
+
 def test_a_network_in_bfloat16_is_swept_with_residuals_in_float32(digits):
     model = small_network().bfloat16()
     sweep = evaluate_at(model, batches_of(*digits, 10, 10), LAMBDAS)

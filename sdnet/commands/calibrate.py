@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts
 from sdnet.commands.sweep import made_of, sweep_rows
+from sdnet.csc import training_lambda
 from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.calibration import (
@@ -26,7 +27,7 @@ from sdnet.robustness.calibration import (
 )
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
-from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
 

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from sdnet.commands.parts import Arrays
+from sdnet.csc import training_lambda
 from sdnet.data.images import balanced_indices
 from sdnet.experiments import results
 from sdnet.robustness.calibration import Calibration, image_residuals
 from sdnet.robustness.outcome import frozen
 from sdnet.robustness.sweep import evaluate_at
 from sdnet.runs.images import EVALUATION_BATCH
-from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.network import load_model
 from sdnet.runs.noisy import open_split
 from sdnet.runs.spec import read_spec
 

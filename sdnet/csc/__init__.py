@@ -8,6 +8,7 @@ from sdnet.csc.network import (
     dictionary_updates,
     evaluation_mode,
     record_residuals,
+    training_lambda,
     update_dictionaries,
     use_lambda,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "record_residuals",
     "replace_conv2d",
     "soft_threshold",
+    "training_lambda",
     "update_dictionaries",
     "use_lambda",
 ]

@@ -31,6 +31,21 @@ def some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
     return layers
 
 
+def training_lambda(model: nn.Module) -> float | None:
+    """The sparsity weight that a network is trained at; None without CSC layers.
+
+    Raises:
+        ValueError: if its layers have different ones.
+    """
+    values = sorted({layer.lmbd for layer in csc_layers(model)})
+    if len(values) > 1:
+        raise ValueError(
+            f"{type(model).__name__} has CSC layers of lambda {' and '.join(f'{value:g}' for value in values)}; "
+            "give lambda0, the one for all at which residuals are measured"
+        )
+    return values[0] if values else None
+
+
 def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
     """What to call after each optimiser step: every module's `project_`, then every CSC layer's `update_step_size`."""
     projections = [module.project_ for module in model.modules() if hasattr(module, "project_")]

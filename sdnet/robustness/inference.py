@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc import evaluation_mode, use_lambda
+from sdnet.csc import evaluation_mode, training_lambda, use_lambda
 from sdnet.csc.network import some_csc_layers
 from sdnet.robustness.calibration import (
     Calibration,
@@ -49,14 +49,15 @@ def calibrate(
             they are in `batches`.
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
-        lambda0: the lambda of training, at which residuals are measured; None for that of the first CSC layer.
+        lambda0: the lambda of training, at which residuals are measured; None for that of the CSC layers.
 
     Raises:
-        ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
-            the residuals are not finite or do not differ between the levels.
+        ValueError: if the network has no CSC layer, or layers of different lambdas and lambda0 is None; if lambdas are
+            not ascending, there is no image or a single level, or the residuals are not finite or do not differ
+            between the levels.
     """
-    first = some_csc_layers(model, "calibrate")[0]
-    lambda0 = first.lmbd if lambda0 is None else lambda0
+    some_csc_layers(model, "calibrate")
+    lambda0 = training_lambda(model) if lambda0 is None else lambda0
     if len(levels) < 2:
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sdnet.csc import csc_layers, evaluation_mode, record_residuals, use_lambda
+from sdnet.csc import csc_layers, evaluation_mode, record_residuals, training_lambda, use_lambda
 from sdnet.data.loaders import unit_pixels
 from sdnet.robustness.calibration import check_grid
 
@@ -47,15 +47,16 @@ def evaluate_at(
         batches: of images and labels. Images are uint8, (N, H, W, channels), or float in [0, 1],
             (N, channels, H, W), as arrays or tensors.
         lambdas: the values to try, ascending.
-        lambda0: the lambda of training; None for that of the first CSC layer. Ignored without any, as lambdas are.
+        lambda0: the lambda of training; None for that of the CSC layers. Ignored without any, as lambdas are.
         progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:
-        ValueError: if lambdas are not ascending, there is no batch, or an image has not one label.
+        ValueError: if lambdas are not ascending, there is no batch, an image has not one label, or lambda0 is None and
+            the CSC layers have different lambdas.
     """
     has_lambda = bool(csc_layers(model))
     lambdas = check_grid(lambdas) if has_lambda else np.array([np.nan])
-    lambda0 = csc_layers(model)[0].lmbd if has_lambda and lambda0 is None else lambda0
+    lambda0 = training_lambda(model) if lambda0 is None else lambda0
     correct, residuals = [], []
     with evaluation_mode(model):
         for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):

@@ -3,7 +3,7 @@
 Notation: C noise levels, L values of lambda, n calibration images.
 
     correct     (C, L, n) bool: is image i, under the noise of level c, classified correctly at lambda?
-    residuals   (C, n): its residual at lambda_0, averaged over the CSC layers (`image_residuals`)
+    residuals   (C, n): its residual at lambda_0, averaged over the CSC layers that ran (`image_residuals`)
 
 The noisy copy of an image is the same for every lambda, so that differences between lambdas are paired.
 """

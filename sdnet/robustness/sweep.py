@@ -1,4 +1,4 @@
-"""Accuracy against lambda, and the residual of the CSC layers, on one set of images (section 4.2, Figure 2)."""
+"""Accuracy against lambda and residuals of the CSC layers that ran, on one set of images (section 4.2, Figure 2)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Sweep:
 
     lambdas: np.ndarray  # (L,)
     correct: np.ndarray  # (L, N) bool
-    residuals: np.ndarray  # (CSC layers, N): ||x - A(z)||_2 at lambda_0, in the units of the layer's input
+    residuals: np.ndarray  # (CSC layers that ran, N): ||x - A(z)||_2 at lambda_0, in the units of the layer's input
 
 
 @torch.no_grad()
@@ -83,20 +83,23 @@ def evaluate_at(
 
 
 def logits_and_residuals(model: nn.Module, x: Tensor, lmbd: float) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and residual norms (CSC layers, N) of one batch (N, channels, H, W) at one lambda.
+    """Logits (N, classes) and residual norms (layers, N) of one batch (N, channels, H, W) at one lambda.
+
+    The layers are the CSC layers that ran: one in a head that is for training alone does not run in evaluation.
 
     Raises:
-        ValueError: if the network does not run each of its CSC layers once.
+        ValueError: if the network runs none of its CSC layers, or one more than once.
     """
     if not csc_layers(model):
         return model(x), x.new_empty(0, len(x))
     with use_lambda(model, lmbd), record_residuals(model) as norms:
         logits = model(x)
-    if any(len(of_layer) != len(x) for of_layer in norms):
+    ran = [of_layer for of_layer in norms if len(of_layer) or not len(x)]
+    if not ran or any(len(of_layer) != len(x) for of_layer in ran):
         raise ValueError(
-            f"{type(model).__name__} runs a CSC layer more than once or not at all; a residual needs one run"
+            f"{type(model).__name__} runs a CSC layer more than once, or none at all; a residual needs one run"
         )
-    return logits, torch.stack(norms)
+    return logits, torch.stack(ran)
 
 
 def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
@@ -105,13 +108,18 @@ def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
     uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1]. Noise may leave [0, 1].
 
     Raises:
-        ValueError: for other integers, and floats that are grey levels.
+        ValueError: for bytes with the channels first, other integers, and floats that are grey levels.
     """
     parameter = next(model.parameters())
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images.copy())  # torch cannot share what is read-only, as a mapped file is
     images = images.to(parameter.device, non_blocking=True)
     if images.dtype == torch.uint8:
+        if images.dim() != 4 or (images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3)):
+            raise ValueError(
+                f"images are uint8, {tuple(images.shape)}; give (N, H, W, channels), or images / 255 as floats, "
+                "(N, channels, H, W)"
+            )
         images = unit_pixels(images)
     elif not images.is_floating_point():
         raise ValueError(

@@ -170,7 +170,7 @@ def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
         for tell in set_progress:
             tell(progress)
         counts[step] = train_step(x, y, rate(progress))
-    finite = torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all()  # after the last step
+    finite = torch.stack([value.isfinite().all() for value in _trained(model)]).all()  # after the last step
     diverged = (~counts[:, 0].isfinite()).nonzero().flatten().tolist() or ([] if finite else [step])
     loss, correct, total = counts.sum(0).tolist()
     return {
@@ -180,6 +180,14 @@ def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
         "diverged_at": diverged[0] if diverged else None,
         "solver": _solver_report(model),
     }
+
+
+def _trained(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and statistics of batch norms; other buffers, as the mask of an attention, may be infinite."""
+    yield from model.parameters()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            yield from module.buffers()
 
 
 def _solver_report(model: nn.Module) -> dict[str, float]:

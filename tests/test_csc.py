@@ -352,6 +352,16 @@ def test_evaluation_is_a_pure_function():
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
+def test_a_layer_without_numbers_has_shapes_and_takes_those_of_a_saved_one():
+    with torch.device("meta"):
+        layer, x = CSCConv2d(2, 4, 3, padding=1, n_iter=3), torch.empty(2, 2, 8, 8)
+        assert layer(x).shape == (2, 4, 8, 8)
+        update_dictionaries(layer)
+    saved, x = CSCConv2d(2, 4, 3, padding=1, n_iter=3), image(2).float()
+    layer.to_empty(device="cpu").load_state_dict(saved.state_dict())
+    assert torch.equal(layer(x), saved(x))
+
+
 def test_residuals_of_a_network_of_lower_precision_are_in_float32():
     """NumPy has no bfloat16, and a mean over many images loses its digits there."""
     layer = CSCConv2d(2, 8, 3, padding=1).bfloat16()

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdnet.csc.operators import Pair, adjoint, adjoint_derivatives, pair, reconstruct, reconstruct_derivatives
+from sdnet.csc.operators import (
+    Pair,
+    adjoint,
+    adjoint_derivatives,
+    pair,
+    reconstruct,
+    reconstruct_derivatives,
+    without_autocast,
+)
 
 # Multiplications for one number of a residual, C k^2, from which on it is kept rather than computed again. In an
 # SDNet-18-All of full width these are the layers of the last stage: a quarter of the work, and 4% of the memory.
@@ -70,7 +78,9 @@ def fista(
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
     if lmbd < 0:
         raise ValueError(f"fista: lmbd is {lmbd}; it must not be negative")
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # which autocast leaves alone
+    if (
+        not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    ):  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     if not isinstance(step_size, Tensor):
@@ -98,7 +108,7 @@ class _Fista(torch.autograd.Function):
         ctx.geometry, ctx.n_iter = (stride, padding), n_iter
         ctx.shrinks = lmbd > 0 or nonnegative
         residuals = []
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             iterates = [soft_threshold(adjoint(x, weight, *ctx.geometry), lmbd, nonnegative)]
             for momentum in momentum_weights(n_iter - 1):
                 y = _extrapolate(iterates, momentum)
@@ -122,7 +132,7 @@ class _Fista(torch.autograd.Function):
         wants_x, wants_weight, *_ = ctx.needs_input_grad
         scaled = weight * step_size
         by_iterate, by_last, by_x, by_weight = by_z, None, None, None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             for i, momentum in reversed([*enumerate(momentum_weights(ctx.n_iter - 1), start=1)]):
                 by_sum = _where_nonzero(by_iterate, iterates[i]) if ctx.shrinks else by_iterate
                 y, residual = iterates[0], x  # of the right shape, which is enough for a derivative by the signal

@@ -126,6 +126,8 @@ class CSCConv2d(nn.Module):
         """
         if any(self._seen):
             self.image_size, self._seen = self._seen, (0, 0)
+        if self.weight.is_meta:  # it has no numbers; `load_state_dict`, or a call once it has, sets the step size
+            return
         options = {"stride": self.stride, "padding": self.padding}
         if warm and tuple(self.eigenvector.shape[-2:]) == self.image_size:
             start = self.eigenvector
@@ -133,7 +135,7 @@ class CSCConv2d(nn.Module):
         else:
             generator = torch.Generator().manual_seed(0)
             size = (1, self.weight.shape[1], *self.image_size)
-            start = torch.randn(size, generator=generator).to(self.weight)
+            start = torch.randn(size, generator=generator, device="cpu").to(self.weight)
         lipschitz, eigenvector = power_iteration(self.weight, start, **options)
         if eigenvector.shape == self.eigenvector.shape:
             self.eigenvector.copy_(eigenvector)  # in place, as a recorded training step needs it

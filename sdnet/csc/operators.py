@@ -1,5 +1,6 @@
 """The operator A of the convolutional sparse coding model and its adjoint (Eqs. 3 and 7)."""
 
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 
 import torch
@@ -90,6 +91,12 @@ def _output_padding(
             f"pass the (height, width) of the image that was coded"
         )
     return extra
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Computes in the precision of its tensors; there is no autocast on the device "meta"."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def pair(value: Pair) -> tuple[int, int]:

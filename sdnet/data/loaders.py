@@ -87,13 +87,13 @@ class DeviceLoader:
         The "left" of a mirrored image is its right edge, from where its columns are read backwards.
         """
         n, width, room = self.num_images, self.width, 2 * self.crop_padding
-        order = torch.arange(n)
-        top = left = mirrored = torch.zeros(n, dtype=torch.int64)
+        order = torch.arange(n, device="cpu")
+        top = left = mirrored = torch.zeros(n, dtype=torch.int64, device="cpu")
         if self.augment:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, k))
-            order = torch.randperm(n, generator=generator)
-            top, left = torch.randint(room + 1, (2, n), generator=generator)
-            mirrored = self.flip * torch.randint(2, (n,), generator=generator)
+            order = torch.randperm(n, generator=generator, device="cpu")
+            top, left = torch.randint(room + 1, (2, n), generator=generator, device="cpu")
+            mirrored = self.flip * torch.randint(2, (n,), generator=generator, device="cpu")
         corner = (order * (self.height + room) + top) * (width + room) + left + mirrored * (width - 1)
         return torch.stack([order, corner, 1 - 2 * mirrored])
 

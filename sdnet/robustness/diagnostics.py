@@ -139,7 +139,7 @@ def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Out
             x, y, clean = checked_batch(model, images, labels)
             right = clean.argmax(dim=1) == y
             for _ in range(draws):
-                towards = direction(torch.randn(x.shape, generator=generator).to(x), settings.norm)
+                towards = direction(torch.randn(x.shape, generator=generator, device="cpu").to(x), settings.norm)
                 with torch.no_grad():
                     logits = model((x + settings.eps * towards).clamp(0, 1))
                 right &= logits.argmax(dim=1) == y
@@ -184,8 +184,8 @@ def gradient_accuracy(model: nn.Module, batches: Batches) -> list[Check]:
     with frozen(model):
         for images, labels in batches:
             x, y, _ = checked_batch(model, images, labels)
-            towards = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-            towards /= towards.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            towards = torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
+            towards = direction(towards, "l2")
             slope = (_gradient(model, x, y, "margin") * towards).flatten(1).sum(dim=1)
             with torch.no_grad():
                 ahead, behind = (LOSSES["margin"](model(x + h * towards), y) for h in (DIFFERENCE, -DIFFERENCE))

@@ -175,9 +175,14 @@ def random_start(shape: Sequence[int], settings: PGD, restart: int, index: int) 
     seed = derive_seed(settings.seed, zlib.crc32(b"pgd"), restart, int(index))
     generator = torch.Generator().manual_seed(seed)
     if settings.norm == "linf":
-        return settings.eps * (2 * torch.rand(shape, generator=generator) - 1)
-    towards = torch.randn(shape, generator=generator)
-    return settings.eps * torch.rand((), generator=generator) ** (1 / towards.numel()) * towards / towards.norm()
+        return settings.eps * (2 * torch.rand(shape, generator=generator, device="cpu") - 1)
+    towards = torch.randn(shape, generator=generator, device="cpu")
+    return (
+        settings.eps
+        * torch.rand((), generator=generator, device="cpu") ** (1 / towards.numel())
+        * towards
+        / towards.norm()
+    )
 
 
 def _best_of_restarts(model, x, y, positions, settings, lambdas, start) -> dict[str, Tensor]:

@@ -515,6 +515,13 @@ def test_replace_conv2d_trains_a_torchvision_network(which):
     assert losses[-1] < 0.7 * losses[0]
 
 
+class Same(nn.Conv2d):
+    """As in ports of TensorFlow networks: its output has the size of its input."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -540,7 +547,8 @@ def test_replace_conv2d_trains_a_torchvision_network(which):
         (lambda: use_lambda(CSCConv2d(1, 1, 3), -0.1).__enter__(), "lambda is -0.1"),
         (lambda: replace_conv2d(nn.Linear(1, 1)), "has no nn.Conv2d"),
         (lambda: replace_conv2d(nn.Conv2d(1, 1, 3), "some"), 'allowed are "first" and "all"'),
-        (lambda: replace_conv2d(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))), "without groups"),
+        (lambda: replace_conv2d(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))), "only undilated, ungrouped"),
+        (lambda: replace_conv2d(Same(1, 1, 3)), r"is Same\(1, 1, .*\), with a forward of its own; only"),
     ],
 )
 def test_bad_input_is_named_in_one_sentence(call, message):

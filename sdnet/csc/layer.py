@@ -16,15 +16,16 @@ WARM_ITERATIONS = 1  # power iterations per parameter update, from the last upda
 class CSCConv2d(nn.Module):
     """Convolutional sparse coding layer: x -> z* = argmin lmbd ||z||_1 + 1/2 ||x - A(z)||_2^2 (Eq. 4).
 
-    A drop-in for a bias-free `nn.Conv2d`: same shapes, and `weight` holds one unit-norm atom per
-    output channel. A training loop calls `update_dictionaries(network)` after each optimiser step. Whoever
-    puts a dictionary of their own into `weight` calls `project_` and then `update_step_size`. In evaluation
-    the layer is a pure function of its state. `lmbd` may be changed at any time and touches no weight.
+    A drop-in for a bias-free `nn.Conv2d` as to shapes: it has no `bias`, `out_channels` or `reset_parameters`.
+    `weight` holds one unit-norm atom per output channel. A training loop calls `update_dictionaries(network)` after
+    each optimiser step. Whoever puts a dictionary of their own into `weight` calls `project_` and then
+    `update_step_size`. In evaluation the layer is a pure function of its state. `lmbd` may be changed at any time and
+    touches no weight.
 
-    The step size is that of the largest images which the layer was trained on since the last update. It also
-    serves larger images. The exception: if the training images were hardly larger than an atom (deep layers of a
-    network for small images), FISTA may diverge on larger ones, until a forward pass in training mode has shown
-    their size and `update_step_size` was called.
+    The step size is that of the images which the layer was trained on, the largest ones of a step. It also serves
+    larger images. The exception: if the training images were hardly larger than an atom (deep layers of a network for
+    small images), FISTA may diverge on larger ones, until a forward pass in training mode has shown their size and
+    `update_step_size` was called.
 
     Args:
         in_channels: M, channels of the image.

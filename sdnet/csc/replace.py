@@ -27,7 +27,8 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
 
     Raises:
         ValueError: if `which` is unknown, there is no `nn.Conv2d` to replace, or one of those to be
-            replaced is grouped, dilated or not zero-padded by a number: the model of Eq. 3 has none of these.
+            replaced is grouped, dilated or not zero-padded by a number, which the model of Eq. 3 has not, or of a class
+            with a forward of its own.
     """
     if which not in ("first", "all"):
         raise ValueError(f'replace_conv2d: which is {which!r}; allowed are "first" and "all"')
@@ -52,11 +53,12 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
 
 def _csc_layer(name: str, conv: nn.Conv2d, csc_options: dict) -> CSCConv2d:
     plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    if not plain or isinstance(conv.padding, str):
+    changed = any(getattr(type(conv), f) is not getattr(nn.Conv2d, f) for f in ("forward", "_conv_forward"))
+    if not plain or changed or isinstance(conv.padding, str):
         raise ValueError(
-            f"replace_conv2d: {name or 'the convolution'} is {conv}; only convolutions without groups and "
-            "dilation, and with zero padding given in pixels, have a CSC layer in their place (of a part of the "
-            "network, where that has no others)"
+            f"replace_conv2d: {name or 'the convolution'} is {conv}{', with a forward of its own' if changed else ''}; "
+            "only undilated, ungrouped convolutions with zero padding in pixels can be replaced; call replace_conv2d "
+            "on a part of the network that has no others"
         )
     layer = CSCConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, **csc_options)
     return layer.to(conv.weight).train(conv.training)

@@ -137,6 +137,8 @@ def test_another_default_device_of_torch_changes_no_batch(images):
 
 
 def test_images_that_are_no_bytes_are_refused(images):
+    with pytest.raises(ValueError, match=r"with labels int32 \(\d+,\), expected .* and int64 \(N,\)"):
+        DeviceLoader(images, LABELS.astype(np.int32), batch_size=4, device="cpu", augment=False)
     with pytest.raises(ValueError, match="expected uint8"):
         device_loader(images.astype(np.float32))
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from sdnet.data.loaders import Loader
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
 from sdnet.training.deterministic import deterministic_algorithms
@@ -23,8 +24,8 @@ class TrainingDiverged(ArithmeticError):
 
 def fit(
     model: nn.Module,
-    train,
-    test,
+    train: Loader,
+    test: Loader,
     *,
     checkpoints: Path,
     epochs: int,
@@ -49,8 +50,8 @@ def fit(
 
     Args:
         model: maps images in [0, 1] to logits; moved to `device` and trained in place.
-        train: loader of augmented images, see `sdnet.data.loaders`; epoch k is a function of k alone.
-        test: loader of test images, evaluated after each epoch. Nothing is chosen by it.
+        train: of augmented images.
+        test: of test images, evaluated after each epoch. Nothing is chosen by it.
         checkpoints: folder of this run's checkpoints, and of no other run's.
         epochs: number of passes over the training images.
         learning_rate: the initial one.

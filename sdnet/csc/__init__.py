@@ -5,7 +5,6 @@ from sdnet.csc.inversion import invert
 from sdnet.csc.layer import CSCConv2d
 from sdnet.csc.network import (
     csc_layers,
-    dictionary_updates,
     evaluation_mode,
     record_residuals,
     training_lambda,
@@ -20,7 +19,6 @@ __all__ = [
     "CSCConv2d",
     "adjoint",
     "csc_layers",
-    "dictionary_updates",
     "evaluation_mode",
     "fista",
     "invert",

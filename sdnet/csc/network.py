@@ -46,19 +46,16 @@ def training_lambda(model: nn.Module) -> float | None:
     return values[0] if values else None
 
 
-def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
-    """What to call after each optimiser step: every module's `project_`, then every CSC layer's `update_step_size`."""
-    projections = [module.project_ for module in model.modules() if hasattr(module, "project_")]
-    return projections + [partial(layer.update_step_size, warm=True) for layer in csc_layers(model)]
-
-
 def update_dictionaries(model: nn.Module) -> None:
-    """Project the atoms of every layer and renew the step sizes: call it after each optimiser step.
+    """Project every module that has a `project_` and renew the step sizes: call it after each optimiser step.
 
     The step sizes follow small changes. After a large one, such as other weights, call each layer's `update_step_size`.
     """
-    for update in dictionary_updates(model):
-        update()
+    for module in model.modules():
+        if hasattr(module, "project_"):
+            module.project_()
+    for layer in csc_layers(model):
+        layer.update_step_size(warm=True)
 
 
 @contextmanager

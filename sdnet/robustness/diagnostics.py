@@ -155,13 +155,13 @@ def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Out
     ]
 
 
-def zero_gradients(model: nn.Module, batches: Batches, loss: str = "cross-entropy") -> list[Check]:
+def zero_gradients(model: nn.Module, batches: Batches) -> list[Check]:
     """D9: no clean image has a gradient that is zero everywhere."""
     images, pixels = [], []
     with frozen(model):
         for x, y in batches:
             x, y, _ = checked_batch(model, x, y)
-            zero = (_gradient(model, x, y, loss) == 0).flatten(1)
+            zero = (_gradient(model, x, y, "cross-entropy") == 0).flatten(1)
             images.append(zero.all(dim=1).cpu().numpy())
             pixels.append(zero.double().mean(dim=1).cpu().numpy())
     share = float(np.concatenate(images).mean())

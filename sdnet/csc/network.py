@@ -16,7 +16,7 @@ def csc_layers(model: nn.Module) -> list[CSCConv2d]:
     return [module for module in model.modules() if isinstance(module, CSCConv2d)]
 
 
-def some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
+def required_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
     """The CSC layers of a network, for a function that needs some.
 
     Raises:
@@ -68,7 +68,7 @@ def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
     Raises:
         ValueError: if the network has no CSC layer, or value is negative or not finite.
     """
-    layers = some_csc_layers(model, "use_lambda")
+    layers = required_csc_layers(model, "use_lambda")
     previous = [layer.lmbd for layer in layers]
     try:
         for layer in layers:
@@ -90,7 +90,7 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         ValueError: if the network has no CSC layer.
     """
-    layers = some_csc_layers(model, "record_residuals")
+    layers = required_csc_layers(model, "record_residuals")
     residuals = [
         layer.weight.new_empty(0, dtype=torch.promote_types(layer.weight.dtype, torch.float32)) for layer in layers
     ]

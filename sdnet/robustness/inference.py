@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.csc import evaluation_mode, training_lambda, use_lambda
-from sdnet.csc.network import some_csc_layers
+from sdnet.csc.network import required_csc_layers
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -56,7 +56,7 @@ def calibrate(
             not ascending, there is no image or a single level, or the residuals are not finite or do not differ
             between the levels.
     """
-    some_csc_layers(model, "calibrate")
+    required_csc_layers(model, "calibrate")
     lambda0 = training_lambda(model) if lambda0 is None else lambda0
     if len(levels) < 2:
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
@@ -109,7 +109,7 @@ def predict(
         ValueError: for an unknown mode, a network without CSC layers, no image, one whose residual is not finite, or an
             iterator, which cannot be read twice, in mode "dataset".
     """
-    some_csc_layers(model, "predict")
+    required_csc_layers(model, "predict")
     if not isinstance(calibration, Calibration):
         raise ValueError(f"predict: calibration is {calibration!r}; give what `calibrate` returns")
     if mode not in ("dataset", "batch"):

@@ -12,9 +12,9 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
 
     The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay; those with
     `inplace = True` copy from now on, since the codes are needed for the gradient. (What works in place in a `forward`
-    of your own, as `x += 1`, has to be changed there.) With "all", have
-    normalisations between the convolutions: a layer whose input is small beside lmbd has a code of zeros, and learns
-    nothing. Call `update_dictionaries(model)` after each optimiser step when training.
+    of your own, as `x += 1`, has to be changed there.) With "all", have normalisations between the convolutions: a
+    layer whose input is small beside lmbd has a code of zeros, and learns nothing. Call `update_dictionaries(model)`
+    after each optimiser step when training.
 
     Args:
         model: any network; changed in place. If it is itself an `nn.Conv2d`, the layer is returned.

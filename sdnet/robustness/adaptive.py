@@ -54,7 +54,7 @@ class AlgorithmOne(nn.Module):
     Args:
         model: the network that was calibrated.
         calibration: its fitted line.
-        every: passes with gradients keep the lambda of the first of so many; those without always renew it.
+        every: lambda is estimated anew at every `every`-th pass with gradients, and at each pass without.
     """
 
     def __init__(self, model: nn.Module, calibration: Calibration, every: int = 1):

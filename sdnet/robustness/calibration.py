@@ -149,7 +149,7 @@ class Calibration:
     definition: str  # of the residual, see `image_residuals`
 
     def lambda_for(self, residual: float) -> LambdaEstimate:
-        """lambda(residual), clamped to the range of the lambdas that were tried (step 14)."""
+        """lambda(residual), clamped to the range of the lambdas that were tried (the output: lambda(r_test))."""
         line = self.slope * residual + self.intercept
         lmbd = min(max(line, self.lambda_min), self.lambda_max)
         inside = self.residual_min <= residual <= self.residual_max

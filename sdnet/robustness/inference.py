@@ -95,7 +95,7 @@ class Prediction:
 def predict(
     model: nn.Module, batches: Tensor | Iterable, calibration: Calibration, mode: str = "dataset"
 ) -> Prediction:
-    """Classify noisy images at the lambda which their residual asks for (steps 14 and 15 of Algorithm 1).
+    """Classify noisy images at the lambda which their residual asks for (step 14 and the output of Algorithm 1).
 
     Args:
         model: the network that was calibrated.

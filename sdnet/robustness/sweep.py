@@ -12,7 +12,7 @@ from sdnet.csc import csc_layers, evaluation_mode, record_residuals, training_la
 from sdnet.data.loaders import unit_pixels
 from sdnet.robustness.calibration import check_grid
 
-FAR = 20  # a pixel farther than this from [0, 1] is none of strong noise that was not clipped, but a grey level
+FAR = 20  # largest absolute pixel that is taken for unclipped noise; larger ones must be grey levels, 0 to 255
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sdnet.csc import evaluation_mode, training_lambda, use_lambda
 from sdnet.csc.network import required_csc_layers
+from sdnet.robustness.batches import as_input
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -29,7 +30,7 @@ from sdnet.robustness.calibration import (
     fit_calibration,
     image_residuals,
 )
-from sdnet.robustness.sweep import as_input, evaluate_at, logits_and_residuals
+from sdnet.robustness.sweep import evaluate_at, logits_and_residuals
 
 
 def calibrate(

@@ -1,7 +1,7 @@
 """What becomes of an attacked image, whoever attacked it, and the conditions under which a network is attacked."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.csc import evaluation_mode
-from sdnet.robustness.sweep import as_input
-
-Batches = Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]]
+from sdnet.robustness.batches import as_input
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen_in_float32(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients to parameters, full float32; afterwards everything is as it was found."""
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     device = next(model.parameters()).device

@@ -1,6 +1,6 @@
 """Accuracy against lambda and residuals of the CSC layers that ran, on one set of images (section 4.2, Figure 2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sdnet.csc import csc_layers, evaluation_mode, record_residuals, training_lambda, use_lambda
-from sdnet.data.loaders import unit_pixels
+from sdnet.robustness.batches import Batches, as_input
 from sdnet.robustness.calibration import check_grid
-
-FAR = 20  # largest absolute pixel that is taken for unclipped noise; larger ones must be grey levels, 0 to 255
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Sweep:
 @torch.no_grad()
 def evaluate_at(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]],
+    batches: Batches,
     lambdas: Sequence[float],
     lambda0: float | None = None,
     *,
@@ -100,31 +98,3 @@ def logits_and_residuals(model: nn.Module, x: Tensor, lmbd: float) -> tuple[Tens
             f"{type(model).__name__} runs a CSC layer more than once, or none at all; a residual needs one run"
         )
     return logits, torch.stack(ran)
-
-
-def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
-    """A batch as the network takes it: float in [0, 1], (N, channels, H, W), on the network's device.
-
-    uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1]. Noise may leave [0, 1].
-
-    Raises:
-        ValueError: for bytes with the channels first, other integers, and floats that are grey levels.
-    """
-    parameter = next(model.parameters())
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images.copy())  # torch cannot share what is read-only, as a mapped file is
-    images = images.to(parameter.device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        if images.dim() != 4 or (images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3)):
-            raise ValueError(
-                f"images are uint8, {tuple(images.shape)}; give (N, H, W, channels), or images / 255 as floats, "
-                "(N, channels, H, W)"
-            )
-        images = unit_pixels(images)
-    elif not images.is_floating_point():
-        raise ValueError(
-            f"images are {images.dtype}; give uint8, (N, H, W, channels), or floats in [0, 1], (N, channels, H, W)"
-        )
-    elif images.numel() and (largest := images.abs().max().item()) > FAR:
-        raise ValueError(f"pixels reach {largest:.3g}; give floats in [0, 1], or uint8, (N, H, W, channels)")
-    return images.to(parameter.dtype)

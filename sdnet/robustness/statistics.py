@@ -135,7 +135,7 @@ def bootstrap_counts(n: int, resamples: int) -> Iterator[np.ndarray]:
 
 def _no_difference(images: int) -> Interval:
     """0 of so many images differ: of all images this share may still differ, either way (Clopper-Pearson)."""
-    unseen = 1 - 0.025 ** (1 / images)
+    unseen = float(stats.binomtest(0, images).proportion_ci().high)
     return Interval(0.0, -unseen, unseen)
 
 

@@ -220,7 +220,7 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
             fitted_to = residuals.mean(axis=1)
             assert row.extrapolated == (not fitted_to.min() <= row.residual <= fitted_to.max())
             estimator = "parabola" if variant == "parabola" else "argmax"
-            draws = bootstrap_lambdas(correct, residuals, lambdas, [row.residual], estimator=estimator, seed=0)
+            draws = bootstrap_lambdas(correct, residuals, lambdas, [row.residual], estimator=estimator)
             ends = np.quantile(draws, [0.025, 0.975])
             assert [row.lambda_low, row.lambda_high] == pytest.approx(list(ends), rel=1e-4)
             chosen, fixed = (evaluate_at(model, batches, [lmbd]).correct[0] for lmbd in (row["lambda"], lambda0))
@@ -229,7 +229,7 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
             gains = [paired_difference(chosen, fixed, seed=0)]
             if severity:  # the interval covers the choice of the calibration images, too
                 cell = swept["correct"][severity - 1 : severity]
-                gains.append(adaptive_difference(cell, lambdas, [row["lambda"]], draws, fixed[None], seed=0))
+                gains.append(adaptive_difference(cell, lambdas, [row["lambda"]], draws, fixed[None]))
             ends = [gains[0].estimate, min(one.low for one in gains), max(one.high for one in gains)]
             assert [row.gain, row.gain_low, row.gain_high] == pytest.approx([100 * end for end in ends], abs=0.01)
             fates.append((chosen, fixed))

@@ -52,6 +52,12 @@ def test_no_folder_and_an_empty_folder_hold_no_checkpoint(tmp_path):
     assert latest_checkpoint(tmp_path) is None
 
 
+def test_a_state_that_could_not_be_read_back_is_refused(folder):
+    with pytest.raises(ValueError, match=r"epoch0004.pt could not be read back: the state holds pathlib.*Path; give"):
+        save_checkpoint(folder, 4, state(4) | {"trained_by": [(1, {"data": Path("x")})]})
+    assert names(folder) == ["epoch0002.pt", "epoch0003.pt"]
+
+
 def truncated(content):
     return content[: len(content) // 2]
 
@@ -114,11 +120,12 @@ class Malicious:
 
 
 @pytest.mark.parametrize("disguised", [False, True])
-def test_a_pickle_that_would_run_code_is_never_executed(folder, tmp_path, disguised):
+def test_a_pickle_that_would_run_code_is_never_executed(folder, tmp_path, disguised, monkeypatch):
     trace = tmp_path / "executed"
     payload = io.BytesIO()
     torch.save({"model": Malicious(trace)}, payload)
     if disguised:  # with the right header and digest, as an attacker would
+        monkeypatch.setattr(torch.serialization, "get_unsafe_globals_in_checkpoint", lambda file: [])
         save_checkpoint(folder, 4, {"model": Malicious(trace)})
     else:
         (folder / "epoch0004.pt").write_bytes(payload.getvalue())

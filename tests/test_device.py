@@ -40,7 +40,9 @@ def test_on_x86_bfloat16_takes_its_instructions(machine, instructions, expected,
     assert has_bfloat16(CPU) == expected
 
 
-def test_commands_compute_float32_in_float32():
+def test_commands_compute_float32_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device(())
     assert not torch.backends.cudnn.allow_tf32
 
 

@@ -48,6 +48,29 @@ def test_three_layers_are_undone_in_turn_with_batch_norm_inverted_exactly():
     torch.testing.assert_close(invert(model, x, 2), first.reconstruct(signal, (15, 15)))
 
 
+def test_a_compiled_network_is_inverted_like_any_other():
+    model, x = nn.Sequential(CSCConv2d(3, 6, 3, padding=1), nn.ReLU(), CSCConv2d(6, 6, 3, padding=1)).eval(), images()
+    compiled = torch.compile(model, backend="eager", dynamic=False)
+    with torch.no_grad():
+        compiled(x)
+    assert torch.equal(invert(compiled, x, 1), invert(model, x, 1))
+
+
+class ByName(nn.Sequential):
+    """Calls its layers by keyword."""
+
+    def forward(self, x):
+        return self[2](x=self[1](input=self[0](x=x)))
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, ByName])
+def test_every_kind_of_batch_norm_is_inverted_and_however_a_layer_is_called(kind):
+    layers = CSCConv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), CSCConv2d(6, 6, 3, padding=1)
+    nn.init.uniform_(layers[1].weight, 0.5, 2)
+    expected = invert(nn.Sequential(*layers), images(), 1)
+    assert torch.equal(invert(nn.SyncBatchNorm.convert_sync_batchnorm(kind(*layers)), images(), 1), expected)
+
+
 def test_what_gives_on_its_input_is_passed_over():
     torch.manual_seed(0)
     first, second = CSCConv2d(3, 6, 3, padding=1), CSCConv2d(6, 6, 3, padding=1)
@@ -159,6 +182,9 @@ def test_a_function_between_layers_is_noticed():
 def test_a_layer_that_cannot_be_undone_is_named():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), CSCConv2d(4, 4, 3))
     with pytest.raises(ValueError, match="invert: 0, a Conv2d, cannot be undone"):
+        invert(model, images(), 0)
+    model = nn.Sequential(nn.MaxPool2d(2, return_indices=True), nn.Identity(), CSCConv2d(3, 4, 3))
+    with pytest.raises(ValueError, match="invert: 0, a MaxPool2d, cannot be undone"):
         invert(model, images(), 0)
 
 

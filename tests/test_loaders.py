@@ -128,7 +128,17 @@ def test_loading_leaves_the_global_generators_alone(images):
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
+def test_another_default_device_of_torch_changes_no_batch(images):
+    expected = all_of(device_loader(images))
+    with torch.device("meta"):
+        pixels, labels = all_of(device_loader(images))
+    assert np.array_equal(pixels, expected[0])
+    assert np.array_equal(labels, expected[1])
+
+
 def test_images_that_are_no_bytes_are_refused(images):
+    with pytest.raises(ValueError, match=r"with labels int32 \(\d+,\), expected .* and int64 \(N,\)"):
+        DeviceLoader(images, LABELS.astype(np.int32), batch_size=4, device="cpu", augment=False)
     with pytest.raises(ValueError, match="expected uint8"):
         device_loader(images.astype(np.float32))
 

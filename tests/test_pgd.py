@@ -286,6 +286,55 @@ def test_an_attack_leaves_the_network_and_torch_as_they_were(trained, few, train
         trained.eval().requires_grad_(True)
 
 
+class ReadsSwitches(nn.Sequential):
+    """A network whose forward reads torch's switches of precision, the older ones, too, and sets them for a while."""
+
+    def forward(self, x):
+        assert [operation.fp32_precision for operation in OPERATIONS] == ["ieee"] * len(OPERATIONS)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+            logits = super().forward(x)
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "ieee"
+        return logits
+
+
+CUDNN, MKLDNN = torch.backends.cudnn, torch.backends.mkldnn
+OPERATIONS = CUDNN.conv, CUDNN.rnn, torch.backends.cuda.matmul, MKLDNN.conv, MKLDNN.rnn, MKLDNN.matmul
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("operations", [(), (MKLDNN.matmul, MKLDNN.conv), (CUDNN.conv, CUDNN.rnn)])
+@pytest.mark.parametrize("matmul", ["highest", "medium"])
+def test_an_attack_is_in_full_float32_whichever_switch_allows_less(trained, few, tf32, operations, matmul):
+    def switches():
+        found = [operation.fp32_precision for operation in OPERATIONS]
+        for operation in OPERATIONS:  # where they are alike, the older switches can be read, or raise for what they are
+            operation.fp32_precision = "ieee"
+        try:
+            found += [torch.get_float32_matmul_precision(), CUDNN.allow_tf32]
+        except RuntimeError:
+            found.append("tf32")
+        for operation, precision in zip(OPERATIONS, found, strict=False):
+            operation.fp32_precision = precision
+        return found
+
+    default = [operation.fp32_precision for operation in OPERATIONS]
+    try:
+        CUDNN.allow_tf32 = tf32
+        torch.set_float32_matmul_precision(matmul)
+        for operation in operations:
+            operation.fp32_precision = "bf16" if operation in (MKLDNN.matmul, MKLDNN.conv) else "ieee"
+        before = switches()
+        attack(ReadsSwitches(*trained), few[:1], replace(LINF, steps=1))
+        assert switches() == before
+    finally:
+        CUDNN.allow_tf32 = True
+        torch.set_float32_matmul_precision("highest")
+        for operation, precision in zip(OPERATIONS, default, strict=True):
+            operation.fp32_precision = precision
+
+
 def test_autocast_does_not_reach_the_attacked_network(trained, few):
     with torch.autocast("cpu", torch.bfloat16):
         inside = attack(trained, few, LINF)

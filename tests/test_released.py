@@ -92,6 +92,17 @@ def test_the_imported_network_is_the_released_one(network):
     assert [layer.image_size for layer in csc_layers(ours)] == [layer.image_size for layer in csc_layers(source)]
 
 
+def test_the_step_sizes_of_an_import_owe_nothing_to_the_former_dictionaries():
+    state, used = released(trained("sdnet18"), False), trained("sdnet18")
+    with torch.no_grad():
+        used.conv1.weight.copy_(torch.ones_like(used.conv1.weight))
+    update_dictionaries(used)
+    fresh = build("sdnet18", 7, width=4)
+    for network in used, fresh:
+        load_released(network, state, (16, 16))
+    assert torch.equal(used.conv1.step_size, fresh.conv1.step_size)
+
+
 def without(state, key):
     return {name: value for name, value in state.items() if name != key}
 

@@ -108,7 +108,7 @@ def curves(n, seed=0):
 def test_an_exactly_known_lambda_gives_the_paired_interval():
     correct = curves(500)
     known = np.full((2000, 2), 0.4)
-    adaptive = adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], known, correct[:, 0], seed=0)
+    adaptive = adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], known, correct[:, 0])
     paired = paired_difference(correct[:, 1], correct[:, 0], seed=1)
     assert adaptive.estimate == pytest.approx(paired.estimate)
     # 2,000 samples: the ends of the interval have a standard error of about 2% of its width
@@ -121,7 +121,7 @@ def test_an_uncertain_lambda_widens_the_interval():
     correct = curves(500)
     unknown = np.random.default_rng(1).uniform(0.1, 0.8, (500, 2))
     uncertain, certain = (
-        adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], draws, correct[:, 0], seed=0)
+        adaptive_difference(correct, [0.1, 0.4, 0.8], [0.4, 0.4], draws, correct[:, 0])
         for draws in (unknown, np.full((500, 2), 0.4))
     )
     assert uncertain.estimate == certain.estimate
@@ -130,7 +130,7 @@ def test_an_uncertain_lambda_widens_the_interval():
 
 def test_between_the_lambdas_that_were_tried_accuracy_is_interpolated():
     correct, halfway = curves(500), [0.25, 0.6]
-    found = adaptive_difference(correct, [0.1, 0.4, 0.8], halfway, np.full((500, 2), halfway), correct[:, 0], seed=0)
+    found = adaptive_difference(correct, [0.1, 0.4, 0.8], halfway, np.full((500, 2), halfway), correct[:, 0])
     (first, best, _), (second, other, last) = correct.mean(axis=2)
     expected = ((first + best) / 2 + (other + last) / 2 - first - second) / 2
     assert found.estimate == pytest.approx(expected, abs=1e-6)

@@ -179,8 +179,37 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(trained, digits):
         ):
             evaluate_at(trained, [(x[:10], labels)], LAMBDAS)
     twice = nn.Sequential(square := CSCConv2d(1, 1, 3, padding=1), square, nn.Flatten(), nn.Linear(64, 10))
-    with pytest.raises(ValueError, match="Sequential runs a CSC layer more than once or not at all"):
+    with pytest.raises(ValueError, match="Sequential runs a CSC layer more than once, or none at all"):
         evaluate_at(twice, batches_of(*digits, 10), LAMBDAS)
+    with pytest.raises(ValueError, match=r"uint8, \(10, 1, 8, 8\); give \(N, H, W, channels\), or images / 255"):
+        evaluate_at(trained, [(x[:10].transpose(0, 3, 1, 2), y[:10])], LAMBDAS)
+
+
+class WithTrainingHead(nn.Module):
+    """As networks with an auxiliary classifier: it has a CSC layer that does not run in evaluation."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.head = network, nn.Sequential(CSCConv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(10))
+
+    def forward(self, x):
+        return (self.network(x), self.head(x)) if self.training else self.network(x)
+
+
+def test_a_head_for_training_alone_stands_in_the_way_of_no_sweep(trained, digits):
+    expected, sweep = (evaluate_at(m, batches_of(*digits, 20), LAMBDAS) for m in (trained, WithTrainingHead(trained)))
+    assert np.array_equal(sweep.residuals, expected.residuals)
+    assert np.array_equal(sweep.correct, expected.correct)
+
+
+def test_the_lambda_of_training_is_asked_for_where_layers_have_different_ones(digits):
+    layers = CSCConv2d(1, 4, 3, lmbd=0.1), CSCConv2d(4, 1, 3, lmbd=0.3)
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 10)).eval()
+    batches = batches_of(*digits, 10)
+    for call in evaluate_at, lambda *args: calibrate(model, batches, lambda x, _: x, [0, 1], LAMBDAS):
+        with pytest.raises(ValueError, match=r"layers of lambda 0\.1 and 0\.3; give lambda0, the one for all at which"):
+            call(model, batches, LAMBDAS)
+    assert evaluate_at(model, batches, LAMBDAS, lambda0=0.2).residuals.shape == (2, 10)
 
 
 def test_a_network_in_bfloat16_is_swept_with_residuals_in_float32(digits):

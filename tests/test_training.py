@@ -231,6 +231,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+def test_a_buffer_that_is_infinite_by_design_stops_no_training_and_a_statistic_does(tmp_path):
+    clean, options = Poisoned(None, None), {"epochs": 1, "precision": "float32", "device": CPU}
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 2))
+    model.register_buffer("mask", torch.full((2, 2), -math.inf))
+    assert len(last(fit(model, clean, clean, checkpoints=tmp_path / "mask", **options))) == 1
+    model[1].running_mean.fill_(math.inf)
+    with pytest.raises(TrainingDiverged):
+        last(fit(model, clean, clean, checkpoints=tmp_path / "statistic", **options))
+
+
 def test_weights_that_the_very_last_step_ruins_are_no_finished_training(tmp_path):
     class Overflow(torch.autograd.Function):
         """Finite forward, infinite backward."""

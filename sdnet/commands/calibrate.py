@@ -12,6 +12,7 @@ from tqdm import tqdm
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts
 from sdnet.commands.sweep import made_of, sweep_rows
+from sdnet.csc import training_lambda
 from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.calibration import (
@@ -26,7 +27,7 @@ from sdnet.robustness.calibration import (
 )
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
-from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
@@ -95,7 +96,8 @@ def calibrate(
         clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
         # Of the clean test set, then of each severity: the residual of each image and layer at lambda_0.
         test_residuals = [clean.residuals, *swept["residuals"]]
-        fixed = np.stack([clean.correct[0], *_at_lambda(swept["correct"], swept["lambdas"], lambda0)])
+        at_lambda0 = np.isclose(swept["lambdas"], lambda0).argmax()  # no sweep is without it
+        fixed = np.stack([clean.correct[0], *swept["correct"][:, at_lambda0]])
         chosen_levels = CALIBRATION_LEVELS[levels][noise.name]
         on_training_images = made_of(folder, train, replace(noise, official=None))  # there, noise is generated
         depends = on_training_images, str(swept["made_of"]), repr(lambdas)
@@ -211,7 +213,7 @@ def _fit_released(
 
 
 def _estimates(line: Calibration, test_residuals: list[np.ndarray]) -> list[LambdaEstimate]:
-    """Steps 13 and 14: lambda(r_test) of the clean test set, then of each severity."""
+    """Step 14, and lambda(r_test): of the clean test set, then of each severity."""
     return [line.lambda_for(image_residuals(norms, line.definition).mean()) for norms in test_residuals]
 
 
@@ -236,7 +238,10 @@ def _test_rows(
     """What came of a line: rows of adaptive-<noise>.csv, for clean images (severity 0), each severity, and the mean."""
 
     def gain(first: int, last: int) -> dict[str, float]:
-        """Over these severities. But for clean images, which were not swept, calibration images are drawn anew, too."""
+        """Gain over these severities.
+
+        The interval also covers the choice of calibration images, except for clean images, which were not swept.
+        """
         cells = slice(first, last + 1)
         found = [paired_difference(adaptive[cells], fixed[cells])]
         if fit.draws is not None and first > 0:
@@ -275,18 +280,6 @@ def _test_rows(
         | gain(1, len(SEVERITIES))
     )
     return rows
-
-
-def _at_lambda(correct: np.ndarray, lambdas: np.ndarray, lambda0: float) -> np.ndarray:
-    """The swept images' fate (severities, N) at lambda_0.
-
-    Raises:
-        ValueError: if it was not swept.
-    """
-    (where,) = np.nonzero(np.isclose(lambdas, lambda0))
-    if not len(where):
-        raise ValueError(f"robustness.lambdas: given {lambdas.tolist()}; must contain {lambda0:g}, that of training")
-    return correct[:, where[0]]
 
 
 def _page(rows: list[dict], columns: list[str]) -> str:

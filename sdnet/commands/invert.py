@@ -11,7 +11,7 @@ import sdnet.csc
 from sdnet.commands.measuring import measuring
 from sdnet.csc import csc_layers
 from sdnet.experiments import results
-from sdnet.robustness.sweep import as_input
+from sdnet.robustness.batches import as_input
 from sdnet.runs.images import EVALUATION_BATCH
 from sdnet.runs.network import load_model
 from sdnet.runs.noisy import open_split

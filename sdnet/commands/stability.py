@@ -10,13 +10,13 @@ import pandas as pd
 from torch import Tensor, nn
 
 from sdnet.commands.measuring import measuring
-from sdnet.csc import CSCConv2d, use_lambda
+from sdnet.csc import CSCConv2d, training_lambda, use_lambda
 from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import results
 from sdnet.models.resnet import ResNet
 from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.stability import stability_under
-from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, open_split
 from sdnet.runs.spec import read_spec, run_columns
 

@@ -9,10 +9,11 @@ import pandas as pd
 
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts, digest, file_digest
+from sdnet.csc import training_lambda
 from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.sweep import Sweep, evaluate_at
-from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
 

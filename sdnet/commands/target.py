@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from sdnet.commands.parts import Arrays
+from sdnet.csc import training_lambda
 from sdnet.data.images import balanced_indices
 from sdnet.experiments import results
 from sdnet.robustness.calibration import Calibration, image_residuals
-from sdnet.robustness.outcome import frozen
+from sdnet.robustness.outcome import frozen_in_float32
 from sdnet.robustness.sweep import evaluate_at
 from sdnet.runs.images import EVALUATION_BATCH
-from sdnet.runs.network import load_model, training_lambda
+from sdnet.runs.network import load_model
 from sdnet.runs.noisy import open_split
 from sdnet.runs.spec import read_spec
 
@@ -76,7 +77,7 @@ class Target:
             lambda_hat: Algorithm 1's, (n,), the same for all of the batch.
         """
         batch = [(images, labels)]
-        with frozen(self.model):  # in the precision that images were crafted in
+        with frozen_in_float32(self.model):  # in the precision that images were crafted in
             sweep = evaluate_at(self.model, batch, self.lambdas, self.lambda0)
             if self.calibration is None:
                 unknown = np.full(len(labels), np.nan)

@@ -5,9 +5,9 @@ from sdnet.csc.inversion import invert
 from sdnet.csc.layer import CSCConv2d
 from sdnet.csc.network import (
     csc_layers,
-    dictionary_updates,
     evaluation_mode,
     record_residuals,
+    training_lambda,
     update_dictionaries,
     use_lambda,
 )
@@ -19,7 +19,6 @@ __all__ = [
     "CSCConv2d",
     "adjoint",
     "csc_layers",
-    "dictionary_updates",
     "evaluation_mode",
     "fista",
     "invert",
@@ -28,6 +27,7 @@ __all__ = [
     "record_residuals",
     "replace_conv2d",
     "soft_threshold",
+    "training_lambda",
     "update_dictionaries",
     "use_lambda",
 ]

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdnet.csc.operators import Pair, adjoint, adjoint_derivatives, pair, reconstruct, reconstruct_derivatives
+from sdnet.csc.operators import (
+    Pair,
+    adjoint,
+    adjoint_backward,
+    pair,
+    reconstruct,
+    reconstruct_backward,
+    without_autocast,
+)
 
 # Multiplications for one number of a residual, C k^2, from which on it is kept rather than computed again. In an
 # SDNet-18-All of full width these are the layers of the last stage: a quarter of the work, and 4% of the memory.
@@ -70,17 +78,21 @@ def fista(
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
     if lmbd < 0:
         raise ValueError(f"fista: lmbd is {lmbd}; it must not be negative")
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # which autocast leaves alone
+    if (
+        not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    ):  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     if not isinstance(step_size, Tensor):
         step_size = x.new_tensor(step_size)
-    way_back = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return _Fista.apply(x, weight, step_size, float(lmbd), n_iter, pair(stride), pair(padding), nonnegative, way_back)
+    needs_backward = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    return _Fista.apply(
+        x, weight, step_size, float(lmbd), n_iter, pair(stride), pair(padding), nonnegative, needs_backward
+    )
 
 
 class _Fista(torch.autograd.Function):
-    """The iteration, and its exact derivative by x and by the dictionary.
+    """The iteration, and its exact gradients with respect to x and the dictionary.
 
     Kept for the backward pass: x and the iterates. Residuals are computed again, but for the costliest and the
     smallest. Of the codes before shrinkage only the zero pattern is needed, and the iterates have it.
@@ -90,60 +102,61 @@ class _Fista(torch.autograd.Function):
 
         s_1 = T(A*(x)),    s_l = T(y_l + A*(r_l))    with    r_l = x - (t A)(y_l)
 
-    Derivatives by s, y and what is shrunk lack the same factor t on the way back.
+    Gradients with respect to s, y and the argument of T are smaller by the factor t, too; it is multiplied back into
+    the dictionary's gradient at the end.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, step_size, lmbd, n_iter, stride, padding, nonnegative, way_back) -> Tensor:
+    def forward(ctx, x, weight, step_size, lmbd, n_iter, stride, padding, nonnegative, needs_backward) -> Tensor:
         ctx.geometry, ctx.n_iter = (stride, padding), n_iter
         ctx.shrinks = lmbd > 0 or nonnegative
         residuals = []
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             iterates = [soft_threshold(adjoint(x, weight, *ctx.geometry), lmbd, nonnegative)]
             for momentum in momentum_weights(n_iter - 1):
                 y = _extrapolate(iterates, momentum)
                 residual = _residual(x, y, weight * step_size, ctx.geometry)
                 iterates.append(soft_threshold(adjoint(residual, weight, *ctx.geometry).add_(y), lmbd, nonnegative))
-                if not way_back:
+                if not needs_backward:
                     del iterates[:-2]
                 elif weight[:, 0].numel() >= COSTLY or residual.numel() * SMALL <= y.numel():
                     residuals.append(residual)
             z = iterates.pop() * step_size  # not in place: compiled by torch 2.11, the code would have no gradient
-        if way_back:
+        if needs_backward:
             ctx.save_for_backward(x, weight, step_size, *iterates, z, *residuals)
         return z
 
     @staticmethod
-    def backward(ctx, by_z: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # torch's once_differentiable would let torch.autograd.grad take it for zero
             raise RuntimeError("fista: create_graph=True asks for a second derivative; codes have the first alone")
         x, weight, step_size, *kept = ctx.saved_tensors
         iterates, residuals = kept[: ctx.n_iter], kept[ctx.n_iter :]
-        wants_x, wants_weight, *_ = ctx.needs_input_grad
-        scaled = weight * step_size
-        by_iterate, by_last, by_x, by_weight = by_z, None, None, None
-        with torch.autocast(x.device.type, enabled=False):
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        scaled, mask = weight * step_size, (True, needs_weight)
+        grad_iterate, grad_previous, grad_x, grad_weight = grad_z, None, None, None
+        with without_autocast(x.device):
             for i, momentum in reversed([*enumerate(momentum_weights(ctx.n_iter - 1), start=1)]):
-                by_sum = _where_nonzero(by_iterate, iterates[i]) if ctx.shrinks else by_iterate
-                y, residual = iterates[0], x  # of the right shape, which is enough for a derivative by the signal
-                if wants_weight:
+                grad_shrunk = _where_nonzero(grad_iterate, iterates[i]) if ctx.shrinks else grad_iterate
+                y, residual = iterates[0], x  # of the right shape, which is enough for the gradient of the signal
+                if needs_weight:
                     y = _extrapolate(iterates[:i], momentum)
                     residual = residuals[i - 1] if residuals else _residual(x, y, scaled, ctx.geometry)
-                by_residual, first = adjoint_derivatives(by_sum, residual, scaled, *ctx.geometry, (True, wants_weight))
-                minus, second = reconstruct_derivatives(by_residual, y, weight, *ctx.geometry, (True, wants_weight))
-                by_y = torch.sub(by_sum, minus, out=minus)
-                by_iterate = (1 + momentum) * by_y if momentum else by_y
-                if by_last is not None:
-                    by_iterate = by_iterate + by_last
-                by_last = -momentum * by_y if momentum else None
-                by_x = _plus(by_x, by_residual)
-                if wants_weight:
-                    by_weight = _plus(by_weight, first - second)
-            by_sum = _where_nonzero(by_iterate, iterates[0]) if ctx.shrinks else by_iterate
-            by_first, first = adjoint_derivatives(by_sum, x, scaled, *ctx.geometry, (wants_x, wants_weight))
-        by_x = _plus(by_x, by_first) if wants_x else None
-        by_weight = _plus(by_weight, first).mul_(step_size) if wants_weight else None
-        return by_x, by_weight, *(None,) * 7
+                grad_residual, first = adjoint_backward(grad_shrunk, residual, scaled, *ctx.geometry, mask)
+                minus, second = reconstruct_backward(grad_residual, y, weight, *ctx.geometry, mask)
+                grad_y = torch.sub(grad_shrunk, minus, out=minus)
+                grad_iterate = (1 + momentum) * grad_y if momentum else grad_y
+                if grad_previous is not None:
+                    grad_iterate = grad_iterate + grad_previous
+                grad_previous = -momentum * grad_y if momentum else None
+                grad_x = _plus(grad_x, grad_residual)
+                if needs_weight:
+                    grad_weight = _plus(grad_weight, first - second)
+            grad_shrunk = _where_nonzero(grad_iterate, iterates[0]) if ctx.shrinks else grad_iterate
+            grad_first, first = adjoint_backward(grad_shrunk, x, scaled, *ctx.geometry, (needs_x, needs_weight))
+        grad_x = _plus(grad_x, grad_first) if needs_x else None
+        grad_weight = _plus(grad_weight, first).mul_(step_size) if needs_weight else None
+        return grad_x, grad_weight, *(None,) * 7
 
 
 def _extrapolate(iterates: list[Tensor], momentum: float) -> Tensor:
@@ -157,7 +170,7 @@ def _residual(x: Tensor, y: Tensor, weight: Tensor, geometry: tuple[Pair, Pair])
 
 
 def _where_nonzero(gradient: Tensor, code: Tensor) -> Tensor:
-    """The derivative by what was shrunk to `code`, in one pass; of codes of both signs or of one."""
+    """The gradient with respect to what was shrunk to `code`, in one pass; of codes of both signs or of one."""
     return torch.ops.aten.softshrink_backward(gradient, code, 0.0)
 
 

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sdnet.csc.layer import CSCConv2d
-from sdnet.csc.network import csc_layers, evaluation_mode
-from sdnet.csc.replace import passes_on
+from sdnet.csc.network import csc_layers, evaluation_mode, uncompiled
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
 
@@ -43,7 +43,7 @@ def invert(model: nn.Module, x: Tensor, layer: int) -> Tensor:
     for module, size in reversed(steps):
         if isinstance(module, CSCConv2d):
             signal = module.reconstruct(signal, size)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, _BatchNorm):
             signal = _undo_batch_norm(signal, module)
         elif isinstance(module, POOLS):
             signal = F.interpolate(signal, size=size, mode="nearest")
@@ -59,39 +59,46 @@ def _trace(model: nn.Module, x: Tensor, last: CSCConv2d) -> tuple[list[tuple[nn.
     codes: list[Tensor] = []  # of `last`
     newest, version = x, _version(x)
 
-    def check(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if not codes and (args[0] is not newest or _version(newest) != version):
+    def check(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        given = next(iter((*args, *kwargs.values())), None)
+        if not codes and (given is not newest or _version(newest) != version):
             before = names[steps[-1][0]] if steps else "the image"
             raise ValueError(
                 f"invert: {names[module]} leaves the chain of layers that Eq. 14 undoes (its input is not what "
                 f"{before} gave); nothing behind a shortcut can be undone: take an earlier layer, or shortcut=False"
             )
 
-    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
         nonlocal newest, version
         if codes:
             return
-        undone = isinstance(module, CSCConv2d | nn.BatchNorm2d | POOLS | nn.ReLU) or hasattr(module, "inverse")
-        if not undone and not passes_on(module):
+        undone = isinstance(module, CSCConv2d | _BatchNorm | POOLS | nn.ReLU) or hasattr(module, "inverse")
+        if not (undone or _passes_on(module)) or not isinstance(output, Tensor):
             raise ValueError(f"invert: {names[module]}, a {type(module).__name__}, cannot be undone")
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is None:
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise ValueError(f"invert: {names[module]} keeps no running statistics, by which batch norm is undone")
-        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.all():
+        if isinstance(module, _BatchNorm) and module.affine and not module.weight.all():
             raise ValueError(f"invert: {names[module]} scales a channel by 0, which cannot be undone")
-        steps.append((module, args[0].shape[-2:]))
+        steps.append((module, newest.shape[-2:]))
         newest, version = output, _version(output)
         if module is last:
             codes.append(output.clone())  # what follows may work in place
 
-    with ExitStack() as hooks, evaluation_mode(model):
+    with ExitStack() as hooks, evaluation_mode(model), uncompiled():
         for module in model.modules():
             if not list(module.children()):
-                hooks.callback(module.register_forward_pre_hook(check).remove)
-                hooks.callback(module.register_forward_hook(record).remove)
+                hooks.callback(module.register_forward_pre_hook(check, with_kwargs=True).remove)
+                hooks.callback(module.register_forward_hook(record, with_kwargs=True).remove)
         model(x)
     if not codes:
         raise ValueError(f"invert: {type(model).__name__} has that CSC layer but does not run it")
     return steps, codes[0]
+
+
+def _passes_on(module: nn.Module) -> bool:
+    """Whether a module returns its input unchanged. Dropout counts: it does so in evaluation mode."""
+    empty = isinstance(module, nn.Sequential) and not len(module)
+    return empty or isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
 
 
 def _version(signal: Tensor) -> int:
@@ -99,7 +106,7 @@ def _version(signal: Tensor) -> int:
     return 0 if signal.is_inference() else signal._version
 
 
-def _undo_batch_norm(signal: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+def _undo_batch_norm(signal: Tensor, norm: _BatchNorm) -> Tensor:
     """The input of a batch norm in evaluation mode, from its output (N, C, H, W)."""
     mean, std = norm.running_mean, (norm.running_var + norm.eps).sqrt()
     scale, shift = (norm.weight, norm.bias) if norm.affine else (torch.ones_like(mean), torch.zeros_like(mean))

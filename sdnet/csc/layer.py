@@ -16,14 +16,16 @@ WARM_ITERATIONS = 1  # power iterations per parameter update, from the last upda
 class CSCConv2d(nn.Module):
     """Convolutional sparse coding layer: x -> z* = argmin lmbd ||z||_1 + 1/2 ||x - A(z)||_2^2 (Eq. 4).
 
-    A drop-in for a bias-free `nn.Conv2d`: same shapes, and `weight` holds one unit-norm atom per
-    output channel. A training loop calls `update_dictionaries(network)` after each optimiser step. Whoever
-    puts a dictionary of their own into `weight` calls `project_` and then `update_step_size`. In evaluation
-    the layer is a pure function of its state. `lmbd` may be changed at any time and touches no weight.
+    A drop-in for a bias-free `nn.Conv2d` as to shapes: it has no `bias`, `out_channels` or `reset_parameters`.
+    `weight` holds one unit-norm atom per output channel. A training loop calls `update_dictionaries(network)` after
+    each optimiser step. Whoever puts a dictionary of their own into `weight` calls `project_` and then
+    `update_step_size`. In evaluation the layer is a pure function of its state. `lmbd` may be changed at any time and
+    touches no weight.
 
-    The step size is that of the images which the layer was trained on. It serves larger ones, unless those
-    were hardly larger than an atom, as deep in a network of small images: then FISTA may diverge on larger
-    ones, until a forward pass in training mode has shown their size and `update_step_size` was called.
+    The step size is that of the images which the layer was trained on, the largest ones of a step. It also serves
+    larger images. The exception: if the training images were hardly larger than an atom (deep layers of a network for
+    small images), FISTA may diverge on larger ones, until a forward pass in training mode has shown their size and
+    `update_step_size` was called.
 
     Args:
         in_channels: M, channels of the image.
@@ -65,8 +67,8 @@ class CSCConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(sizes))
         # ASSUME: uniform Kaiming, then projected, as in the released code; the paper names no initialisation.
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        # What `update_step_size` works at; a training forward pass replaces it by the size of its input.
-        self.image_size = tuple(3 * k for k in pair(kernel_size))
+        # What `update_step_size` works at: the largest size that training passes saw since its last call, if any did.
+        self.image_size, self._seen = tuple(3 * k for k in pair(kernel_size)), (0, 0)
         self.register_buffer("step_size", torch.empty(()))
         self.register_buffer("eigenvector", torch.empty(1, in_channels, 0, 0))
         self.project_()
@@ -86,7 +88,7 @@ class CSCConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Codes (N, C, H', W') of images (N, M, H, W)."""
         if self.training:
-            self.image_size = tuple(x.shape[-2:])
+            self._seen = tuple(map(max, self._seen, x.shape[-2:]))
         return fista(
             x,
             self.weight,
@@ -120,9 +122,13 @@ class CSCConv2d(nn.Module):
             warm: the atoms have changed little since the last call, as by an optimiser step: go on from its
                 eigenvector with a fixed small number of iterations, so that no training step waits for a
                 number from the device. The paper iterates to a tolerance at every update; while atoms change
-                fast, L is underestimated so (by how much: docs/differences.md). The first call at an image
-                size is never warm.
+                fast, L is underestimated so (by how much: docs/differences.md). A call at another image size
+                than the last is never warm.
         """
+        if any(self._seen):
+            self.image_size, self._seen = self._seen, (0, 0)
+        if self.weight.is_meta:  # it has no numbers; `load_state_dict`, or a call once it has, sets the step size
+            return
         options = {"stride": self.stride, "padding": self.padding}
         if warm and tuple(self.eigenvector.shape[-2:]) == self.image_size:
             start = self.eigenvector
@@ -130,12 +136,13 @@ class CSCConv2d(nn.Module):
         else:
             generator = torch.Generator().manual_seed(0)
             size = (1, self.weight.shape[1], *self.image_size)
-            start = torch.randn(size, generator=generator).to(self.weight)
+            start = torch.randn(size, generator=generator, device="cpu").to(self.weight)
         lipschitz, eigenvector = power_iteration(self.weight, start, **options)
         if eigenvector.shape == self.eigenvector.shape:
             self.eigenvector.copy_(eigenvector)  # in place, as a recorded training step needs it
         else:
-            self.eigenvector = eigenvector
+            with torch.inference_mode(False):  # a training writes into it later
+                self.eigenvector = eigenvector.clone()
         self.step_size.copy_(STEP_SIZE_FACTOR / lipschitz)
 
     def extra_repr(self) -> str:
@@ -147,11 +154,13 @@ class CSCConv2d(nn.Module):
         )
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        eigenvector = state_dict.get(prefix + "eigenvector")
-        if eigenvector is not None:  # its size is that of the images which the saved layer was trained on
+        weight, eigenvector = (state_dict.get(prefix + name) for name in ("weight", "eigenvector"))
+        fits = weight is None or weight.shape == self.weight.shape
+        if eigenvector is not None and fits:  # its size is that of the images which the saved layer was trained on
             like = {"device": self.weight.device, "dtype": self.weight.dtype}
-            self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
-            self.image_size = tuple(eigenvector.shape[-2:])
+            with torch.inference_mode(False):  # a training writes into it later
+                self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
+            self.image_size, self._seen = tuple(eigenvector.shape[-2:]), (0, 0)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if prefix + "weight" in state_dict and eigenvector is None:  # a dictionary from elsewhere
+        if weight is not None and eigenvector is None:  # a dictionary from elsewhere
             self.update_step_size()

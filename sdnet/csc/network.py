@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ def csc_layers(model: nn.Module) -> list[CSCConv2d]:
     return [module for module in model.modules() if isinstance(module, CSCConv2d)]
 
 
-def some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
+def required_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
     """The CSC layers of a network, for a function that needs some.
 
     Raises:
@@ -31,19 +31,31 @@ def some_csc_layers(model: nn.Module, caller: str) -> list[CSCConv2d]:
     return layers
 
 
-def dictionary_updates(model: nn.Module) -> list[Callable[[], None]]:
-    """What to call after each optimiser step: every module's `project_`, then every CSC layer's `update_step_size`."""
-    projections = [module.project_ for module in model.modules() if hasattr(module, "project_")]
-    return projections + [partial(layer.update_step_size, warm=True) for layer in csc_layers(model)]
+def training_lambda(model: nn.Module) -> float | None:
+    """The sparsity weight that a network is trained at; None without CSC layers.
+
+    Raises:
+        ValueError: if its layers have different ones.
+    """
+    values = sorted({layer.lmbd for layer in csc_layers(model)})
+    if len(values) > 1:
+        raise ValueError(
+            f"{type(model).__name__} has CSC layers of lambda {' and '.join(f'{value:g}' for value in values)}; "
+            "give lambda0, the one for all at which residuals are measured"
+        )
+    return values[0] if values else None
 
 
 def update_dictionaries(model: nn.Module) -> None:
-    """Project the atoms of every layer and renew the step sizes: call it after each optimiser step.
+    """Project every module that has a `project_` and renew the step sizes: call it after each optimiser step.
 
     The step sizes follow small changes. After a large one, such as other weights, call each layer's `update_step_size`.
     """
-    for update in dictionary_updates(model):
-        update()
+    for module in model.modules():
+        if hasattr(module, "project_"):
+            module.project_()
+    for layer in csc_layers(model):
+        layer.update_step_size(warm=True)
 
 
 @contextmanager
@@ -56,7 +68,7 @@ def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
     Raises:
         ValueError: if the network has no CSC layer, or value is negative or not finite.
     """
-    layers = some_csc_layers(model, "use_lambda")
+    layers = required_csc_layers(model, "use_lambda")
     previous = [layer.lmbd for layer in layers]
     try:
         for layer in layers:
@@ -78,7 +90,7 @@ def record_residuals(model: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         ValueError: if the network has no CSC layer.
     """
-    layers = some_csc_layers(model, "record_residuals")
+    layers = required_csc_layers(model, "record_residuals")
     residuals = [
         layer.weight.new_empty(0, dtype=torch.promote_types(layer.weight.dtype, torch.float32)) for layer in layers
     ]
@@ -98,7 +110,7 @@ def after_each_code(
 ) -> Iterator[None]:
     """Call a function whenever one of some layers has computed a code; what it returns, if anything, takes its place.
 
-    Networks run without what `torch.compile` made of them, which passes over hooks that came later.
+    Compiled networks run uncompiled meanwhile: compiled code ignores hooks that were registered after it.
 
     Args:
         layers: whose codes.
@@ -110,14 +122,18 @@ def after_each_code(
         return function(i, layer, x, z)
 
     handles = [layer.register_forward_hook(partial(call, i), with_kwargs=True) for i, layer in enumerate(layers)]
-    # Where nothing is compiled, to ask torch would import what compiles, which takes seconds.
-    compiled = "torch._dynamo" in sys.modules
     try:
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with uncompiled():
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def uncompiled() -> AbstractContextManager:
+    """Compiled networks run uncompiled for a while."""
+    # Where nothing is compiled, to ask torch would import what compiles, which takes seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The operator A of the convolutional sparse coding model and its adjoint (Eqs. 3 and 7)."""
 
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 
 import torch
@@ -49,24 +50,27 @@ def reconstruct(z: Tensor, weight: Tensor, output_size: tuple[int, int], stride:
     return F.conv_transpose2d(z, weight, stride=stride, padding=padding, output_padding=extra)
 
 
-def adjoint_derivatives(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool]
+def adjoint_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, output_mask: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The derivatives by x and by the dictionary, those that are wanted, from that by A*(x)."""
-    return _derivatives(gradient, x, weight, pair(stride), pair(padding), False, (0, 0), wanted)
+    """Gradients with respect to x and the dictionary, given that with respect to A*(x).
+
+    None where `output_mask` says that one is not needed.
+    """
+    return _convolution_backward(gradient, x, weight, pair(stride), pair(padding), False, (0, 0), output_mask)
 
 
-def reconstruct_derivatives(
-    gradient: Tensor, z: Tensor, weight: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool]
+def reconstruct_backward(
+    gradient: Tensor, z: Tensor, weight: Tensor, stride: Pair, padding: Pair, output_mask: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The derivatives by z and by the dictionary, those that are wanted, from that by A(z)."""
+    """Gradients with respect to z and the dictionary, given that with respect to A(z); None as above."""
     extra = _output_padding(gradient.shape[-2:], z.shape[-2:], weight, stride, padding)
-    return _derivatives(gradient, z, weight, pair(stride), pair(padding), True, extra, wanted)
+    return _convolution_backward(gradient, z, weight, pair(stride), pair(padding), True, extra, output_mask)
 
 
-def _derivatives(gradient, signal, weight, stride, padding, transposed, output_padding, wanted):
+def _convolution_backward(gradient, signal, weight, stride, padding, transposed, output_padding, output_mask):
     geometry = stride, padding, (1, 1), transposed, output_padding, 1
-    return torch.ops.aten.convolution_backward(gradient, signal, weight, None, *geometry, (*wanted, False))[:2]
+    return torch.ops.aten.convolution_backward(gradient, signal, weight, None, *geometry, (*output_mask, False))[:2]
 
 
 def _output_padding(
@@ -90,6 +94,12 @@ def _output_padding(
             f"pass the (height, width) of the image that was coded"
         )
     return extra
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Computes in the precision of its tensors; there is no autocast on the device "meta"."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def pair(value: Pair) -> tuple[int, int]:

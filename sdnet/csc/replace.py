@@ -7,20 +7,14 @@ from torch import nn
 from sdnet.csc.layer import CSCConv2d
 
 
-def passes_on(module: nn.Module) -> bool:
-    """Whether what a module gives is its input itself, of dropout in evaluation mode only."""
-    empty = isinstance(module, nn.Sequential) and not len(module)
-    return empty or isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
-
-
 def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", **csc_options) -> nn.Module:
     """Replace the first, or every, `nn.Conv2d` of a network by a CSC layer of the same shapes.
 
-    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay; an activation that
-    works in place right behind a replaced convolution copies from now on, since the codes are needed for the gradient.
-    (One that works in place in a `forward` of your own, as `x += 1`, has to be changed there.) With "all", have
-    normalisations between the convolutions: a layer whose input is small beside lmbd has a code of zeros, and learns
-    nothing. Call `update_dictionaries(model)` after each optimiser step when training.
+    The dictionaries start anew, and a bias is dropped: a code has none. All other layers stay; those with
+    `inplace = True` copy from now on, since the codes are needed for the gradient. (What works in place in a `forward`
+    of your own, as `x += 1`, has to be changed there.) With "all", have normalisations between the convolutions: a
+    layer whose input is small beside lmbd has a code of zeros, and learns nothing. Call `update_dictionaries(model)`
+    after each optimiser step when training.
 
     Args:
         model: any network; changed in place. If it is itself an `nn.Conv2d`, the layer is returned.
@@ -33,7 +27,8 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
 
     Raises:
         ValueError: if `which` is unknown, there is no `nn.Conv2d` to replace, or one of those to be
-            replaced is grouped, dilated or not zero-padded by a number: the model of Eq. 3 has none of these.
+            replaced is grouped, dilated or not zero-padded by a number, which the model of Eq. 3 has not, or of a class
+            with a forward of its own.
     """
     if which not in ("first", "all"):
         raise ValueError(f'replace_conv2d: which is {which!r}; allowed are "first" and "all"')
@@ -45,13 +40,9 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
         raise ValueError(f"replace_conv2d: {type(model).__name__} has no nn.Conv2d to replace")
     chosen = list(places)[:1] if which == "first" else list(places)
     layers = [(places[conv], _csc_layer(places[conv][0], conv, csc_options)) for conv in chosen]
-    codes = False  # whether a module gets the output of a replaced convolution
-    for _, module in model.named_modules(remove_duplicate=False):
-        if any(module.children()):
-            continue
-        if codes and getattr(module, "inplace", False):
+    for module in model.modules():
+        if getattr(module, "inplace", False):
             module.inplace = False
-        codes = module in chosen or (codes and passes_on(module))
     for name, layer in ((name, layer) for names, layer in layers for name in names):
         if name == "":
             return layer
@@ -62,11 +53,12 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
 
 def _csc_layer(name: str, conv: nn.Conv2d, csc_options: dict) -> CSCConv2d:
     plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    if not plain or isinstance(conv.padding, str):
+    changed = any(getattr(type(conv), f) is not getattr(nn.Conv2d, f) for f in ("forward", "_conv_forward"))
+    if not plain or changed or isinstance(conv.padding, str):
         raise ValueError(
-            f"replace_conv2d: {name or 'the convolution'} is {conv}; only convolutions without groups and "
-            "dilation, and with zero padding given in pixels, have a CSC layer in their place (of a part of the "
-            "network, where that has no others)"
+            f"replace_conv2d: {name or 'the convolution'} is {conv}{', with a forward of its own' if changed else ''}; "
+            "only undilated, ungrouped convolutions with zero padding in pixels can be replaced; call replace_conv2d "
+            "on a part of the network that has no others"
         )
     layer = CSCConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, **csc_options)
     return layer.to(conv.weight).train(conv.training)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from sdnet.csc.operators import Pair, adjoint, reconstruct
+from sdnet.csc.operators import Pair, adjoint, reconstruct, without_autocast
 
 TOLERANCE = math.sqrt(1e-5)  # section A
 MAX_ITERATIONS = 50  # section A
@@ -47,7 +47,7 @@ def power_iteration(
         raise ValueError("power_iteration: start is zero everywhere; give any other image, such as noise")
     size = start.shape[-2:]
     v = start / start.norm()
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         for _ in range(n_iter):
             last, codes = v, adjoint(v, weight, stride, padding)
             eigenvalue = codes.square().sum()  # <v, AA*(v)>, Eq. 10

@@ -110,7 +110,7 @@ class FolderLoader:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, k))
         order = torch.from_numpy(self.indices)
         if self.augment:
-            order = order[torch.randperm(self.num_images, generator=generator)]
+            order = order[torch.randperm(self.num_images, generator=generator, device="cpu")]
         first, every = self.shard
         batches = read_batches(
             Epoch(self.samples, self.transform, self.seed, k),

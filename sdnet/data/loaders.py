@@ -1,11 +1,25 @@
 """Batches of images that lie on the device as bytes and are cropped and mirrored there, each image on its own."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+
+class Loader(Protocol):
+    """What a training reads: `DeviceLoader`, `FolderLoader`, or one of your own."""
+
+    num_images: int  # in an epoch, those of other shards included
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, k: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of images in [0, 1], (B, channels, H, W), and int64 labels, (B,); a function of k alone."""
 
 
 class DeviceLoader:
@@ -45,10 +59,12 @@ class DeviceLoader:
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
     ):
-        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
+        labels = np.asarray(labels)
+        kinds = (images.dtype, images.ndim, labels.dtype, labels.shape)
+        if kinds != (np.uint8, 4, np.int64, (len(images),)):
             raise ValueError(
-                f"DeviceLoader: images are {images.dtype} {images.shape} with {len(labels)} labels, "
-                "expected uint8 (N, H, W, channels) and N labels."
+                f"DeviceLoader: images are {images.dtype} {images.shape} with labels {labels.dtype} {labels.shape}, "
+                "expected uint8 (N, H, W, channels) and int64 (N,)."
             )
         self.num_images, self.height, self.width, self.channels = images.shape
         self.batch_size, self.augment, self.seed, self.shard = batch_size, augment, seed, shard
@@ -87,19 +103,19 @@ class DeviceLoader:
         The "left" of a mirrored image is its right edge, from where its columns are read backwards.
         """
         n, width, room = self.num_images, self.width, 2 * self.crop_padding
-        order = torch.arange(n)
-        top = left = mirrored = torch.zeros(n, dtype=torch.int64)
+        order = torch.arange(n, device="cpu")
+        top = left = mirrored = torch.zeros(n, dtype=torch.int64, device="cpu")
         if self.augment:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, k))
-            order = torch.randperm(n, generator=generator)
-            top, left = torch.randint(room + 1, (2, n), generator=generator)
-            mirrored = self.flip * torch.randint(2, (n,), generator=generator)
+            order = torch.randperm(n, generator=generator, device="cpu")
+            top, left = torch.randint(room + 1, (2, n), generator=generator, device="cpu")
+            mirrored = self.flip * torch.randint(2, (n,), generator=generator, device="cpu")
         corner = (order * (self.height + room) + top) * (width + room) + left + mirrored * (width - 1)
         return torch.stack([order, corner, 1 - 2 * mirrored])
 
 
 def derive_seed(*numbers: int) -> int:
-    """A seed that follows from these numbers, 0 to 2**32 - 1, alone; as many others give one far from it.
+    """A seed computed from these numbers, each 0 to 2**32 - 1; other numbers give an unrelated seed.
 
     Zeros at the end may not count: (3, 1) gives the seed of (3, 1, 0).
     """

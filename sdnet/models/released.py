@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc import CSCConv2d, csc_layers, evaluation_mode, update_dictionaries
+from sdnet.csc import CSCConv2d, csc_layers, evaluation_mode
 
 DEPTHS = {8: 18, 16: 34}  # of a ResNet, by its number of blocks
 NAMED = 3  # how many wrong keys an error names
@@ -92,7 +92,9 @@ def load_released(network: nn.Module, state: dict[str, Tensor], image_size: tupl
         for layer in csc_layers(network):
             layer.train()  # in this mode it takes note of the size of its images
         network(torch.zeros(1, network.conv1.weight.shape[1], *image_size))
-    update_dictionaries(network)
+    for layer in csc_layers(network):
+        layer.project_()
+        layer.update_step_size()
 
 
 def _plain_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

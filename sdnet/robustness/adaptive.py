@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.csc import CSCConv2d, fista, use_lambda
-from sdnet.csc.network import after_each_code, some_csc_layers
+from sdnet.csc.network import after_each_code, required_csc_layers
 from sdnet.robustness.calibration import Calibration, image_residuals
 from sdnet.robustness.sweep import logits_and_residuals
 
@@ -24,7 +24,7 @@ def softer_backward(model: nn.Module, factor: float) -> Iterator[None]:
     """
     if not 0 <= factor <= 1:
         raise ValueError(f"softer_backward: factor is {factor}; give the share of lambda to differentiate at, 0 to 1")
-    layers = some_csc_layers(model, "softer_backward")
+    layers = required_csc_layers(model, "softer_backward")
 
     def soften(_, layer: CSCConv2d, x: Tensor, z: Tensor) -> Tensor | None:
         if not z.requires_grad:
@@ -54,7 +54,7 @@ class AlgorithmOne(nn.Module):
     Args:
         model: the network that was calibrated.
         calibration: its fitted line.
-        every: passes with gradients keep the lambda of the first of so many; those without always renew it.
+        every: lambda is estimated anew at every `every`-th pass with gradients, and at each pass without.
     """
 
     def __init__(self, model: nn.Module, calibration: Calibration, every: int = 1):

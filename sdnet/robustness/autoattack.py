@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdnet.robustness.outcome import Batches, Outcome, check_radius, checked_batch, frozen, judge
+from sdnet.robustness.batches import Batches
+from sdnet.robustness.outcome import Outcome, check_radius, checked_batch, frozen_in_float32, judge
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 TARGETS = 9  # target classes of the standard version, where there are as many
@@ -91,7 +92,7 @@ def autoattack(
     if norm not in names:
         raise ValueError(f"autoattack: norm {norm!r} is unknown; choose 'linf' or 'l2'")
     check_radius("autoattack", eps, norm)
-    with frozen(model), _untouched_globals(model), _captured_flags() as flags:
+    with frozen_in_float32(model), _untouched_globals(model), _captured_flags() as flags:
         if not (parts := [checked_batch(model, images, labels) for images, labels in batches]):
             raise ValueError("autoattack: there is no batch; give images, and no iterator that is used up already")
         x, y, clean = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))

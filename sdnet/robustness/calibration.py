@@ -3,7 +3,7 @@
 Notation: C noise levels, L values of lambda, n calibration images.
 
     correct     (C, L, n) bool: is image i, under the noise of level c, classified correctly at lambda?
-    residuals   (C, n): its residual at lambda_0, averaged over the CSC layers (`image_residuals`)
+    residuals   (C, n): its residual at lambda_0, averaged over the CSC layers that ran (`image_residuals`)
 
 The noisy copy of an image is the same for every lambda, so that differences between lambdas are paired.
 """
@@ -15,7 +15,8 @@ import numpy as np
 
 from sdnet.robustness.statistics import bootstrap_counts
 
-RESAMPLES = 200  # of the calibration images
+RESAMPLES = 200  # of the calibration images, for 95% intervals: each repeats the whole fit
+PEAK_RESAMPLES = 1000  # for a standard deviation of lambda_c to 2%
 PARABOLA_REACH = 3  # grid points on each side of the best one through which the parabola is laid
 
 
@@ -100,18 +101,16 @@ class Peak:
     at_grid_end: bool  # the highest accuracy is at the first or last lambda: the true maximum may lie outside
 
 
-def find_peaks(correct: np.ndarray, lambdas: Sequence[float], *, seed: int = 0, resamples: int = 1000) -> list[Peak]:
+def find_peaks(correct: np.ndarray, lambdas: Sequence[float]) -> list[Peak]:
     """The best lambda of each noise level (steps 7 to 10 of Algorithm 1), by both estimators.
 
     Args:
         correct: (C, L, n) bool.
         lambdas: the L values of lambda, ascending.
-        seed: of the bootstrap over images.
-        resamples: number of bootstrap samples.
     """
     lambdas, correct = check_grid(lambdas), np.asarray(correct)
     accuracy = correct.mean(axis=-1)
-    samples = np.stack([correct @ weights for weights in bootstrap_counts(correct.shape[-1], resamples, seed)])
+    samples = np.stack([correct @ weights for weights in bootstrap_counts(correct.shape[-1], PEAK_RESAMPLES)])
     return [
         Peak(
             argmax=float(argmax(accuracy[c], lambdas)),
@@ -150,7 +149,7 @@ class Calibration:
     definition: str  # of the residual, see `image_residuals`
 
     def lambda_for(self, residual: float) -> LambdaEstimate:
-        """lambda(residual), clamped to the range of the lambdas that were tried (step 14)."""
+        """lambda(residual), clamped to the range of the lambdas that were tried (the output: lambda(r_test))."""
         line = self.slope * residual + self.intercept
         lmbd = min(max(line, self.lambda_min), self.lambda_max)
         inside = self.residual_min <= residual <= self.residual_max
@@ -215,8 +214,6 @@ def bootstrap_lambdas(
     residuals: np.ndarray,
     lambdas: Sequence[float],
     test_residuals: Sequence[float],
-    *,
-    seed: int = 0,
     estimator: str = "argmax",
 ) -> np.ndarray:
     """What lambda(r) could have been with other calibration images: (RESAMPLES, T) for T test residuals.
@@ -229,14 +226,13 @@ def bootstrap_lambdas(
         residuals: (C, n), one per image, at lambda_0.
         lambdas: the L values of lambda, ascending.
         test_residuals: r_test of each test set.
-        seed: of the bootstrap.
         estimator: see `best_lambdas`.
     """
     correct, residuals, lambdas = np.asarray(correct), np.asarray(residuals), check_grid(lambdas)
     test_residuals = np.asarray(test_residuals, dtype=float)
     n = correct.shape[-1]
     draws = []
-    for weights in bootstrap_counts(n, RESAMPLES, seed):
+    for weights in bootstrap_counts(n, RESAMPLES):
         slope, intercept = _fit_line(residuals @ weights / n, best_lambdas(correct @ weights, lambdas, estimator))
         draws.append(np.clip(slope * test_residuals + intercept, lambdas[0], lambdas[-1]))
     return np.array(draws)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.robustness.autoattack import autoattack
-from sdnet.robustness.outcome import Batches, Outcome, checked_batch, frozen
+from sdnet.robustness.batches import Batches, as_input
+from sdnet.robustness.outcome import Outcome, checked_batch, frozen_in_float32
 from sdnet.robustness.pgd import LOSSES, PGD, STEP_SIZE, attack, direction
-from sdnet.robustness.sweep import as_input
 
 EPS = {"linf": tuple(levels / 255 for levels in (0, 1, 2, 4, 8, 16, 32, 64)), "l2": (0, 0.1, 0.25, 0.5, 1, 2, 4)}
 BATCH = 250
@@ -120,7 +120,7 @@ def transfer(model: nn.Module, outcome: Outcome, foreign: dict[str, np.ndarray])
     rows = []
     for origin, images in foreign.items():
         right = outcome.clean_pred == outcome.label
-        with frozen(model):
+        with frozen_in_float32(model):
             for part in np.array_split(np.arange(len(images)), -(-len(images) // BATCH)):
                 _, y, logits = checked_batch(model, images[part], outcome.label[part])
                 right[part] &= (logits.argmax(dim=1) == y).cpu().numpy()
@@ -134,12 +134,12 @@ def transfer(model: nn.Module, outcome: Outcome, foreign: dict[str, np.ndarray])
 def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Outcome, draws: int) -> list[Check]:
     """D8: the best of many random corners of the ball (L-inf), or points of its sphere (L2), breaks far fewer."""
     survived, generator = [], torch.Generator().manual_seed(settings.seed)
-    with frozen(model):
+    with frozen_in_float32(model):
         for images, labels in batches:
             x, y, clean = checked_batch(model, images, labels)
             right = clean.argmax(dim=1) == y
             for _ in range(draws):
-                towards = direction(torch.randn(x.shape, generator=generator).to(x), settings.norm)
+                towards = direction(torch.randn(x.shape, generator=generator, device="cpu").to(x), settings.norm)
                 with torch.no_grad():
                     logits = model((x + settings.eps * towards).clamp(0, 1))
                 right &= logits.argmax(dim=1) == y
@@ -155,13 +155,13 @@ def random_noise(model: nn.Module, batches: Batches, settings: PGD, outcome: Out
     ]
 
 
-def zero_gradients(model: nn.Module, batches: Batches, loss: str = "cross-entropy") -> list[Check]:
+def zero_gradients(model: nn.Module, batches: Batches) -> list[Check]:
     """D9: no clean image has a gradient that is zero everywhere."""
     images, pixels = [], []
-    with frozen(model):
+    with frozen_in_float32(model):
         for x, y in batches:
             x, y, _ = checked_batch(model, x, y)
-            zero = (_gradient(model, x, y, loss) == 0).flatten(1)
+            zero = (_gradient(model, x, y, "cross-entropy") == 0).flatten(1)
             images.append(zero.all(dim=1).cpu().numpy())
             pixels.append(zero.double().mean(dim=1).cpu().numpy())
     share = float(np.concatenate(images).mean())
@@ -181,11 +181,11 @@ def gradient_accuracy(model: nn.Module, batches: Batches) -> list[Check]:
         batches: 20 images are enough; each gets a random direction of unit norm.
     """
     model, generator, errors = copy.deepcopy(model).double(), torch.Generator().manual_seed(0), []
-    with frozen(model):
+    with frozen_in_float32(model):
         for images, labels in batches:
             x, y, _ = checked_batch(model, images, labels)
-            towards = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-            towards /= towards.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            towards = torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
+            towards = direction(towards, "l2")
             slope = (_gradient(model, x, y, "margin") * towards).flatten(1).sum(dim=1)
             with torch.no_grad():
                 ahead, behind = (LOSSES["margin"](model(x + h * towards), y) for h in (DIFFERENCE, -DIFFERENCE))

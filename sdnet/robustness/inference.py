@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdnet.csc import evaluation_mode, use_lambda
-from sdnet.csc.network import some_csc_layers
+from sdnet.csc import evaluation_mode, training_lambda, use_lambda
+from sdnet.csc.network import required_csc_layers
+from sdnet.robustness.batches import as_input
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -29,7 +30,7 @@ from sdnet.robustness.calibration import (
     fit_calibration,
     image_residuals,
 )
-from sdnet.robustness.sweep import as_input, evaluate_at, logits_and_residuals
+from sdnet.robustness.sweep import evaluate_at, logits_and_residuals
 
 
 def calibrate(
@@ -49,14 +50,15 @@ def calibrate(
             they are in `batches`.
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
         lambdas: the values of lambda to try, ascending.
-        lambda0: the lambda of training, at which residuals are measured; None for that of the first CSC layer.
+        lambda0: the lambda of training, at which residuals are measured; None for that of the CSC layers.
 
     Raises:
-        ValueError: if the network has no CSC layer, lambdas are not ascending, there is no image or a single level, or
-            the residuals are not finite or do not differ between the levels.
+        ValueError: if the network has no CSC layer, or layers of different lambdas and lambda0 is None; if lambdas are
+            not ascending, there is no image or a single level, or the residuals are not finite or do not differ
+            between the levels.
     """
-    first = some_csc_layers(model, "calibrate")[0]
-    lambda0 = first.lmbd if lambda0 is None else lambda0
+    required_csc_layers(model, "calibrate")
+    lambda0 = training_lambda(model) if lambda0 is None else lambda0
     if len(levels) < 2:
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [
@@ -94,7 +96,7 @@ class Prediction:
 def predict(
     model: nn.Module, batches: Tensor | Iterable, calibration: Calibration, mode: str = "dataset"
 ) -> Prediction:
-    """Classify noisy images at the lambda which their residual asks for (steps 14 and 15 of Algorithm 1).
+    """Classify noisy images at the lambda which their residual asks for (step 14 and the output of Algorithm 1).
 
     Args:
         model: the network that was calibrated.
@@ -108,7 +110,7 @@ def predict(
         ValueError: for an unknown mode, a network without CSC layers, no image, one whose residual is not finite, or an
             iterator, which cannot be read twice, in mode "dataset".
     """
-    some_csc_layers(model, "predict")
+    required_csc_layers(model, "predict")
     if not isinstance(calibration, Calibration):
         raise ValueError(f"predict: calibration is {calibration!r}; give what `calibrate` returns")
     if mode not in ("dataset", "batch"):

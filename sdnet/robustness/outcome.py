@@ -1,7 +1,7 @@
 """What becomes of an attacked image, whoever attacked it, and the conditions under which a network is attacked."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.csc import evaluation_mode
-from sdnet.robustness.sweep import as_input
-
-Batches = Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]]
+from sdnet.robustness.batches import as_input
 
 
 @dataclass(frozen=True)
@@ -52,23 +50,44 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen_in_float32(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients to parameters, full float32; afterwards everything is as it was found."""
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    backends = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
-    precisions = [backend.fp32_precision for backend in backends]
     device = next(model.parameters()).device
-    with evaluation_mode(model), torch.autocast(device.type, enabled=False):
+    with evaluation_mode(model), torch.autocast(device.type, enabled=False), _full_float32():
         try:
             model.requires_grad_(False)
-            for backend in backends:
-                backend.fp32_precision = "ieee"
             yield
         finally:
             for parameter, flag in required:
                 parameter.requires_grad_(flag)
-            for backend, precision in zip(backends, precisions, strict=True):
-                backend.fp32_precision = precision
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """No product of float32 is rounded to TF32 or bfloat16, whichever of torch's switches allowed that."""
+    cuda, cpu = torch.backends.cudnn, torch.backends.mkldnn
+    operations = cuda.conv, cuda.rnn, torch.backends.cuda.matmul, cpu.conv, cpu.rnn, cpu.matmul
+    found = [operation.fp32_precision for operation in operations]
+
+    def allow(tf32: bool, matmul: str, precisions: list[str]) -> None:
+        cuda.allow_tf32 = tf32
+        torch.set_float32_matmul_precision(matmul)
+        for operation, precision in zip(operations, precisions, strict=True):  # last: the older switches set these, too
+            operation.fp32_precision = precision
+
+    full = ["ieee"] * len(operations)
+    for operation in operations:
+        operation.fp32_precision = "ieee"
+    try:
+        older = cuda.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # raised where the older switch, here on, disagrees with the operations
+        older = True, torch.get_float32_matmul_precision()
+    try:
+        allow(False, "highest", full)
+        yield
+    finally:
+        allow(*older, found)
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from sdnet.csc import use_lambda
 from sdnet.data.loaders import derive_seed
 from sdnet.robustness.adaptive import AlgorithmOne
-from sdnet.robustness.outcome import Batches, Outcome, check_radius, checked_batch, frozen, judge, margin
-from sdnet.robustness.sweep import as_input
+from sdnet.robustness.batches import Batches, as_input
+from sdnet.robustness.outcome import Outcome, check_radius, checked_batch, frozen_in_float32, judge, margin
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def attack(
     if lambdas is not None and not len(lambdas):
         raise ValueError("attack: lambdas is empty; give one value at least, or None for the network's own lambda")
     parts, seen = [], 0
-    with frozen(model):
+    with frozen_in_float32(model):
         for images, labels in batches:
             x, y, clean = checked_batch(model, images, labels)
             if settings.eps > math.sqrt(x[0].numel()):
@@ -175,9 +175,14 @@ def random_start(shape: Sequence[int], settings: PGD, restart: int, index: int) 
     seed = derive_seed(settings.seed, zlib.crc32(b"pgd"), restart, int(index))
     generator = torch.Generator().manual_seed(seed)
     if settings.norm == "linf":
-        return settings.eps * (2 * torch.rand(shape, generator=generator) - 1)
-    towards = torch.randn(shape, generator=generator)
-    return settings.eps * torch.rand((), generator=generator) ** (1 / towards.numel()) * towards / towards.norm()
+        return settings.eps * (2 * torch.rand(shape, generator=generator, device="cpu") - 1)
+    towards = torch.randn(shape, generator=generator, device="cpu")
+    return (
+        settings.eps
+        * torch.rand((), generator=generator, device="cpu") ** (1 / towards.numel())
+        * towards
+        / towards.norm()
+    )
 
 
 def _best_of_restarts(model, x, y, positions, settings, lambdas, start) -> dict[str, Tensor]:

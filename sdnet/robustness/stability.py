@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdnet.csc import evaluation_mode
-from sdnet.robustness.sweep import as_input
+from sdnet.robustness.batches import as_input
 
 ROUNDING = 1e-6  # of squares in float32: what varies by less does not vary
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+RESAMPLES = 10_000  # for the ends of a 95% interval to a hundredth of its width
+
 
 class Interval(NamedTuple):
     """An estimate and the ends of its confidence interval."""
@@ -28,7 +30,7 @@ def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = 10_000) -> Interval:
+def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Accuracy of `first` minus that of `second` on the same images, with its 95% interval by the paired bootstrap.
 
     Where no image differs, the bootstrap sees no variance. Then the ends are the exact bound (Clopper-Pearson)
@@ -63,8 +65,6 @@ def adaptive_difference(
     lambda_hat: Sequence[float],
     lambda_draws: np.ndarray,
     baseline: np.ndarray,
-    *,
-    seed: int = 0,
 ) -> Interval:
     """Accuracy at a fitted lambda minus a baseline, its 95% (percentile) interval covering the fit and the test images.
 
@@ -79,7 +79,6 @@ def adaptive_difference(
         lambda_hat: the fitted lambda of each cell, (cells,).
         lambda_draws: (resamples, cells), from `calibration.bootstrap_lambdas`.
         baseline: bool, (cells, N), for instance `correct` at lambda_0.
-        seed: of the bootstrap over test images.
     """
     correct, baseline = np.asarray(correct), np.asarray(baseline)
     gain = correct.astype(np.float32) - baseline[:, None]
@@ -93,7 +92,7 @@ def adaptive_difference(
         lower, upper = (np.take_along_axis(curves, k[:, None], axis=1)[:, 0] for k in (below, below + 1))
         return (lower + (where - below) * (upper - lower)).mean(axis=0)
 
-    samples = bootstrap_counts(images, len(lambda_draws), seed)
+    samples = bootstrap_counts(images, len(lambda_draws))
     blocks = [lambda_draws[k : k + 50] for k in range(0, len(lambda_draws), 50)]
     draws = np.concatenate([mean_gains(block, np.stack([next(samples) for _ in block])) for block in blocks])
     if not draws.any():
@@ -127,16 +126,16 @@ def held_out(correct: np.ndarray, by_even: int, by_odd: int) -> np.ndarray:
     return chosen
 
 
-def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def bootstrap_counts(n: int, resamples: int) -> Iterator[np.ndarray]:
     """How often each of n images is drawn, (n,) float32, in each of `resamples` bootstrap samples."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     for _ in range(resamples):
         yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float32)
 
 
 def _no_difference(images: int) -> Interval:
     """0 of so many images differ: of all images this share may still differ, either way (Clopper-Pearson)."""
-    unseen = 1 - 0.025 ** (1 / images)
+    unseen = float(stats.binomtest(0, images).proportion_ci().high)
     return Interval(0.0, -unseen, unseen)
 
 

@@ -1,6 +1,6 @@
-"""Accuracy against lambda, and the residual of the CSC layers, on one set of images (section 4.2, Figure 2)."""
+"""Accuracy against lambda and residuals of the CSC layers that ran, on one set of images (section 4.2, Figure 2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sdnet.csc import csc_layers, evaluation_mode, record_residuals, use_lambda
-from sdnet.data.loaders import unit_pixels
+from sdnet.csc import csc_layers, evaluation_mode, record_residuals, training_lambda, use_lambda
+from sdnet.robustness.batches import Batches, as_input
 from sdnet.robustness.calibration import check_grid
-
-FAR = 20  # a pixel farther than this from [0, 1] is none of strong noise that was not clipped, but a grey level
 
 
 @dataclass(frozen=True)
@@ -25,13 +23,13 @@ class Sweep:
 
     lambdas: np.ndarray  # (L,)
     correct: np.ndarray  # (L, N) bool
-    residuals: np.ndarray  # (CSC layers, N): ||x - A(z)||_2 at lambda_0, in the units of the layer's input
+    residuals: np.ndarray  # (CSC layers that ran, N): ||x - A(z)||_2 at lambda_0, in the units of the layer's input
 
 
 @torch.no_grad()
 def evaluate_at(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]],
+    batches: Batches,
     lambdas: Sequence[float],
     lambda0: float | None = None,
     *,
@@ -47,15 +45,16 @@ def evaluate_at(
         batches: of images and labels. Images are uint8, (N, H, W, channels), or float in [0, 1],
             (N, channels, H, W), as arrays or tensors.
         lambdas: the values to try, ascending.
-        lambda0: the lambda of training; None for that of the first CSC layer. Ignored without any, as lambdas are.
+        lambda0: the lambda of training; None for that of the CSC layers. Ignored without any, as lambdas are.
         progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:
-        ValueError: if lambdas are not ascending, there is no batch, or an image has not one label.
+        ValueError: if lambdas are not ascending, there is no batch, an image has not one label, or lambda0 is None and
+            the CSC layers have different lambdas.
     """
     has_lambda = bool(csc_layers(model))
     lambdas = check_grid(lambdas) if has_lambda else np.array([np.nan])
-    lambda0 = csc_layers(model)[0].lmbd if has_lambda and lambda0 is None else lambda0
+    lambda0 = training_lambda(model) if lambda0 is None else lambda0
     correct, residuals = [], []
     with evaluation_mode(model):
         for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
@@ -82,40 +81,20 @@ def evaluate_at(
 
 
 def logits_and_residuals(model: nn.Module, x: Tensor, lmbd: float) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and residual norms (CSC layers, N) of one batch (N, channels, H, W) at one lambda.
+    """Logits (N, classes) and residual norms (layers, N) of one batch (N, channels, H, W) at one lambda.
+
+    The layers are the CSC layers that ran: one in a head that is for training alone does not run in evaluation.
 
     Raises:
-        ValueError: if the network does not run each of its CSC layers once.
+        ValueError: if the network runs none of its CSC layers, or one more than once.
     """
     if not csc_layers(model):
         return model(x), x.new_empty(0, len(x))
     with use_lambda(model, lmbd), record_residuals(model) as norms:
         logits = model(x)
-    if any(len(of_layer) != len(x) for of_layer in norms):
+    ran = [of_layer for of_layer in norms if len(of_layer) or not len(x)]
+    if not ran or any(len(of_layer) != len(x) for of_layer in ran):
         raise ValueError(
-            f"{type(model).__name__} runs a CSC layer more than once or not at all; a residual needs one run"
+            f"{type(model).__name__} runs a CSC layer more than once, or none at all; a residual needs one run"
         )
-    return logits, torch.stack(norms)
-
-
-def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
-    """A batch as the network takes it: float in [0, 1], (N, channels, H, W), on the network's device.
-
-    uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1]. Noise may leave [0, 1].
-
-    Raises:
-        ValueError: for other integers, and floats that are grey levels.
-    """
-    parameter = next(model.parameters())
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images.copy())  # torch cannot share what is read-only, as a mapped file is
-    images = images.to(parameter.device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = unit_pixels(images)
-    elif not images.is_floating_point():
-        raise ValueError(
-            f"images are {images.dtype}; give uint8, (N, H, W, channels), or floats in [0, 1], (N, channels, H, W)"
-        )
-    elif images.numel() and (largest := images.abs().max().item()) > FAR:
-        raise ValueError(f"pixels reach {largest:.3g}; give floats in [0, 1], or uint8, (N, H, W, channels)")
-    return images.to(parameter.dtype)
+    return logits, torch.stack(ran)

@@ -6,11 +6,13 @@ import sys
 
 import torch
 
-torch.backends.cudnn.allow_tf32 = False  # its default would round what is to be float32 to 10 bits
-
 
 def choose_device(leased: tuple[int, ...]) -> torch.device:
-    """The first leased GPU, else the CPU, with a warning if torch cannot use what is leased."""
+    """The first leased GPU, else the CPU, with a warning if torch cannot use what is leased.
+
+    From now on, no GPU rounds the float32 of convolutions to 10 bits (TF32), which is torch's default.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     if leased and not torch.cuda.is_available():
         print(
             f"warning: torch {torch.__version__} cannot use GPU {', '.join(map(str, leased))}, which nvidia-smi lists; "

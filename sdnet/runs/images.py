@@ -9,7 +9,7 @@ import torch
 
 from sdnet.data.datasets import CLASS_FOLDERS, INFO, load
 from sdnet.data.images import Images, subset
-from sdnet.data.loaders import DeviceLoader
+from sdnet.data.loaders import DeviceLoader, Loader
 from sdnet.experiments.settings_files import data_dir, image_folder
 from sdnet.runs.device import cores
 from sdnet.runs.spec import image_size
@@ -25,8 +25,8 @@ IMAGENET_IMAGES = {"train": 1_281_167, "val": 50_000}
 class Data:
     """The two loaders of a data set, its class names, and what its images are."""
 
-    train: "DeviceLoader | FolderLoader"
-    test: "DeviceLoader | FolderLoader"
+    train: Loader
+    test: Loader
     classes: tuple[str, ...]
     source: str
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdnet.csc import csc_layers
 from sdnet.data.datasets import INFO, SMALL_IMAGES
 from sdnet.experiments import results
 from sdnet.experiments.environment import experiment, trained_experiment
@@ -75,9 +74,3 @@ def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device)
             f"{path} does not hold the weights of this run ({reason}); remove it and train again"
         ) from None
     return model.to(device, memory_format=torch.channels_last).eval()
-
-
-def training_lambda(model: nn.Module) -> float | None:
-    """The sparsity weight that a network is trained at; None without CSC layers."""
-    layers = csc_layers(model)
-    return layers[0].lmbd if layers else None

@@ -24,11 +24,18 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> None:
     Checkpoints of later epochs stay: they are damaged, or this one would not have been reached again.
 
     Raises:
+        ValueError: if the state holds more than tensors and plain values, which `load_checkpoint` would refuse.
         OSError: if the file cannot be written, a full disk say; the earlier checkpoints are still there.
     """
     path = folder / f"epoch{epoch:04d}.pt"
     buffer = io.BytesIO()
     torch.save(state, buffer)  # written to a file, it would tell of a full disk in words of its own
+    buffer.seek(0)
+    if unreadable := torch.serialization.get_unsafe_globals_in_checkpoint(buffer):
+        raise ValueError(
+            f"{path} could not be read back: the state holds {', '.join(unreadable)}; give tensors and plain values, "
+            "such as the str of a path"
+        )
     content = buffer.getbuffer()
     with whole(path) as file:
         file.write(HEADER + _digest(folder, content).encode() + b"\n")

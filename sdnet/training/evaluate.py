@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from sdnet.csc import evaluation_mode
+from sdnet.data.loaders import Loader
 from sdnet.training import distributed
 
 
 @dataclass(frozen=True)
 class Score:
-    """Counts over a set of images: `loss` is the mean cross-entropy in nats."""
+    """Hits and mean cross-entropy (nats) over `total` images."""
 
     correct: int
     total: int
@@ -31,14 +32,14 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader, *, device: torch.device, precision: str = "float32") -> Score:
+def evaluate(model: nn.Module, loader: Loader, *, device: torch.device, precision: str = "float32") -> Score:
     """Classify every image of a loader, in evaluation mode; the model's mode is restored.
 
     Processes that share a training (`distributed`) share this, too: each reads its shard, the counts are of all.
 
     Args:
         model: maps images (N, M, H, W) in [0, 1] to logits (N, classes).
-        loader: as in `sdnet.data.loaders`; its epoch 0 is read.
+        loader: its epoch 0 is read.
         device: where the model is.
         precision: "float32", or "bfloat16" for autocast.
     """

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from sdnet.data.loaders import Loader
 from sdnet.training import distributed
 from sdnet.training.checkpoint import latest_checkpoint, save_checkpoint
 from sdnet.training.deterministic import deterministic_algorithms
@@ -23,8 +24,8 @@ class TrainingDiverged(ArithmeticError):
 
 def fit(
     model: nn.Module,
-    train,
-    test,
+    train: Loader,
+    test: Loader,
     *,
     checkpoints: Path,
     epochs: int,
@@ -49,8 +50,8 @@ def fit(
 
     Args:
         model: maps images in [0, 1] to logits; moved to `device` and trained in place.
-        train: loader of augmented images, see `sdnet.data.loaders`; epoch k is a function of k alone.
-        test: loader of test images, evaluated after each epoch. Nothing is chosen by it.
+        train: of augmented images.
+        test: of test images, evaluated after each epoch. Nothing is chosen by it.
         checkpoints: folder of this run's checkpoints, and of no other run's.
         epochs: number of passes over the training images.
         learning_rate: the initial one.
@@ -170,7 +171,7 @@ def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
         for tell in set_progress:
             tell(progress)
         counts[step] = train_step(x, y, rate(progress))
-    finite = torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all()  # after the last step
+    finite = torch.stack([value.isfinite().all() for value in _trained(model)]).all()  # after the last step
     diverged = (~counts[:, 0].isfinite()).nonzero().flatten().tolist() or ([] if finite else [step])
     loss, correct, total = counts.sum(0).tolist()
     return {
@@ -180,6 +181,14 @@ def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
         "diverged_at": diverged[0] if diverged else None,
         "solver": _solver_report(model),
     }
+
+
+def _trained(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and statistics of batch norms; other buffers, as the mask of an attention, may be infinite."""
+    yield from model.parameters()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            yield from module.buffers()
 
 
 def _solver_report(model: nn.Module) -> dict[str, float]:

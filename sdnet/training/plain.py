@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from sdnet.csc import dictionary_updates
+from sdnet.csc import update_dictionaries
 from sdnet.data.datasets import DatasetInfo
 from sdnet.data.images import Images
 from sdnet.training.schedule import learning_rate_factor
@@ -63,7 +63,6 @@ def fit_plainly(
     optimizer = torch.optim.SGD(
         model.parameters(), learning_rate, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
     )
-    updates = dictionary_updates(model)
     for epoch in range(epochs):
         model.train()
         for step, (x, y) in enumerate(train_loader):
@@ -72,8 +71,7 @@ def fit_plainly(
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
-            for update in updates:
-                update()
+            update_dictionaries(model)
         model.eval()
         with torch.no_grad():
             correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in test_loader)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdnet.csc import dictionary_updates
+from sdnet.csc import update_dictionaries
 from sdnet.training import distributed
 from sdnet.training.evaluate import autocast
 
@@ -19,10 +19,10 @@ WARM_UP = 3  # steps before it is recorded, in which libraries choose their algo
 class TrainingStep:
     """Forward and backward pass, optimiser step, and what every module with constraints does after it.
 
-    On a GPU, steps of the first batch's shape are replayed after the first few. Replaying computes the same numbers. It
-    takes a network whose every step issues the same kernels, whatever their results: one that does otherwise says so by
-    an attribute `waits_for_gpu = True`, and its steps are issued anew each time, as are those of processes that share
-    a training and of other optimisers than SGD.
+    On a GPU, steps of the first batch's shape are replayed after the first few. Replaying computes the same numbers.
+    This needs a network that issues the same kernels in every step, whatever the data. One that does not must set
+    `waits_for_gpu = True`; its steps are then not recorded, and neither are those of processes that share a training
+    and of other optimisers than SGD.
 
     Args:
         model: the network, in training mode; its modules' `project_` and `update_step_size` follow each step.
@@ -40,8 +40,8 @@ class TrainingStep:
         precision: str,
         device: torch.device,
     ):
-        self.network, self.optimiser, self.precision, self.device = network, optimiser, precision, device
-        self.updates = dictionary_updates(model)
+        self.model, self.network, self.optimiser = model, network, optimiser
+        self.precision, self.device = precision, device
         self._recording = (
             device.type in RECORDING
             and isinstance(optimiser, torch.optim.SGD)
@@ -91,8 +91,7 @@ class TrainingStep:
         # The mean over the whole batch; the gradients are averaged over the processes.
         (losses.sum() * distributed.size() / counts[2].float()).backward()
         self.optimiser.step()
-        for update in self.updates:
-            update()
+        update_dictionaries(self.model)
         return counts
 
     def _record(self, x: Tensor, y: Tensor) -> None:

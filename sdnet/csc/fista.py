@@ -78,9 +78,8 @@ def fista(
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
     if lmbd < 0:
         raise ValueError(f"fista: lmbd is {lmbd}; it must not be negative")
-    if (
-        not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
-    ):  # which autocast leaves alone
+    # Autocast leaves float64 alone, and knows no device "meta".
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     if not isinstance(step_size, Tensor):

@@ -249,6 +249,20 @@ def test_the_interval_over_seeds_holds_that_over_images_and_the_spread():
     assert over_seeds([point(x) for x in (1, 2)])["low"] < 1
 
 
+def test_no_interval_holds_what_cannot_be(folder):
+    """R² up to 1, accuracy from 0 on; a difference of accuracies may be below 0."""
+    runs, seeds = runs_of(folder), [0, 1]
+    wide = [Interval(0.9, 0.2, 1.1), Interval(0.5, 0.4, 0.6)]
+    for quantity, over, ends in (
+        ("r_squared", "residual", [0, 1]),
+        ("kendall", "severity", [-1, 1]),
+        ("robust", "", [0, 3.24]),
+        ("robust", "resnet18", [-1.84, 3.24]),
+    ):
+        row = runs.row((quantity, "sdnet18", over, "l2", "paper"), wide, seeds)
+        assert [row["low"], row["high"]] == pytest.approx(ends, abs=0.2)
+
+
 # From result files
 
 

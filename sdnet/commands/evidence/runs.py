@@ -24,6 +24,9 @@ BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
 COSTS = ("parameters", "speed", "memory")  # which no training changes
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
 RESAMPLES = 1000
+# What no interval goes beyond: of rank correlations and R², and of what was measured itself, which is no difference.
+ALWAYS_WITHIN = {"kendall": (-1, 1), "spearman": (-1, 1), "r_squared": (0, 1)}
+ITSELF_WITHIN = {"accuracy": (0, 100), "robust": (0, 100), "zeros": (0, 100), "correlation": (-1, 1)}
 
 Row = dict[str, object]
 
@@ -84,7 +87,7 @@ class Runs:
         )
         return (
             dict(zip(KEYS, (self.dataset, *keys), strict=True))
-            | over_seeds(intervals)
+            | over_seeds(intervals, *_limits(keys[0], keys[2]))
             | {
                 "data": dataset_label(self.dataset, subject[0].data_source),
                 "official": all(run.data_source == "official" for run in subject),
@@ -94,6 +97,11 @@ class Runs:
                 "measure": measure,
             }
         )
+
+
+def _limits(quantity: str, over: str) -> tuple[float, float]:
+    """Between which numbers a quantity is; `over` is empty for what is no difference."""
+    return (ALWAYS_WITHIN | ({} if over else ITSELF_WITHIN)).get(quantity, (-np.inf, np.inf))
 
 
 def _scales(trained: list[pd.Series]) -> list[str]:
@@ -126,8 +134,8 @@ def warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr)
 
 
-def over_seeds(intervals: Sequence[Interval]) -> Row:
-    """One estimate and 95% interval from those of several seeds, each over images.
+def over_seeds(intervals: Sequence[Interval], lowest: float = -np.inf, highest: float = np.inf) -> Row:
+    """One estimate and 95% interval from those of several seeds, each over images, cut off at what is possible.
 
     Of one seed it is that seed's, which says nothing of the variance between trained models. Of several, the t-interval
     over the seeds and the mean interval over images are added as independent errors: too wide rather than too narrow,
@@ -140,7 +148,8 @@ def over_seeds(intervals: Sequence[Interval]) -> Row:
     if count > 1:
         spread = stats.t.ppf(0.975, count - 1) * estimates.std(ddof=1) / np.sqrt(count)
         below, above = np.hypot(spread, np.nan_to_num(below)), np.hypot(spread, np.nan_to_num(above))
-    return {"estimate": mean, "low": mean - below, "high": mean + above, "n_seeds": count}
+    low, high = np.clip([mean - below, mean + above], lowest, highest)
+    return {"estimate": mean, "low": low, "high": high, "n_seeds": count}
 
 
 def point(value: float) -> Interval:

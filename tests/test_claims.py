@@ -958,6 +958,8 @@ def test_what_is_bounded_over_all_noises_is_not_broken_while_some_are_lacking(fo
     assert c3() == "contradicted"
     shutil.copy(PROJECT / "config/paper_values.csv", "config")
     assert c3() == "undecided"
+    reason = verdicts.judge_all([CLAIMS["C3"]], effects, preset, "results/tiny").reason[0]
+    assert "without speckle, impulse noise" in reason
 
 
 def test_networks_of_which_one_was_trained_for_much_less_long_decide_nothing(folder):

@@ -136,6 +136,7 @@ def test_an_unknown_recipe_is_refused_with_the_ones_there_are(tmp_path, old, new
             "sdnet18-iter8: {model: sdnet18, options: {n_iter: 4}}",
             "given n_iter 4; under this name tables and claims mean SDNet-18, 8 iterations, n_iter 8: give",
         ),
+        ("sdnet18: {model: sdnet18, options: {lmbd: 0.2}}", "given lmbd 0.2; under this name"),
         ("sdnet18-nonnegative: {model: sdnet18}", "given nonnegative false;"),
         ("sdnet18-all-plain: {model: sdnet18-all}", "given shortcut true;"),
     ],
@@ -374,7 +375,10 @@ def test_a_width_need_not_fit_a_network_that_is_trained_on_none_of_the_data_sets
             TINY + "robustness: {lambdas: [0.2, 0.5]}\n",
             r"given \[0.2, 0.5\]; must contain 0.1, which systems.sdnet18",
         ),
-        (changed(SYSTEM, "model: sdnet18, options: {lmbd: 0.25}}"), "must contain 0.25, which systems.sdnet18 is"),
+        (
+            changed("sdnet18: {model: sdnet18}", "mine: {model: sdnet18, options: {lmbd: 0.25}}"),
+            "must contain 0.25, which systems.mine is",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_refused_in_one_sentence(tmp_path, text, message):
@@ -384,7 +388,8 @@ def test_values_that_do_not_go_together_are_refused_in_one_sentence(tmp_path, te
 
 
 def test_a_lambda_of_training_may_be_0_and_need_not_be_tried_where_no_network_has_one(tmp_path):
-    at_0 = changed(SYSTEM, "model: sdnet18, options: {lmbd: 0}}") + "robustness: {lambdas: [0, 0.5]}\n"
+    at_0 = changed("sdnet18: {model: sdnet18}", "mine: {model: sdnet18, options: {lmbd: 0}}")
+    at_0 += "robustness: {lambdas: [0, 0.5]}\n"
     none = changed("sdnet18: {model: sdnet18}", "resnet18: {model: resnet18}") + "robustness: {lambdas: [0.2, 0.5]}\n"
     for name, text in {"at_0": at_0, "none": none}.items():
         (tmp_path / f"{name}.yaml").write_text(text)

@@ -261,7 +261,10 @@ def diagnostics_layout(checks: pd.DataFrame) -> pd.DataFrame:
         system_label(row.system) + ("" if np.isnan(row.lmbd) else f" at λ = {row.lmbd:g}")
         for row in judged.rename(columns={"lambda": "lmbd"}).itertuples()
     ]
-    judged["text"] = [f"{row.value:.3g} {'ok' if row.accepted else 'FAILS'}" for row in judged.itertuples()]
+    judged["text"] = [
+        "–" if np.isnan(row.value) else f"{row.value:.3g} {'ok' if row.accepted else 'FAILS'}"
+        for row in judged.itertuples()
+    ]
     judged["norm"] = judged.norm.map(NORMS)
     judged["data"] = judged.dataset.map(dataset_label)
     keys = ["data", "check", "what", "threshold", "norm"]

@@ -73,6 +73,8 @@ def judge(
         sizes = [_outcome(test.model_copy(update={"sure": False}), rows) for test, rows in size]
         verdict = "replicated" if all(one.kept for one in sizes) else "direction"
         words += [f"how much: {one.words}" for one in sizes]
+    if lacking and verdict in ("undecided", "against"):
+        words.append(f"without {', '.join(lacking)} noise")
     ways = "; ".join(way for way in used.measure.unique() if way)
     trained = used[~used.name.str.startswith(MEASURED_ONCE)]
     if trained.n_seeds.min() == 1 and trained.low.notna().any():

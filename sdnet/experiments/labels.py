@@ -74,4 +74,4 @@ def scale_label(width: int, epochs: int, train_images: int) -> str:
     """At what scale a number was made, so that a small run is never taken for the paper's."""
     if epochs == 0:
         return f"width {width}, the authors' released weights"
-    return f"width {width}, {epochs} epochs, {train_images:,} training images"
+    return f"width {width}, {epochs} {'epoch' if epochs == 1 else 'epochs'}, {train_images:,} training images"

@@ -202,7 +202,8 @@ def _check_name(name: str, system: System) -> None:
     suffix = name.removeprefix(model).removeprefix("-")
     if not model or (suffix and suffix not in NAME_SUFFIXES):  # a label of one's own in SYSTEMS
         return
-    wanted = {"model": model, "n_iter": 2, "shortcut": True} | dict([NAME_SUFFIXES[suffix]] if suffix else [])
+    wanted = {"model": model, "lmbd": 0.1, "n_iter": 2, "shortcut": True}
+    wanted |= dict([NAME_SUFFIXES[suffix]] if suffix else [])
     given = system.options.model_dump() | {"model": system.model}
     if wrong := [key for key, value in wanted.items() if given[key] != value]:
         ours, theirs = (", ".join(f"{key} {str(one[key]).lower()}" for key in wrong) for one in (given, wanted))

@@ -1,5 +1,7 @@
 """Accuracy under attack."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,11 +18,13 @@ ATTACK_CURVES = {  # step of the ladder: what it is called, and its line
     "worst": ("worst of all attacks", {"color": "C3"}),
 }
 
+REFERENCE_LINES = ("-", "--", "-.", ":")  # of networks without a lambda
+
 
 def attack_curves(attacks: pd.DataFrame, note: str) -> Figure:
     """Accuracy against lambda when attacked: from images crafted at the lambda of training to the worst of all attacks.
 
-    A panel per norm and a row per network with a lambda; the thin line is the network without one, at its worst.
+    A panel per norm and a row per network with a lambda; thin lines are the networks without one, at their worst.
     Bands are the standard deviation over seeds, or, of a single one, the 95% Wilson interval over the images.
 
     Args:
@@ -43,10 +47,11 @@ def attack_curves(attacks: pd.DataFrame, note: str) -> Figure:
                 axis.plot(curve.index, curve["mean"], linewidth=1.2, label=label, **look)
                 axis.fill_between(curve.index, curve.low, curve.high, color=look["color"], alpha=0.15, linewidth=0)
             reference = undefended[(undefended.norm == norm) & (undefended.dataset == dataset)]
-            if len(reference):
-                name = f"{system_label(reference.system.iloc[0])}, worst of all attacks"
-                share = 100 * (reference.correct / reference.total).mean()
-                axis.axhline(share, color="0.2", linewidth=0.6, label=name)
+            of_networks = zip(reference.groupby("system", sort=False), itertools.cycle(REFERENCE_LINES), strict=False)
+            for (other, counts), look in of_networks:
+                share = 100 * (counts.correct / counts.total).mean()
+                name = f"{system_label(other)}, worst of all attacks"
+                axis.axhline(share, color="0.2", linewidth=0.6, linestyle=look, label=name)
             sns.despine(ax=axis)
         line[0].set_ylabel(f"{system_label(system)}\n{dataset_label(dataset)}\naccuracy (%)", fontsize="small")
     for axis, norm in zip(axes[0], norms, strict=True):

@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PORT ?= 5000
 UV := $(shell command -v uv 2> /dev/null)
 
 .PHONY: install quick paper test lint ui lock
@@ -41,7 +42,7 @@ ui: install
 	case "$$record" in \
 	http*) echo "the runs are on the server $$record";; \
 	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
-		$(BIN)/mlflow ui --backend-store-uri "$$record" --host 127.0.0.1 --port 5000;; \
+		$(BIN)/mlflow ui --backend-store-uri "$$record" --host 127.0.0.1 --port $(PORT);; \
 	esac
 
 # Needs uv. One lock for Linux and macOS, Python 3.11 to 3.13, and the conda environment of the same versions.

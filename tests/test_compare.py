@@ -166,7 +166,7 @@ def test_the_picture_has_a_mark_for_each_verdict_in_the_row_of_its_claim_and_the
     )
     (axis,) = scoreboard(read_verdicts([one, two])).axes
     rows = [text.get_text() for text in sorted(axis.texts, key=lambda text: text.get_position()[1])]
-    assert rows == ["Noise", "It holds. C1", "Codes", "It holds. Z1"]
+    assert rows == ["Noise", "C1  It holds.", "Codes", "Z1  It holds."]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["one\nCIFAR-10\nwidth 8", "two\nCIFAR-10\nwidth 8"]
     marks = {(line.get_marker(), *line.get_xydata()[0]) for line in axis.lines if len(line.get_xdata()) == 1}
     assert marks == {("s", 0, 1), ("X", BESIDE, 1), ("o", 1, 3)}
@@ -178,7 +178,7 @@ def test_the_picture_has_its_rows_in_the_order_of_the_claims_whichever_folder_ha
     two = folder(tmp_path / "two", {"claim": "A"} | ran, {"claim": "B"} | lacks)
     (axis,) = scoreboard(read_verdicts([one, two])).axes
     rows = {text.get_text(): text.get_position()[1] for text in axis.texts}
-    assert rows == {"Noise": 0, "It holds. A": 1, "It holds. B": 2}
+    assert rows == {"Noise": 0, "A  It holds.": 1, "B  It holds.": 2}
     assert [text.get_text().split()[0] for text in axis.get_xticklabels()] == ["one", "two"]
 
 

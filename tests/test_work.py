@@ -246,13 +246,13 @@ def test_a_file_of_one_s_own_settings_wins_key_by_key(monkeypatch, capsys, tmp_p
 
 def test_an_unknown_preset_is_refused(monkeypatch):
     monkeypatch.chdir(PROJECT)
-    with pytest.raises(ValueError, match=r"^preset: given 'tiny'; allowed are full, long, paper"):
+    with pytest.raises(ValueError, match=r"^preset: given 'tiny'; allowed are .*paper"):
         cli.main(["plan", "--preset", "tiny"], standalone_mode=False)
 
 
 def test_what_is_not_in_its_tables_yet_is_named():
     preset = PRESETS["quick"]
     run = plan.runs("quick", preset, SITE)[0]
-    unknown = replace(run, spec=run.spec | {"model": run.spec["model"] | {"name": "mynet"}})
-    with pytest.raises(ValueError, match=r"mynet is not in PARAMETERS of sdnet/commands/work\.py; add it there"):
+    unknown = replace(run, spec=run.spec | {"model": run.spec["model"] | {"name": "unheard"}})
+    with pytest.raises(ValueError, match=r"unheard is not in PARAMETERS of sdnet/commands/work\.py; add it there"):
         work.result_bytes(unknown, [unknown], preset)

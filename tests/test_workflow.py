@@ -468,7 +468,8 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
         ),
         (
             "-n table2",
-            "nothing makes table2; what does is a preset (all, full, long, quick, released, short, small, wide), "
+            "nothing makes table2; what does is a preset (all, full, long, quick, released, short, small, wide; "
+            "all is the preset paper), "
             "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv",
         ),
         (

@@ -59,8 +59,13 @@ def _lines(of_topic: pd.DataFrame) -> list[tuple[str, str, dict]]:
     claims = of_topic.drop_duplicates("claim")[["claim", "statement", "implied"]].itertuples(index=False)
     return [
         ("", of_topic.topic.iloc[0], {"fontweight": "bold"}),
-        *((one.claim, fill(f"{one.statement} {one.claim}", LONGEST), _style(one.implied)) for one in claims),
+        *((one.claim, _wrapped(f"{one.claim}  {one.statement}"), _style(one.implied)) for one in claims),
     ]
+
+
+def _wrapped(words: str) -> str:
+    """One line or, where that would be too long, two of about the same length."""
+    return words if len(words) <= LONGEST else fill(words, round(0.55 * len(words)))
 
 
 def _style(implied: bool) -> dict:

@@ -53,7 +53,7 @@ def refuse_unknown_targets():
         made = any(rule.is_producer(typed) for rule in workflow.rules)
         if target not in presets and not made and not Path(path).is_file():
             raise WorkflowError(
-                f"nothing makes {target}; what does is a preset ({', '.join(sorted(presets))}), "
+                f"nothing makes {target}; what does is a preset ({', '.join(sorted(presets))}; all is the preset paper), "
                 "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"
             )
 

@@ -99,9 +99,8 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
         passed = noisy_images + len(CALIBRATION_LEVELS[images.noise_levels][noise]) * fitted_images * grid
         passed += len(robustness.variants) * (plan.SEVERITY_COUNT + 1) * noisy_images
         if "released" in robustness.variants:
-            passed += (
-                (len(CALIBRATION_LEVELS["released"][noise]) - 1) * noisy_images * released
-            )  # no clean images there
+            noisy_levels = len(CALIBRATION_LEVELS["released"][noise]) - 1  # no clean images there
+            passed += noisy_levels * noisy_images * released
         yield Job("calibrate", passed=passed)
     if targets & set(plan.STABLE):
         yield Job("stability")  # of the first layer alone: not counted

@@ -1,7 +1,6 @@
 """The parts of the report, from the files of a results folder: the verdict, what stands behind it, and what it cost."""
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from html import escape
@@ -65,9 +64,8 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
     if preset.robustness.test_images:
         found.append(f"{preset.robustness.test_images:,} test images under noise, not all")
     for name, images in preset.datasets.items():
-        fitted, known = preset.robustness.calibration_images, NUMBER_OF_IMAGES.get(name)
-        there = images.train_images or (known[0] if known else math.inf)
-        if fitted < there:
+        fitted, (known, _) = preset.robustness.calibration_images, NUMBER_OF_IMAGES.get(name, (0, 0))
+        if fitted < (images.train_images or known):
             found.append(f"Algorithm 1 fitted on {fitted:,} training images of {DATASETS[name]}, not all")
     fewer = len(paper.robustness.lambdas) - len(preset.robustness.lambdas)
     if fewer > 0:

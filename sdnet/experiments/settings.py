@@ -373,14 +373,6 @@ class Preset(_Settings):
         return self
 
     @model_validator(mode="after")
-    def _each_gpu_has_part_of_a_batch(self) -> "Preset":
-        for name, dataset in self.datasets.items():
-            size = self.recipes[dataset.recipe].batch_size if dataset.recipe in self.recipes else dataset.gpus
-            if dataset.gpus > size:
-                raise ValueError(f"datasets.{name}.gpus: given {dataset.gpus}; must be at most the batch size, {size}")
-        return self
-
-    @model_validator(mode="after")
     def _more_seeds_are_more(self) -> "Preset":
         for system in self.more_seeds:
             if system not in self.systems:
@@ -403,6 +395,17 @@ class Preset(_Settings):
                     raise ValueError(
                         f"{kind}.{name}.recipe is {member.recipe!r}; allowed are {', '.join(self.recipes)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _each_gpu_has_part_of_a_batch(self) -> "Preset":
+        for name, dataset in self.datasets.items():
+            recipes = [one.recipe or dataset.recipe for one in self.systems.values() if one.trains_on(name)]
+            smallest = min((self.recipes[recipe].batch_size for recipe in recipes), default=dataset.gpus)
+            if dataset.gpus > smallest:
+                raise ValueError(
+                    f"datasets.{name}.gpus: given {dataset.gpus}; must be at most the batch size, {smallest}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -177,12 +177,8 @@ def random_start(shape: Sequence[int], settings: PGD, restart: int, index: int) 
     if settings.norm == "linf":
         return settings.eps * (2 * torch.rand(shape, generator=generator, device="cpu") - 1)
     towards = torch.randn(shape, generator=generator, device="cpu")
-    return (
-        settings.eps
-        * torch.rand((), generator=generator, device="cpu") ** (1 / towards.numel())
-        * towards
-        / towards.norm()
-    )
+    radius = settings.eps * torch.rand((), generator=generator, device="cpu") ** (1 / towards.numel())
+    return radius * towards / towards.norm()
 
 
 def _best_of_restarts(model, x, y, positions, settings, lambdas, start) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ PRESET = {
     "width": 16,
     "seeds": [0, 1],
     "datasets": {"digits": {}, "cifar10": {"recipe": "long"}},
-    "systems": {"resnet18": {"model": "resnet18"}, "sdnet18": {"model": "sdnet18", "options": {"lmbd": 0.2}}},
+    "systems": {"resnet18": {"model": "resnet18"}, "sdnet18": {"model": "sdnet18", "options": {"nonnegative": True}}},
     "recipes": {"default": {"epochs": 2}, "long": {"epochs": 20, "milestones": [0.5], "schedule": "multistep"}},
 }
 
@@ -75,7 +75,7 @@ def test_a_spec_says_all_that_a_run_needs():
             "test_images": None,
             "image_size": None,
         },
-        "model": {"name": "sdnet18", "width": 16, "options": {"lmbd": 0.2}},
+        "model": {"name": "sdnet18", "width": 16, "options": {"nonnegative": True}},
         "training": {
             "epochs": 20,
             "batch_size": 128,
@@ -102,7 +102,7 @@ def test_a_spec_is_read_and_trained_as_it_is_planned(tmp_path):
     (tmp_path / "spec.json").write_text(specs()["digits/sdnet18/seed0"])
     spec = read_spec(tmp_path / "spec.json")
     assert set(spec["training"]) - {"batch_size"} <= set(signature(fit).parameters)
-    assert build_model(spec, 10).network.conv1.lmbd == 0.2
+    assert build_model(spec, 10).network.conv1.nonnegative
 
 
 def reordered(value):
@@ -115,7 +115,7 @@ def test_equal_settings_give_equal_text():
     assert specs(reordered(PRESET)) == specs()
     with_defaults = of("recipes", {"default": {"epochs": 2, "learning_rate": 0.1}, "long": PRESET["recipes"]["long"]})
     assert specs(with_defaults) == specs()
-    assert specs(of("options", {"lmbd": 0.2, "n_iter": 2}, ("systems", "sdnet18"))) == specs()
+    assert specs(of("options", {"nonnegative": True, "n_iter": 2}, ("systems", "sdnet18"))) == specs()
     assert specs(of("options", {}, ("systems", "resnet18"))) == specs()
 
 
@@ -137,7 +137,7 @@ def test_a_network_s_own_recipe_wins_over_that_of_the_data_set():
         (of("width", 32), ""),
         (of("train_images", 100, ("datasets", "digits")), "digits"),
         (of("test_images", 100, ("datasets", "cifar10")), "cifar10"),
-        (of("options", {"lmbd": 0.3}, ("systems", "sdnet18")), "sdnet18"),
+        (of("options", {}, ("systems", "sdnet18")), "sdnet18"),
     ],
 )
 def test_what_a_run_depends_on_changes_it_and_no_other(preset, changed):
@@ -353,13 +353,13 @@ def test_what_a_preset_cannot_show_says_why(target, systems, words):
 
 
 def test_a_lambda_reaches_its_command_as_it_was_given():
-    preset = Preset.model_validate(PRESET | {"robustness": {"lambdas": [0.12345678, 0.2]}})
+    preset = Preset.model_validate(PRESET | {"robustness": {"lambdas": [0.1, 0.12345678]}})
     (run, *_) = plan.runs("tiny", preset, SITE)
-    assert "--lambdas 0.12345678,0.2 " in plan.noise_options(run, preset)
+    assert "--lambdas 0.1,0.12345678 " in plan.noise_options(run, preset)
 
 
 def test_the_options_of_each_command_are_what_the_preset_says():
-    robustness = {"noises": ["shot", "impulse"], "seed": 3, "lambdas": [0.2, 0.7], "test_images": 40}
+    robustness = {"noises": ["shot", "impulse"], "seed": 3, "lambdas": [0.1, 0.7], "test_images": 40}
     adversarial = {"linf": 4, "l2": 0.25, "paper_images": 11, "images": 10, "lambdas": [0.3], "steps": 6, "restarts": 7}
     adversarial |= {"autoattack": ["apgd-ce", "square"], "autoattack_images": 8, "diagnostic_images": 9}
     preset = PRESET | {
@@ -369,10 +369,10 @@ def test_the_options_of_each_command_are_what_the_preset_says():
     }
     preset = Preset.model_validate(preset)
     run = plan.runs("tiny", preset, SITE)[0]
-    assert plan.noise_options(run, preset) == "--lambdas 0.2,0.7 --scale imagenet --noise-seed 3 --images 40"
+    assert plan.noise_options(run, preset) == "--lambdas 0.1,0.7 --scale imagenet --noise-seed 3 --images 40"
     expected = "--levels released --calibration-images 50 --variants paper,released"
     assert plan.calibration_options(run, preset) == expected
-    common = "--lambdas 0.2,0.7 --linf 4 --l2 0.25 --noise shot"
+    common = "--lambdas 0.1,0.7 --linf 4 --l2 0.25 --noise shot"
     assert {name: plan.attack_options(preset, name) for name in ("attack", "attack-adaptive", "diagnose")} == {
         "attack": f"{common} --images 11",
         "attack-adaptive": f"{common} --images 10 --steps 6 --restarts 7 --attack-lambdas 0.3"

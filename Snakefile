@@ -15,7 +15,11 @@ from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(workflow.basedir))
-from sdnet.experiments import devices, labels, plan, settings, tracking
+from sdnet.experiments import arguments, catalogue, devices, labels, plan, tracking
+from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
+from sdnet.experiments.settings.names import DatasetName, Noise
+from sdnet.experiments.settings.networks import has_lambda
 
 
 configfile: "config/config.yaml"
@@ -28,12 +32,12 @@ try:
     SITE_FILES = ["config/config.yaml", *map(str, workflow.overwrite_configfiles)]
     # Snakemake has read them, and of a key that is given twice it took the last.
     for path in SITE_FILES:
-        settings.read_yaml(Path(path))
+        read_yaml(Path(path))
     typed = ["--config"] if workflow.config_settings.config else []
-    SITE = settings.load_site(config, " or ".join(SITE_FILES + typed))
-    PRESETS = settings.load_presets(Path("config/presets"))
+    SITE = load_site(config, " or ".join(SITE_FILES + typed))
+    PRESETS = load_presets(Path("config/presets"))
     RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
-except settings.SettingsError as error:
+except SettingsError as error:
     raise WorkflowError(str(error))
 
 RESULTS = Path("results")
@@ -65,7 +69,7 @@ os.environ.update(
 
 wildcard_constraints:
     root="|".join(FOLDERS),
-    dataset="|".join(get_args(settings.DatasetName)),
+    dataset="|".join(get_args(DatasetName)),
     system="[a-z0-9-]+",
     seed=r"\d+",
 

@@ -1,6 +1,5 @@
 """The command line: `python -m sdnet --help`. Each command imports what it needs when it runs."""
 
-import errno
 import logging
 import signal
 import sys
@@ -8,81 +7,28 @@ from pathlib import Path
 
 import click
 
-PathType = click.Path(path_type=Path)
-OutFile = click.Path(path_type=Path, dir_okay=False)
-ExistingFile = click.Path(path_type=Path, exists=True, dir_okay=False)
-AtLeast1 = click.IntRange(1)
-ExistingFolder = click.Path(path_type=Path, exists=True, file_okay=False)
-NoiseName = click.Choice(["gaussian", "shot", "speckle", "impulse"])
-GreyLevels = click.FloatRange(0, 255, min_open=True)
-Positive = click.FloatRange(0, min_open=True)
-ScaleName = click.Choice(["cifar", "imagenet"])
-LevelsName = click.Choice(["interleaved", "released"])
-VARIANTS = ("paper", "squared", "parabola", "released")
-AUTOATTACK = "apgd-ce,apgd-t,fab-t,square"
-ATTACKED_AT = "0.1,0.3,0.5,0.7,0.9,1.1,1.3,1.5"
-
-# What to do about a place that cannot be written to.
-PLACES = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some of your quota there",
-    errno.EROFS: "make it writable",
-    errno.EACCES: "allow yourself to use it",
-}
-
-# What to do about errors of PyTorch, by a part of what it says.
-REMEDIES = {
-    "out of memory": "the GPU's memory is too small: lower the recipe's batch_size or the width",
-    "can't allocate memory": "the memory is too small: lower the recipe's batch_size or the width",
-    "deterministic implementation": "a step has no deterministic form here: set the recipe's deterministic to false",
-}
-
-data_option = click.option(
-    "--data",
-    "data_path",
-    type=PathType,
-    help="The .npz of CIFAR, or the folder of ImageNet or your own images.  [default: as config/config.yaml says]",
+from sdnet.commands.errors import sentence
+from sdnet.commands.options import (
+    ATTACKED_AT,
+    AUTOATTACK,
+    VARIANTS,
+    AtLeast1,
+    DownloadedName,
+    ExistingFile,
+    ExistingFolder,
+    ExistingSpec,
+    LevelsName,
+    Names,
+    Numbers,
+    OutFile,
+    OutPicture,
+    PathType,
+    adaptive_options,
+    attack_options,
+    data_option,
+    gpus_option,
+    noise_options,
 )
-gpus_option = click.option(
-    "--gpus", type=click.IntRange(0), default=1, show_default=True, help="GPUs to hold; 0 for the CPU."
-)
-
-
-class Numbers(click.ParamType):
-    """A list of numbers with commas between."""
-
-    name = "numbers"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        """The numbers; click names the option if they are none."""
-        try:
-            return [float(part) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"given {value!r}; must be numbers with commas between, such as 0.1,0.5,1", param, ctx)
-
-
-class PictureFile(click.Path):
-    """A .png to write."""
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path; click names the option if it is of another format."""
-        path = super().convert(value, param, ctx)
-        if path.suffix != ".png":
-            self.fail(f"given {value!r}; must end in .png", param, ctx)
-        return path
-
-
-class SpecFile(click.Path):
-    """A run's spec.json, or its folder."""
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The spec.json, which need not be there in a folder."""
-        path = super().convert(value, param, ctx)
-        return path / "spec.json" if path.is_dir() else path
-
-
-OutPicture = PictureFile(path_type=Path, dir_okay=False)
-ExistingSpec = SpecFile(path_type=Path, exists=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,17 +60,18 @@ def status(folders: tuple[Path, ...], every: float | None) -> None:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["cifar10", "cifar100", "cifar10-c", "cifar100-c"]))
+@click.argument("name", type=DownloadedName)
 @click.option("--url", "urls", multiple=True, help="Address of the archive; repeatable, tried in order.")
 @click.option("--checksum", help="Of the archive: md5:... or sha256:...")
 @click.option("--out", type=PathType, help="The .npz or, of noisy images, the folder to write.  [default: in data_dir]")
 def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | None) -> None:
     """Download, check and pack a data set. From where, and to where: see config/config.yaml."""
     from sdnet.commands.data import data
-    from sdnet.experiments.settings_files import SITE_FILE, data_dir
+    from sdnet.experiments.settings.files import SITE_FILE, data_dir
 
     if not (urls and checksum):
-        from sdnet.experiments.settings import load_site, read_yaml
+        from sdnet.experiments.settings.files import read_yaml
+        from sdnet.experiments.settings.loading import load_site
 
         download = load_site(read_yaml(SITE_FILE)).downloads[name]
         urls, checksum = urls or tuple(download.urls), checksum or download.checksum
@@ -162,36 +109,6 @@ def evaluate(run: Path, data_path: Path | None, gpus: int) -> None:
     from sdnet.commands.evaluate import evaluate
 
     evaluate(run, data_path, gpus)
-
-
-def noise_options(command):
-    """The options that say which noise is meant, and at which lambdas."""
-    options = [
-        click.option("--noise", required=True, type=NoiseName, help="Which type of noise."),
-        click.option(
-            "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
-        ),
-        click.option(
-            "--scale", type=ScaleName, default="cifar", show_default=True, help="Whose severities generated noise has."
-        ),
-        click.option("--noise-seed", type=click.IntRange(0), default=0, show_default=True, help="Of generated noise."),
-        click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
-        click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def checked_variants(text: str) -> list[str]:
-    """The variants of Algorithm 1 in a list with commas between."""
-    given = [part.strip() for part in text.split(",")]
-    if "paper" not in given or not set(given) <= set(VARIANTS):
-        raise ValueError(
-            f"--variants: given {text!r}; must be paper, which the attacks take, and any of {', '.join(VARIANTS[1:])}, "
-            "with commas between"
-        )
-    return given
 
 
 @cli.command()
@@ -234,6 +151,7 @@ def stability(run, data_path, noise, lambdas, scale, noise_seed, official, image
 @click.option("--calibration-images", type=AtLeast1, default=2000, show_default=True, help="Training images to fit on.")
 @click.option(
     "--variants",
+    type=Names(VARIANTS, needed="paper"),  # which the attacks take
     default="paper",
     show_default=True,
     help=f"Variants of Algorithm 1, with commas between: paper, and any of {', '.join(VARIANTS[1:])}.",
@@ -254,40 +172,9 @@ def calibrate(
         levels=levels,
         images=calibration_images,
         limit=images,
-        variants=checked_variants(variants),
+        variants=variants,
         gpus=gpus,
     )
-
-
-def attack_options(command):
-    """The options that every attack has."""
-    options = [
-        click.option("--lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To predict at."),
-        click.option("--linf", default=8.0, show_default=True, type=GreyLevels, help="L-inf radius, in grey levels."),
-        click.option("--l2", default=0.5, show_default=True, type=Positive, help="L2 radius, in pixels of 0 to 1."),
-        click.option(
-            "--noise",
-            default="gaussian",
-            show_default=True,
-            type=NoiseName,
-            help="Whose fitted line Algorithm 1 takes.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def adaptive_options(command):
-    """The further options of attackers who know the defence."""
-    options = [
-        click.option("--images", type=AtLeast1, default=1000, show_default=True, help="Test images, class-balanced."),
-        click.option("--steps", type=AtLeast1, default=50, show_default=True, help="Of gradient descent."),
-        click.option("--reference", type=ExistingFolder, help="An attacked ResNet-18, whose images are tried here."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def radii(linf: float, l2: float) -> dict[str, float]:
@@ -318,7 +205,8 @@ def attack(run, data_path, lambdas, linf, l2, noise, images, gpus) -> None:
 @click.option("--restarts", type=AtLeast1, default=5, show_default=True, help="Of the strongest descent.")
 @click.option(
     "--autoattack",
-    default=AUTOATTACK,
+    type=Names(AUTOATTACK),
+    default=",".join(AUTOATTACK),
     show_default=True,
     help="Its attacks, any of the default's with commas between; '' for none.",
 )
@@ -346,8 +234,7 @@ def attack_adaptive(
     from sdnet.commands.attack import Effort, attack_adaptively
     from sdnet.commands.target import Defence
 
-    attacks = [name for name in autoattack.split(",") if name]
-    effort = Effort(attack_lambdas, steps, restarts, attacks, autoattack_images)
+    effort = Effort(attack_lambdas, steps, restarts, autoattack, autoattack_images)
     defence = Defence(lambdas, noise)
     attack_adaptively(run, data_path, radii(linf, l2), images, defence, effort, reference, gpus)
 
@@ -476,20 +363,9 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (ValueError, OSError, ArithmeticError, ModuleNotFoundError, RuntimeError) as error:
-        if "--debug" in sys.argv or not (sentence := _sentence(error)):
+        if "--debug" in sys.argv or not (said := sentence(error)):
             raise
-        sys.exit(f"error: {sentence}")
-
-
-def _sentence(error: Exception) -> str | None:
-    """What went wrong and what to do; None for an error that is the program's own."""
-    if isinstance(error, OSError) and error.errno in PLACES:
-        remedy = f"{PLACES[error.errno]}, then the same command goes on; what was there before is untouched"
-        return f"{error.filename}: {error.strerror.lower()}: {remedy}"
-    if not isinstance(error, RuntimeError):
-        return str(error)
-    reason = " ".join(str(error).split())
-    return next((f"{remedy} ({reason})" for sign, remedy in REMEDIES.items() if sign in reason), None)
+        sys.exit(f"error: {said}")
 
 
 if __name__ == "__main__":

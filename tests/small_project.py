@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdnet.experiments import plan
+from sdnet.experiments import catalogue
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "config", "profiles", "notebooks", "envs", "docs")
@@ -115,7 +115,7 @@ class Planned:
     @property
     def drawn(self) -> set[str]:
         """Tables and figures."""
-        return self.jobs.keys() & {*plan.TABLES, *plan.FIGURES}
+        return self.jobs.keys() & {*catalogue.TABLES, *catalogue.FIGURES}
 
     @property
     def computed(self) -> set[str]:

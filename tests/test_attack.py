@@ -33,9 +33,9 @@ from sdnet.commands.parts import Parts
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import csc_layers, use_lambda
-from sdnet.experiments import attack_tables, plan, results
+from sdnet.experiments import arguments, attack_tables, catalogue, results
 from sdnet.experiments.claims import load_claims
-from sdnet.experiments.results import TOGETHER
+from sdnet.experiments.columns import TOGETHER
 from sdnet.models import build
 from sdnet.robustness.adaptive import AlgorithmOne
 from sdnet.robustness.autoattack import STANDARD
@@ -984,12 +984,12 @@ def test_resnet_trained_normally_falls_on_cifar_images(tmp_path, monkeypatch):
 
 
 def test_every_shown_network_is_attacked_where_the_preset_says_so():
-    from sdnet.experiments.settings import load_presets
+    from sdnet.experiments.settings.loading import load_presets
 
     presets = load_presets(Path(__file__).parents[1] / "config/presets")
-    assert plan.shows("table4", "cifar10", presets["paper"])
-    assert not plan.shows("table4", "cifar100", presets["paper"])
-    assert plan.shows("table1", "cifar100", presets["paper"])
-    assert "--linf 8 --l2 0.5" in plan.attack_options(presets["paper"], "attack")
-    assert "--square" in plan.attack_options(presets["paper"], "diagnose")
-    assert "--no-square" in plan.attack_options(presets["quick"], "diagnose")
+    assert catalogue.shows("table4", "cifar10", presets["paper"])
+    assert not catalogue.shows("table4", "cifar100", presets["paper"])
+    assert catalogue.shows("table1", "cifar100", presets["paper"])
+    assert "--linf 8 --l2 0.5" in arguments.attack_options(presets["paper"], "attack")
+    assert "--square" in arguments.attack_options(presets["paper"], "diagnose")
+    assert "--no-square" in arguments.attack_options(presets["quick"], "diagnose")

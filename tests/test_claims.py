@@ -17,9 +17,12 @@ from sdnet.__main__ import cli
 from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Swept, lambda_draws
 from sdnet.commands.evidence.runs import Runs, over_seeds, point
-from sdnet.experiments import claims, judging, labels, plan, results, verdict_words, verdicts
+from sdnet.experiments import catalogue, claims, judging, labels, plan, results, verdict_words, verdicts
+from sdnet.experiments.columns import COLUMNS, TOGETHER
 from sdnet.experiments.project import preset_of
-from sdnet.experiments.settings import SettingsError, System, load_presets, load_site, read_yaml
+from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
+from sdnet.experiments.settings.networks import System
 from sdnet.robustness.statistics import Interval
 
 PROJECT = Path(__file__).parents[1]
@@ -353,7 +356,7 @@ def write_noisy(folder, dataset, system, seed, noise, correct, trained_at=0):
         "noise_source": "generated, cifar severities",
     }
     rows = [
-        dict.fromkeys(results.COLUMNS["sweep"])
+        dict.fromkeys(COLUMNS["sweep"])
         | common
         | {
             "data_source": "official",
@@ -378,7 +381,7 @@ def write_noisy(folder, dataset, system, seed, noise, correct, trained_at=0):
         gain = 100 * (chosen - fixed).mean() / IMAGES
         gains = {"gain": gain, "gain_low": gain - 1, "gain_high": gain + 1}
         rows.append(
-            dict.fromkeys(results.COLUMNS["adaptive"])
+            dict.fromkeys(COLUMNS["adaptive"])
             | common
             | {"variant": "paper", "severity": severity}
             | found
@@ -407,7 +410,7 @@ def write_attacks(folder, system, robust, clean, dataset="cifar10", trained_at=0
         for norm, counts in left.items():
             gain = 100 * (counts[-1] - counts[0]) / IMAGES
             rows += [
-                dict.fromkeys(results.COLUMNS["attack-paper"])
+                dict.fromkeys(COLUMNS["attack-paper"])
                 | common
                 | {"norm": norm, "eps": NORMS[norm], "choice": choice, "lambda": lmbd, "correct": count}
                 | {"gain": gained, "gain_low": gained - 1, "gain_high": gained + 1}
@@ -571,7 +574,7 @@ def test_the_worst_of_all_attacks_is_judged_by_itself_in_each_norm_and_reading(f
     """Within L-inf the gain is a point less than within L2; the second seed's is two more."""
     for system, seed in itertools.product(CORRECT, (0, 1)):
         rows = [
-            dict.fromkeys(results.COLUMNS["attack-adaptive"])
+            dict.fromkeys(COLUMNS["attack-adaptive"])
             | {
                 "dataset": "cifar10",
                 "system": system,
@@ -580,7 +583,7 @@ def test_the_worst_of_all_attacks_is_judged_by_itself_in_each_norm_and_reading(f
                 "norm": norm,
                 "eps": eps,
             }
-            | {"attack": results.TOGETHER, "step": step, "choice": choice, "correct": correct, "total": IMAGES}
+            | {"attack": TOGETHER, "step": step, "choice": choice, "correct": correct, "total": IMAGES}
             | {"gain": gain + 2 * seed, "gain_low": gain + 2 * seed - 1, "gain_high": gain + 2 * seed + 30}
             for (norm, eps), less in zip(NORMS.items(), (1, 0), strict=True)
             for step, choice, correct, gain in [
@@ -616,7 +619,7 @@ def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(fold
     """Own: 0.5, where 1,500 of 2,000 are correct; others' 5.1 and -4.9 are clipped to 0.9 and 0.1: 1,200 and 1,100."""
     preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
     preset.write_text(preset.read_text().replace("[gaussian, shot]", "[gaussian, shot, impulse]"))
-    line = dict.fromkeys(results.COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
+    line = dict.fromkeys(COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
     line |= {"lambda_min": 0.1, "lambda_max": 0.9, "intercept": 0.1}
     for seed in (0, 1):
         for noise, slope, r_squared in (("gaussian", 0.4, 0.9), ("shot", 5, 0.7), ("impulse", -5, 0.5)):
@@ -633,7 +636,7 @@ def test_a_noise_s_own_line_is_compared_with_the_lambdas_that_others_choose(fold
 
 
 def test_a_noise_whose_best_lambda_never_changes_has_no_r_squared_and_leaves_that_of_the_others(folder):
-    line = dict.fromkeys(results.COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
+    line = dict.fromkeys(COLUMNS["lines"]) | {"dataset": "cifar10", "system": "sdnet18", "variant": "paper"}
     line |= {"lambda_min": 0.1, "lambda_max": 0.9, "intercept": 0.5, "slope": 0}
     for seed in (0, 1):
         for noise, r_squared in (("gaussian", 0.9), ("shot", np.nan)):
@@ -648,7 +651,7 @@ def test_what_is_left_of_an_image_in_the_first_third_of_the_layers_is_compared_w
     preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
     chain = "  sdnet18-all-plain: {model: sdnet18-all, options: {shortcut: false, nonnegative: true}}\n"
     preset.write_text(preset.read_text().replace("recipes:", chain + "recipes:"))
-    row = dict.fromkeys(results.COLUMNS["inversion"]) | {"dataset": "cifar10", "system": "sdnet18-all-plain"}
+    row = dict.fromkeys(COLUMNS["inversion"]) | {"dataset": "cifar10", "system": "sdnet18-all-plain"}
     for seed in (0, 1):
         write_accuracy(folder, "cifar10", "sdnet18-all-plain", seed)
         rows = [
@@ -682,9 +685,9 @@ def test_zeros_are_those_of_the_first_layer_s_code(folder):
 def test_weaker_attacks_that_leave_what_the_paper_prints_are_named(folder):
     write_attacks(folder, "resnet18", robust=[0], clean=[1900])
     about = {"dataset": "cifar10", "system": "resnet18", "seed": 0, "data_source": "official", "choice": "given"}
-    found = [("a'", "PGD-1", 28), ("a'", "PGD-7", 5), ("worst", results.TOGETHER, 0)]
+    found = [("a'", "PGD-1", 28), ("a'", "PGD-7", 5), ("worst", TOGETHER, 0)]
     rows = [
-        dict.fromkeys(results.COLUMNS["attack-adaptive"])
+        dict.fromkeys(COLUMNS["attack-adaptive"])
         | about
         | {"norm": norm, "eps": eps, "step": step, "attack": attack, "correct": left, "total": 100}
         for norm, eps in NORMS.items()
@@ -826,7 +829,7 @@ def test_a_claim_without_all_its_evidence_is_not_run_and_says_how_it_would_be(fo
 
 def test_before_anything_was_run_every_claim_says_how_to_begin():
     preset = load_presets(PROJECT / "config" / "presets")["paper"]
-    nothing = pd.DataFrame(columns=list(results.COLUMNS["effects"]))
+    nothing = pd.DataFrame(columns=list(COLUMNS["effects"]))
     table = verdicts.judge_all(list(CLAIMS.values()), nothing, preset, "results")
     assert set(table.verdict) == {"not run"}
     assert set(table.claim) == set(CLAIMS)
@@ -844,14 +847,14 @@ def test_where_a_preset_has_no_attacks_or_not_that_noise_no_target_is_promised()
     preset = load_presets(PROJECT / "config" / "presets")["wide"]
     preset.robustness.noises[:] = ["shot", "impulse"]
     preset.adversarial.datasets.clear()
-    nothing = pd.DataFrame(columns=list(results.COLUMNS["effects"]))
+    nothing = pd.DataFrame(columns=list(COLUMNS["effects"]))
     table = verdicts.judge_all(list(CLAIMS.values()), nothing, preset, "results/wide").set_index("claim")
     for claim in ("C4", "S1"):
         assert table.reason[claim] == "this preset has no gaussian noise on CIFAR-10"
     for claim in ("A1", "A5"):
         assert table.reason[claim] == "this preset has no attacks on CIFAR-10"
     planned = plan.runs("wide", preset, load_site(read_yaml(PROJECT / "config" / "config.yaml")))
-    tables, figures = plan.targets(planned, preset)
+    tables, figures = catalogue.targets(planned, preset)
     made = {f"results/wide/{name}.csv" for name in tables} | {f"results/wide/{name}.pdf" for name in figures}
     promised = {target for why in table.reason for target in re.findall(r"results/wide/\w+\.\w+", why)}
     assert promised <= made
@@ -862,7 +865,7 @@ def test_what_a_preset_s_networks_are_too_few_for_is_promised_nowhere():
     preset = load_presets(PROJECT / "config" / "presets")["wide"]
     preset.systems.clear()
     preset.systems.update({name: System(model=name) for name in ("sdnet18", "mdeq")})
-    nothing = pd.DataFrame(columns=list(results.COLUMNS["effects"]))
+    nothing = pd.DataFrame(columns=list(COLUMNS["effects"]))
     table = verdicts.judge_all(list(CLAIMS.values()), nothing, preset, "results/wide").set_index("claim")
     assert not table.reason.str.contains("results/wide/table1").any()
     assert "this preset makes no table1: speeds are measured against that of resnet18" in table.reason["P6"]

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from small_run import edited, make_spec, start
 
-from sdnet import __main__ as command_line
-from sdnet.__main__ import checked_variants, cli, main
+from sdnet.__main__ import cli, main
+from sdnet.commands import options
 
 pytestmark = pytest.mark.usefixtures("untracked")
 
@@ -99,17 +99,17 @@ def test_the_command_line_offers_what_there_is():
     from sdnet.data.corruptions import CALIBRATION_LEVELS, NOISES, STRENGTHS
     from sdnet.robustness.autoattack import STANDARD
 
-    assert (*VARIANTS, "released") == command_line.VARIANTS
-    assert tuple(command_line.AUTOATTACK.split(",")) == STANDARD
+    assert (*VARIANTS, "released") == options.VARIANTS
+    assert options.AUTOATTACK == STANDARD
     choices = {"NoiseName": NOISES, "ScaleName": STRENGTHS, "LevelsName": CALIBRATION_LEVELS}
     for name, known in choices.items():
-        assert tuple(getattr(command_line, name).choices) == tuple(known)
+        assert tuple(getattr(options, name).choices) == tuple(known)
 
 
 @pytest.mark.parametrize("command", ["calibrate", "attack-adaptive"])
 def test_the_help_says_which_variants_and_attacks_there_are(command):
     text = re.sub(r"\s", "", CliRunner().invoke(cli, [command, "--help"]).output)  # its lines break at hyphens, too
-    listed = {"calibrate": command_line.VARIANTS, "attack-adaptive": command_line.AUTOATTACK.split(",")}
+    listed = {"calibrate": options.VARIANTS, "attack-adaptive": options.AUTOATTACK}
     assert all(name in text for name in listed[command])
 
 
@@ -151,16 +151,18 @@ def test_help_answers_without_loading_torch(bare):
 
 
 @pytest.mark.parametrize("given", ["squared", "paper,foo", "paper,", ""])
-def test_variants_that_are_unknown_or_lack_the_paper_s_are_refused_before_any_work(tmp_path, error_of, given):
-    options = ["--noise", "gaussian", "--lambdas", "0.1,0.5", "--variants", given]
-    assert error_of("calibrate", tmp_path, *options) == (
-        f"--variants: given {given!r}; must be paper, which the attacks take, and any of squared, parabola, released, "
-        "with commas between"
+def test_variants_that_are_unknown_or_lack_the_paper_s_are_refused(given):
+    with pytest.raises(click.BadParameter) as error:
+        options.Names(("paper", "squared"), needed="paper").convert(given, None, None)
+    assert error.value.message == (
+        f"given {given!r}; must be some of paper, squared, with commas between, paper among them"
     )
 
 
-def test_variants_may_have_blanks_around_the_commas():
-    assert checked_variants("released , paper") == ["released", "paper"]
+def test_names_may_have_blanks_around_their_commas_and_be_none():
+    names = options.Names(options.AUTOATTACK)
+    assert names.convert("square , apgd-ce", None, None) == ["square", "apgd-ce"]
+    assert names.convert("", None, None) == []
 
 
 def test_only_a_preset_s_results_folder_is_judged_and_reported(tmp_path, error_of):
@@ -177,6 +179,11 @@ def test_only_a_preset_s_results_folder_is_judged_and_reported(tmp_path, error_o
             ["attack-adaptive", "--attack-lambdas", "0.1;0.5"],
             "'--attack-lambdas': given '0.1;0.5'; must be numbers",
         ),
+        (
+            ["calibrate", "--variants", "squared"],
+            "'--variants': given 'squared'; must be some of paper, squared, parabo",
+        ),
+        (["attack-adaptive", "--autoattack", "apgd"], "'--autoattack': given 'apgd'; must be some of apgd-ce, apgd-t"),
         (["benchmark", "--out", "."], "'--out': File '.' is a directory."),
         (["compare", "--picture", "claims.pdf"], "'--picture': given 'claims.pdf'; must end in .png"),
         (["attack", "--linf", "-8"], "'--linf': -8.0 is not in the range 0<x<=255"),

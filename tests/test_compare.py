@@ -9,6 +9,7 @@ import pytest
 
 from sdnet.commands.compare import draw, read_verdicts, side_by_side
 from sdnet.experiments import results
+from sdnet.experiments.columns import COLUMNS
 from sdnet.plots.claims import BESIDE, scoreboard
 
 PROJECT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ ROW = {
 
 def folder(home: Path, *rows: dict) -> Path:
     home.mkdir()
-    results.write(home / "claims.csv", "claims", [dict.fromkeys(results.COLUMNS["claims"]) | ROW | row for row in rows])
+    results.write(home / "claims.csv", "claims", [dict.fromkeys(COLUMNS["claims"]) | ROW | row for row in rows])
     return home
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from sdnet.commands.data import data
 from sdnet.data.download import fetch
-from sdnet.experiments.settings_files import read_yaml
+from sdnet.experiments.settings.files import read_yaml
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)  # several blocks of copying
 PROJECT = Path(__file__).parents[1]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from sdnet.experiments import noise_tables, results
+from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.labels import DATASETS
 
 PROJECT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def write_run(folder, dataset, system, seed):
         results.write(run / f"sweep-{noise}.csv", "sweep", sweep)
         if not adjustable:
             continue
-        columns = dict.fromkeys(results.COLUMNS["adaptive"]) | noisy | {"fixed_correct": sum(fixed), "total": 5000}
+        columns = dict.fromkeys(COLUMNS["adaptive"]) | noisy | {"fixed_correct": sum(fixed), "total": 5000}
         adaptive = [
             columns
             | {"variant": variant, "severity": severity, "gain": 1.0, "gain_low": 0.5, "gain_high": 1.5}

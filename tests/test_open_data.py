@@ -9,7 +9,7 @@ import pytest
 from small_run import edited, make_spec
 
 from sdnet.__main__ import main
-from sdnet.experiments.settings_files import image_folder
+from sdnet.experiments.settings.files import image_folder
 from sdnet.runs.images import folder_source
 
 pytestmark = pytest.mark.usefixtures("untracked")

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from sdnet.experiments import plan
-from sdnet.experiments.settings import Preset, SettingsError, load_presets, load_site, read_yaml
+from sdnet.experiments import arguments, catalogue, plan
+from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
+from sdnet.experiments.settings.preset import Preset
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = read_yaml(PROJECT / "config" / "config.yaml")
@@ -235,7 +237,7 @@ def test_imagenet_c_is_taken_where_its_root_is_set_and_has_every_noise(tmp_path)
         plan.runs("tiny", three, site(**roots))
     tree(tmp_path / "noisy", "gaussian_noise", "shot_noise", "impulse_noise")
     assert plan.noise_source("imagenet", three, site(**roots)) == roots["imagenet_c_root"]
-    assert plan.noises_on("imagenet", three) == ["gaussian", "shot", "impulse"]
+    assert three.noises_on("imagenet") == ["gaussian", "shot", "impulse"]
     with pytest.raises(SettingsError, match="which has no folder speckle_noise/"):
         plan.runs("tiny", with_dataset("imagenet"), site(**roots))
 
@@ -277,8 +279,10 @@ def test_a_folder_of_other_classes_or_images_is_another_data_set_and_the_same_on
 
 def test_what_gpus_share_is_measured_on_one_of_them():
     preset = with_dataset("imagenet", gpus=4)
-    assert plan.benchmark_options("imagenet", preset) == f"--batch-size {preset.recipes['default'].batch_size // 4}"
-    assert plan.benchmark_options("digits", preset) == ""
+    assert (
+        arguments.benchmark_options("imagenet", preset) == f"--batch-size {preset.recipes['default'].batch_size // 4}"
+    )
+    assert arguments.benchmark_options("digits", preset) == ""
 
 
 def test_a_wrong_root_that_no_data_set_needs_does_no_harm():
@@ -298,17 +302,17 @@ def test_the_path_names_the_preset():
 def test_every_table_and_figure_has_a_network_in_every_preset(name):
     preset = load_presets(PROJECT / "config" / "presets")[name]
     planned = plan.runs(name, preset, SITE)
-    for target in plan.TABLES | plan.FIGURES:
-        assert plan.runs_of(target, planned, preset), target
+    for target in catalogue.TABLES | catalogue.FIGURES:
+        assert catalogue.runs_of(target, planned, preset), target
 
 
 def targets_of(preset):
-    return plan.targets(plan.runs("tiny", preset, SITE), preset)
+    return catalogue.targets(plan.runs("tiny", preset, SITE), preset)
 
 
 def test_a_preset_s_targets_are_those_it_has_networks_for():
     paper = load_presets(PROJECT / "config" / "presets")["paper"]
-    assert targets_of(paper) == (list(plan.TABLES), list(plan.FIGURES))
+    assert targets_of(paper) == (list(catalogue.TABLES), list(catalogue.FIGURES))
     tables, figures = targets_of(Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}})))
     assert {"table2", "table3", "readings"} <= set(tables)
     assert not {"table1", "table6"} & set(tables), "speeds are compared with those of ResNet-18"
@@ -349,13 +353,13 @@ def test_a_table_of_speeds_needs_the_reference_on_every_data_set_that_it_shows()
 )
 def test_what_a_preset_cannot_show_says_why(target, systems, words):
     preset = Preset.model_validate(of("systems", systems))
-    assert re.search(words, plan.nothing_to_show(target, plan.networks(preset), preset))
+    assert re.search(words, catalogue.nothing_to_show(target, plan.networks(preset), preset))
 
 
 def test_a_lambda_reaches_its_command_as_it_was_given():
     preset = Preset.model_validate(PRESET | {"robustness": {"lambdas": [0.1, 0.12345678]}})
     (run, *_) = plan.runs("tiny", preset, SITE)
-    assert "--lambdas 0.1,0.12345678 " in plan.noise_options(run, preset)
+    assert "--lambdas 0.1,0.12345678 " in arguments.noise_options(run, preset)
 
 
 def test_the_options_of_each_command_are_what_the_preset_says():
@@ -369,17 +373,17 @@ def test_the_options_of_each_command_are_what_the_preset_says():
     }
     preset = Preset.model_validate(preset)
     run = plan.runs("tiny", preset, SITE)[0]
-    assert plan.noise_options(run, preset) == "--lambdas 0.1,0.7 --scale imagenet --noise-seed 3 --images 40"
+    assert arguments.noise_options(run, preset) == "--lambdas 0.1,0.7 --scale imagenet --noise-seed 3 --images 40"
     expected = "--levels released --calibration-images 50 --variants paper,released"
-    assert plan.calibration_options(run, preset) == expected
+    assert arguments.calibration_options(run, preset) == expected
     common = "--lambdas 0.1,0.7 --linf 4 --l2 0.25 --noise shot"
-    assert {name: plan.attack_options(preset, name) for name in ("attack", "attack-adaptive", "diagnose")} == {
+    assert {name: arguments.attack_options(preset, name) for name in ("attack", "attack-adaptive", "diagnose")} == {
         "attack": f"{common} --images 11",
         "attack-adaptive": f"{common} --images 10 --steps 6 --restarts 7 --attack-lambdas 0.3"
         " --autoattack 'apgd-ce,square' --autoattack-images 8",
         "diagnose": f"{common} --images 9 --steps 6 --square",
     }
-    assert plan.noises_of("figure_stability", preset) == ["shot"]
+    assert catalogue.noises_of("figure_stability", preset) == ["shot"]
 
 
 def test_images_against_the_undefended_network_are_of_the_same_data_set_and_seed():
@@ -399,7 +403,7 @@ def test_whether_noise_is_official_is_what_the_settings_say_and_no_matter_of_fil
     before = plan.runs("tiny", preset, site)
     (tmp_path / "cifar10-c").mkdir()
     assert plan.runs("tiny", preset, site) == before
-    options = {run.dataset: plan.noise_options(run, preset) for run in before}
+    options = {run.dataset: arguments.noise_options(run, preset) for run in before}
     assert {dataset: "--official" in given for dataset, given in options.items()} == {
         "digits": False,
         "cifar10": official,
@@ -415,7 +419,7 @@ def test_a_table_of_noise_shows_the_data_sets_that_have_such_noise_and_is_no_tar
     assert set(targets_of(gaussian)[0]) - set(targets_of(shot)[0]) == {"table2"}
     digits_without = Preset.model_validate(of("noises", ["shot"], ("datasets", "digits")))
     assert "table2" in targets_of(digits_without)[0]
-    assert [plan.shows("table2", name, digits_without) for name in ("digits", "cifar10")] == [False, True]
+    assert [catalogue.shows("table2", name, digits_without) for name in ("digits", "cifar10")] == [False, True]
 
 
 def test_imported_runs_have_no_epochs():

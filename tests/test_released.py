@@ -15,7 +15,8 @@ from sdnet.commands import import_released
 from sdnet.commands.evaluate import evaluate
 from sdnet.csc import CSCConv2d, csc_layers, update_dictionaries
 from sdnet.experiments import plan, results
-from sdnet.experiments.settings import load_presets, load_site, read_yaml
+from sdnet.experiments.settings.files import read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.models import build
 from sdnet.models.released import Variant, load_released, variant_of
 from sdnet.runs.network import load_model

@@ -12,11 +12,13 @@ import pytest
 from small_project import PROJECT, RESULTS, sdnet
 
 from sdnet.commands.claims import judge
-from sdnet.experiments import environment, plan, report, results
+from sdnet.experiments import catalogue, environment, report, results
 from sdnet.experiments.claims import load_claims
+from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.labels import VERDICTS
 from sdnet.experiments.project import typed_folder
-from sdnet.experiments.settings import load_preset
+from sdnet.experiments.settings.loading import load_preset
+from sdnet.files import write_text
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # What makes a browser load something, in HTML and in CSS.
@@ -37,9 +39,9 @@ def test_the_report_has_the_verdict_first_then_all_tables_and_figures(page):
     for claim in load_claims(PROJECT / "config" / "claims.yaml"):
         assert f'<tr id="{claim.id}">' in page
     assert set(re.findall(r'<b class="[a-z-]+">([a-z ]+)</b>', page)) == set(VERDICTS)
-    for name in (*plan.TABLES, *plan.FIGURES):
+    for name in (*catalogue.TABLES, *catalogue.FIGURES):
         assert report.TITLES[name] in page
-    assert page.count("data:image/png;base64") == len(plan.FIGURES)
+    assert page.count("data:image/png;base64") == len(catalogue.FIGURES)
     assert "Not there yet" not in page
 
 
@@ -68,7 +70,9 @@ def test_the_report_says_what_it_cost_and_with_what_it_was_made(page):
         assert f"<td>{name}</td>" in made
 
 
-@pytest.mark.parametrize("name", ["report.html", *(f"notebooks/{name}.html" for name in (*plan.TABLES, *plan.FIGURES))])
+@pytest.mark.parametrize(
+    "name", ["report.html", *(f"notebooks/{name}.html" for name in (*catalogue.TABLES, *catalogue.FIGURES))]
+)
 def test_no_page_loads_anything(built, name):
     page = (built / RESULTS / name).read_text()
     assert re.findall(LOADS, page) == []
@@ -167,13 +171,13 @@ def trained_on_two_machines(folder):
         environment.describe(device) | {"packages": {"torch": version}}
         for device, version in (("GPU", "2.1"), ("3 x CPU, 1 thread", "2.0"))
     )
-    epoch = dict.fromkeys(results.COLUMNS["history"], 1) | {"train_seconds": 3600}
+    epoch = dict.fromkeys(COLUMNS["history"], 1) | {"train_seconds": 3600}
     spec = {"system": "sdnet18", "training": {"epochs": 4}, "dataset": {"name": "cifar10", "checksum": None}}
     for seed, about in enumerate([gpu, gpu | {"earlier": [cpu | {"epochs": [1, 2]}]}]):
         run = folder / f"runs/cifar10/sdnet18/seed{seed}"
         results.write(run / "history.csv", "history", [epoch | {"epoch": k} for k in (1, 2, 3, 4)])
-        results.write_text(run / "spec.json", json.dumps(spec))
-        results.write_text(run / "environment.json", json.dumps(about))
+        write_text(run / "spec.json", json.dumps(spec))
+        write_text(run / "environment.json", json.dumps(about))
     return folder
 
 
@@ -191,7 +195,7 @@ def test_the_provenance_has_the_environments_of_earlier_epochs(trained_on_two_ma
 
 @pytest.mark.parametrize("noise", ["local CIFAR-10-C", "generated, cifar severities", "official"])
 def test_noise_that_is_not_the_official_one_is_named_at_the_top(folder, noise):
-    columns = results.COLUMNS["effects"]
+    columns = COLUMNS["effects"]
     results.write(folder / "effects.csv", "effects", [dict.fromkeys(columns, 0) | {"measure": noise}])
     assert (f"noise that is not the official one: {noise}" in report.opening(folder)) == (noise != "official")
 
@@ -211,7 +215,7 @@ def test_an_incomplete_folder_is_reported_with_what_makes_the_rest(project, snak
 def test_snakemake_s_own_report_has_every_caption(project, snakemake):
     snakemake.succeed(project, "quick", "--report", "own.html")
     page = (project / "own.html").read_text()
-    for name in (*plan.TABLES, *plan.FIGURES, "report", "workflow"):
+    for name in (*catalogue.TABLES, *catalogue.FIGURES, "report", "workflow"):
         caption = (PROJECT / "workflow" / "report" / f"{name}.rst").read_text()
         assert json.dumps(caption.split("\n")[0].strip("*")[:40])[1:-1] in page, name
     for category in ("Verdict", "Tables", "Figures"):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from sdnet.experiments import results
+from sdnet.experiments.columns import COLUMNS
 
 ROW = {"dataset": "digits", "system": "sdnet18", "seed": 0, "layer": "conv1", "lambda": 0.1}
 ROWS = [ROW | {"bin_low": -0.5, "bin_high": 0.1 + 0.2, "count": 3}, ROW | {"bin_low": 0.0, "bin_high": 0.0, "count": 9}]
@@ -22,17 +23,17 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["codes.csv"]
 
 
-@pytest.mark.parametrize("kind", results.COLUMNS)
+@pytest.mark.parametrize("kind", COLUMNS)
 def test_a_file_without_rows_has_its_columns(tmp_path, kind):
     results.write(tmp_path / "empty.csv", kind, [])
     frame = results.read(tmp_path / "empty.csv", kind)
-    assert list(frame.columns) == list(results.COLUMNS[kind])
+    assert list(frame.columns) == list(COLUMNS[kind])
     assert frame.empty
 
 
-@pytest.mark.parametrize("kind", results.COLUMNS)
+@pytest.mark.parametrize("kind", COLUMNS)
 def test_every_column_is_described(kind):
-    assert all(description.strip() for description in results.COLUMNS[kind].values())
+    assert all(description.strip() for description in COLUMNS[kind].values())
 
 
 def without(key, row):
@@ -66,7 +67,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 
 def test_a_history_may_have_what_a_solver_reports(tmp_path):
-    row = dict.fromkeys(results.COLUMNS["history"], 1) | {"solver_residual": 0.5}
+    row = dict.fromkeys(COLUMNS["history"], 1) | {"solver_residual": 0.5}
     results.write(tmp_path / "history.csv", "history", [row])
     assert results.read(tmp_path / "history.csv", "history").solver_residual.tolist() == [0.5]
     with pytest.raises(ValueError, match="solver_residual"):

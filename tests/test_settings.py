@@ -8,8 +8,11 @@ import pytest
 import torch
 import yaml
 
-from sdnet.experiments import labels, settings
-from sdnet.experiments.settings import WIDTHS, SettingsError, check_width, load_presets, load_site, read_yaml
+from sdnet.experiments import labels
+from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
+from sdnet.experiments.settings.names import DatasetName, ModelName
+from sdnet.experiments.settings.networks import WIDTHS, check_width
 
 PROJECT = Path(__file__).parents[1]
 TINY = """\
@@ -315,8 +318,8 @@ def test_the_settings_know_the_models_and_data_sets_that_there_are():
     from sdnet.data.datasets import INFO
     from sdnet.models import MODELS
 
-    assert set(get_args(settings.ModelName)) == set(MODELS)
-    assert set(get_args(settings.DatasetName)) == set(INFO)
+    assert set(get_args(ModelName)) == set(MODELS)
+    assert set(get_args(DatasetName)) == set(INFO)
 
 
 def refuses(function, *arguments, **options):

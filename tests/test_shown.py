@@ -6,6 +6,7 @@ import yaml
 from test_plan import PRESET
 
 from sdnet.experiments import project, results, shown
+from sdnet.experiments.columns import COLUMNS
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def add(folder, dataset):
-    row = dict.fromkeys(results.COLUMNS["accuracy"]) | {"dataset": dataset, "system": "sdnet18", "seed": 0}
+    row = dict.fromkeys(COLUMNS["accuracy"]) | {"dataset": dataset, "system": "sdnet18", "seed": 0}
     results.write(folder / "runs" / dataset / "sdnet18" / "seed0" / "accuracy.csv", "accuracy", [row])
 
 
@@ -64,7 +65,7 @@ def test_of_checks_of_attacks_the_first_seed_alone_is_read(folder):
     preset = folder.parents[1] / "config" / "presets" / "tiny.yaml"
     preset.write_text(yaml.safe_dump(yaml.safe_load(preset.read_text()) | {"seeds": [2, 0]}, sort_keys=False))
     for seed in (0, 2):
-        row = dict.fromkeys(results.COLUMNS["diagnostics"]) | {"dataset": "digits", "system": "sdnet18", "seed": seed}
+        row = dict.fromkeys(COLUMNS["diagnostics"]) | {"dataset": "digits", "system": "sdnet18", "seed": seed}
         results.write(folder / f"runs/digits/sdnet18/seed{seed}/diagnostics.csv", "diagnostics", [row])
     assert shown.read_runs(folder, "table1", "diagnostics").seed.tolist() == [2]
 
@@ -78,7 +79,7 @@ def test_under_a_table_noise_is_named_with_the_number_of_noisy_images():
 
 def test_under_a_table_stands_on_how_many_training_images_algorithm_1_was_fitted(folder):
     for noise in project.preset_of(folder).robustness.noises:
-        row = dict.fromkeys(results.COLUMNS["calibration"]) | {"noise": noise, "images": 2000}
+        row = dict.fromkeys(COLUMNS["calibration"]) | {"noise": noise, "images": 2000}
         path = folder / "runs" / "digits" / "sdnet18" / "seed0" / f"calibration-{noise}.csv"
         results.write(path, "calibration", [row, row])
     assert shown.calibration_note(folder, "table3") == "Algorithm 1 on 2,000 training images"

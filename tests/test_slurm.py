@@ -8,7 +8,7 @@ import sys
 import pytest
 from small_project import TINY_PRESET, copy_project
 
-from sdnet.experiments import plan
+from sdnet.experiments import catalogue
 
 ON_A_GPU = {
     "train",
@@ -71,12 +71,12 @@ def test_the_profile_builds_a_preset_and_asks_for_gpus(tmp_path):
     command = [sys.executable, "-m", "snakemake", *profile, *quicker, "quick"]
     done = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
-    for target in [*(f"{name}.csv" for name in plan.TABLES), *(f"{name}.pdf" for name in plan.FIGURES)]:
+    for target in [*(f"{name}.csv" for name in catalogue.TABLES), *(f"{name}.pdf" for name in catalogue.FIGURES)]:
         assert (project / "results/quick" / target).exists()
     (name,) = set(re.findall(r"SLURM run ID: (\S+)", done.stdout))
     submitted = jobs(name)
     rules = {rule for rule, _ in submitted}
-    assert {*ON_A_GPU, *plan.TABLES, *plan.FIGURES} <= rules
+    assert {*ON_A_GPU, *catalogue.TABLES, *catalogue.FIGURES} <= rules
     assert "spec" not in rules, "too small to be submitted"
     for rule, job in submitted:
         assert "JobState=COMPLETED" in job

@@ -66,7 +66,8 @@ def test_unknown_names_in_a_spec_are_refused_without_pydantic_too(tmp_path, erro
 
 def test_every_shipped_preset_makes_specs_that_are_read(tmp_path):
     from sdnet.experiments import plan
-    from sdnet.experiments.settings import load_presets, load_site, read_yaml
+    from sdnet.experiments.settings.files import read_yaml
+    from sdnet.experiments.settings.loading import load_presets, load_site
 
     config = Path(__file__).parents[1] / "config"
     for split in ("train", "val"):

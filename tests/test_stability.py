@@ -16,7 +16,8 @@ from sdnet.commands.evidence.runs import over_seeds
 from sdnet.commands.stability import stability
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results
-from sdnet.experiments.settings import Recipe
+from sdnet.experiments.columns import COLUMNS
+from sdnet.experiments.settings.preset import Recipe
 from sdnet.models import build
 from sdnet.robustness.stability import stability_under
 from sdnet.runs.network import build_model
@@ -173,7 +174,7 @@ RAISED = {1: 0.5, 2: 1, 64: 8}  # the gain after so many iterations over that of
 
 def rows(system, seed, gains, lambdas=(np.nan,)):
     """Of an image's 0.5: each place, lambda and number of iterations with its gain, at every severity."""
-    common = dict.fromkeys(results.COLUMNS["stability"]) | {"dataset": "cifar10", "system": system, "seed": seed}
+    common = dict.fromkeys(COLUMNS["stability"]) | {"dataset": "cifar10", "system": system, "seed": seed}
     common |= {"images": 10, "zeros": 0.01, "image_noise_to_signal": 0.5, "noise": "gaussian"}
     common |= {"lambda0": lambdas[0], "n_iter0": np.nan if np.isnan(lambdas[0]) else 2}
     as_trained = [(lmbd, common["n_iter0"], gain) for lmbd, gain in zip(lambdas, gains, strict=True)]

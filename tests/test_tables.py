@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from sdnet.experiments import results, shown, tables
+from sdnet.experiments.columns import COLUMNS
 
 PROJECT = Path(__file__).parents[1]
 PRESET = """\
@@ -209,7 +210,7 @@ def test_a_data_set_is_read_under_the_noises_it_has(folder):
         _, dataset, system, _ = path.relative_to(folder).parts
         for noise in ["gaussian", "shot"] if dataset == "cifar10" else ["shot"]:
             row = {"dataset": dataset, "system": system, "seed": 0, "noise": noise}
-            results.write(path / f"sweep-{noise}.csv", "sweep", [dict.fromkeys(results.COLUMNS["sweep"]) | row])
+            results.write(path / f"sweep-{noise}.csv", "sweep", [dict.fromkeys(COLUMNS["sweep"]) | row])
     read = shown.read_runs(folder, "figure2", "sweep", ["gaussian", "shot"])
     assert read.groupby("dataset").noise.unique().map(list).to_dict() == {
         "cifar10": ["gaussian", "shot"],

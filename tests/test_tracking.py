@@ -19,6 +19,7 @@ from sdnet.commands.evaluate import evaluate
 from sdnet.commands.track import track
 from sdnet.commands.train import train
 from sdnet.experiments import results
+from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.plan import results_folder
 from sdnet.experiments.tracking import Tracker
 
@@ -534,7 +535,7 @@ def test_tables_that_mlflow_did_not_take_are_an_error(client, tmp_path, monkeypa
 def measured(folder, kind, noise, rows):
     """Write a result file whose other columns are empty."""
     suffix = f"-{noise}" if noise else ""
-    results.write(folder / f"{kind}{suffix}.csv", kind, [dict.fromkeys(results.COLUMNS[kind]) | row for row in rows])
+    results.write(folder / f"{kind}{suffix}.csv", kind, [dict.fromkeys(COLUMNS[kind]) | row for row in rows])
 
 
 def trained(project, spec, lmbd, correct):

@@ -13,8 +13,10 @@ from small_project import PROJECT, copy_project
 from sdnet.__main__ import cli
 from sdnet.commands import calibrate, work
 from sdnet.data.datasets import load
-from sdnet.experiments import plan
-from sdnet.experiments.settings import Preset, load_presets, load_site, read_yaml
+from sdnet.experiments import arguments, plan
+from sdnet.experiments.settings.files import read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
+from sdnet.experiments.settings.preset import Preset
 from sdnet.models import MODELS, build
 from sdnet.runs.network import build_model, load_model, save_model
 
@@ -162,21 +164,21 @@ def processed(tmp_path_factory):
         (homes[run.system] / "spec.json").write_text(run.spec_json)
         save_model(build_model(run.spec, 10), homes[run.system] / "model.pt")
     home, reference, seen = str(homes["sdnet18"]), str(homes["resnet18"]), {}
-    noise = f"--noise gaussian {plan.noise_options(planned[1], preset)}"
-    strong = f"{plan.attack_options(preset, 'attack-adaptive')} --reference {reference}"
+    noise = f"--noise gaussian {arguments.noise_options(planned[1], preset)}"
+    strong = f"{arguments.attack_options(preset, 'attack-adaptive')} --reference {reference}"
     with pytest.MonkeyPatch.context() as patch:
         for module in ("sweep", "calibrate", "target"):
             patch.setattr(f"sdnet.commands.{module}.load_model", counting)
         for module in ("attack", "diagnose"):
             patch.setattr(f"sdnet.commands.{module}.tuned_lambda", lambda run, *_: 0.5 if run == Path(home) else None)
         for command, options in {
-            f"attack {reference}": plan.attack_options(preset, "attack"),
-            f"attack-adaptive {reference}": plan.attack_options(preset, "attack-adaptive"),
+            f"attack {reference}": arguments.attack_options(preset, "attack"),
+            f"attack-adaptive {reference}": arguments.attack_options(preset, "attack-adaptive"),
             f"sweep {home}": noise,
-            f"calibrate {home}": f"{noise} {plan.calibration_options(planned[1], preset)}",
-            f"attack {home}": plan.attack_options(preset, "attack"),
+            f"calibrate {home}": f"{noise} {arguments.calibration_options(planned[1], preset)}",
+            f"attack {home}": arguments.attack_options(preset, "attack"),
             f"attack-adaptive {home}": strong,
-            f"diagnose {home}": f"{plan.attack_options(preset, 'diagnose')} --reference {reference}",
+            f"diagnose {home}": f"{arguments.attack_options(preset, 'diagnose')} --reference {reference}",
         }.items():
             counts.clear()
             cli.main(shlex.split(f"{command} {options} --gpus 0"), standalone_mode=False)

@@ -17,8 +17,9 @@ from nbclient import NotebookClient
 from PIL import Image
 from small_project import EPOCHS, PROJECT, RESULTS, SPARSE_RUN, TINY_PRESET, copy_project, sdnet
 
-from sdnet.experiments import plan
-from sdnet.experiments.settings import load_presets, load_site, read_yaml
+from sdnet.experiments import catalogue, plan
+from sdnet.experiments.settings.files import read_yaml
+from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.models import build
 
 RELEASED_SYSTEMS = """
@@ -57,16 +58,16 @@ def own_fresh(tmp_path):
 # What is built
 
 
-@pytest.mark.parametrize("table", plan.TABLES)
+@pytest.mark.parametrize("table", catalogue.TABLES)
 def test_every_table_is_built_in_three_formats(built, table):
     numbers = pd.read_csv(built / RESULTS / f"{table}.csv")
-    assert set(numbers.system) == set(EPOCHS) & set(plan.systems_of(table))
+    assert set(numbers.system) == set(EPOCHS) & set(catalogue.systems_of(table))
     assert set(numbers.dataset) == {"digits"}
     assert "SDNet-18" in (built / RESULTS / f"{table}.md").read_text()
     assert r"\begin{tabular}" in (built / RESULTS / f"{table}.tex").read_text()
 
 
-@pytest.mark.parametrize("figure", plan.FIGURES)
+@pytest.mark.parametrize("figure", catalogue.FIGURES)
 def test_every_figure_is_built_as_pdf_and_picture(built, figure):
     pdf = (built / RESULTS / f"{figure}.pdf").read_bytes()
     assert pdf.startswith(b"%PDF-")
@@ -76,7 +77,7 @@ def test_every_figure_is_built_as_pdf_and_picture(built, figure):
     assert min(picture.size) >= 200
 
 
-@pytest.mark.parametrize("target", [*plan.TABLES, *plan.FIGURES])
+@pytest.mark.parametrize("target", [*catalogue.TABLES, *catalogue.FIGURES])
 def test_every_notebook_is_kept_executed_and_as_a_page(built, target):
     executed = nbformat.read(built / RESULTS / f"notebooks/{target}.ipynb", as_version=4)
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
@@ -84,7 +85,7 @@ def test_every_notebook_is_kept_executed_and_as_a_page(built, target):
     assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
     page = (built / RESULTS / f"notebooks/{target}.html").read_text()
     assert (
-        "<table" if target in plan.TABLES else f'<img alt="{target}, results/quick" src="data:image/png;base'
+        "<table" if target in catalogue.TABLES else f'<img alt="{target}, results/quick" src="data:image/png;base'
     ) in page
 
 
@@ -375,7 +376,9 @@ def test_commands_work_exactly_as_typed(fresh, snakemake, command):
 def test_all_trains_every_run_of_the_paper_on_one_gpu_each(fresh, snakemake):
     preset, site = load_presets(fresh / "config/presets")["paper"], load_site(read_yaml(fresh / "config/config.yaml"))
     runs = plan.runs("paper", preset, site)
-    shown = {run.name for target in plan.TABLES | plan.FIGURES for run in plan.runs_of(target, runs, preset)}
+    shown = {
+        run.name for target in catalogue.TABLES | catalogue.FIGURES for run in catalogue.runs_of(target, runs, preset)
+    }
     printed = snakemake.succeed(fresh, "--cores", "8", "--resources", "gpu=4", "all", "-n", "-p")
     trained = re.findall(r"-m sdnet train (\S+)/spec\.json --gpus (\d+)", printed)
     assert sorted(trained) == sorted((f"results/runs/{name}", "1") for name in shown)
@@ -386,7 +389,7 @@ def test_imagenet_joins_with_its_root_on_four_gpus_under_three_noises(own_fresh,
         (own_fresh / folder).mkdir(parents=True)
     options = ["--config", "imagenet_root=imagenet", "--cores", "8", "--resources", "gpu=4"]
     printed = snakemake.succeed(own_fresh, "results/table1.csv", "results/table3.csv", *options, "-n", "-p")
-    runs = rf"results/runs/imagenet/({'|'.join(plan.TABLES['table1'] + plan.TABLES['table3'])})/seed\d"
+    runs = rf"results/runs/imagenet/({'|'.join(catalogue.TABLES['table1'] + catalogue.TABLES['table3'])})/seed\d"
     trained = set(re.findall(rf"-m sdnet train {runs}/spec\.json --gpus (\d)", printed))
     swept = set(re.findall(rf"-m sdnet sweep \$\(dirname {runs}/model\.pt\) --noise (\w+)", printed))
     assert {"resnet18", "resnet34", "sdnet18", "sdnet34"} <= {system for system, _ in trained}

@@ -10,6 +10,7 @@ import pandas as pd
 from sdnet.commands.parts import Arrays
 from sdnet.commands.target import Target
 from sdnet.experiments import results
+from sdnet.experiments.columns import TOGETHER
 from sdnet.robustness.ladder import Attempt
 from sdnet.robustness.statistics import held_out, paired_difference, split_half
 from sdnet.runs.spec import run_columns
@@ -69,7 +70,7 @@ def write_fates(folder: Path, name: str, target: Target, fates: list[Fate]) -> N
             counts = _counts(target, survived[:, fate.rows], fate.rows, target.lambdas, lambda_hat)
             rows += [run | about | row for row in counts]
         if len(of_norm) > 1:
-            about = {"norm": norm, "eps": of_norm[0].attempt.pgd.eps, "attack": results.TOGETHER, "warnings": ""}
+            about = {"norm": norm, "eps": of_norm[0].attempt.pgd.eps, "attack": TOGETHER, "warnings": ""}
             rows += [run | about | row for row in _together(target, of_norm, robust)]
         arrays |= _arrays(norm, of_norm, robust)
     results.write_arrays(

@@ -9,7 +9,11 @@ from torch import Tensor
 from sdnet.commands.parts import file_digest
 from sdnet.data.datasets import INFO, SMALL_IMAGES
 from sdnet.experiments import environment, plan, results
-from sdnet.experiments.settings import Dataset, Options, System, load_preset, load_site, read_yaml
+from sdnet.experiments.settings.datasets import Dataset
+from sdnet.experiments.settings.files import read_yaml
+from sdnet.experiments.settings.loading import load_preset, load_site
+from sdnet.experiments.settings.networks import Options, System
+from sdnet.files import write_text
 from sdnet.models.released import Variant, load_released, variant_of
 from sdnet.runs.former import set_aside
 from sdnet.runs.network import build_model, save_model
@@ -40,9 +44,9 @@ def import_released(checkpoint: Path) -> None:
     described = folder / "environment.json"
     if not (described.exists() and about["sha256"] in described.read_text()):
         set_aside(folder)
-    results.write_text(folder / "spec.json", run.spec_json + "\n")
+    write_text(folder / "spec.json", run.spec_json + "\n")
     results.write(folder / "history.csv", "history", [])
-    results.write_text(described, json.dumps(environment.describe("none") | about, indent=2))
+    write_text(described, json.dumps(environment.describe("none") | about, indent=2))
     save_model(model, folder / "model.pt")
     print(f"{folder}: {variant.name} of width {variant.width}; test it with: python -m sdnet evaluate {folder}")
 

@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode, ValidationError
 from traitlets.config import Config
 
-from sdnet.experiments.results import write_text
+from sdnet.files import write_text
 
 PAGE = Path(__file__).with_name("page.html")
 

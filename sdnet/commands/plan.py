@@ -7,9 +7,12 @@ from tabulate import tabulate
 
 from sdnet.commands import work
 from sdnet.commands.work import KINDS, Job
-from sdnet.experiments import plan
+from sdnet.experiments import catalogue, plan
 from sdnet.experiments.plan import Run
-from sdnet.experiments.settings import Preset, Site, load_preset, load_site, read_yaml
+from sdnet.experiments.settings.files import read_yaml
+from sdnet.experiments.settings.loading import load_preset, load_site
+from sdnet.experiments.settings.preset import Preset
+from sdnet.experiments.settings.site import Site
 from sdnet.experiments.status import duration
 
 # The columns of times, and the rules whose jobs are in each.
@@ -46,7 +49,7 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
     if unshown := sorted({run.system for run in planned} - _shown(planned, preset)):
         print(
             f"snakemake {name} does not train {', '.join(unshown)}, which no table or figure shows: see TABLES and "
-            f"FIGURES of sdnet/experiments/plan.py, or ask for {plan.results_folder(name)}/runs/.../accuracy.csv\n"
+            f"FIGURES of sdnet/experiments/catalogue.py, or ask for {plan.results_folder(name)}/runs/.../accuracy.csv\n"
         )
     if not measured:
         print(_table(groups, jobs), end="\n\n")
@@ -78,12 +81,12 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
 
 def _shown(planned: list[Run], preset: Preset) -> set[str]:
     """The networks that the tables and figures of a preset need."""
-    tables, figures = plan.targets(planned, preset)
-    return {run.system for target in (*tables, *figures) for run in plan.runs_of(target, planned, preset)}
+    tables, figures = catalogue.targets(planned, preset)
+    return {run.system for target in (*tables, *figures) for run in catalogue.runs_of(target, planned, preset)}
 
 
 def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: dict[str, list[Job]]) -> str:
-    tables, figures = plan.targets(planned, preset)
+    tables, figures = catalogue.targets(planned, preset)
     shared = work.shared_jobs(planned, preset, site)
     left_out = sorted(set(preset.datasets) - {run.dataset for run in planned})
     disk = sum(work.result_bytes(run, planned, preset) for run in planned) / 1e9

@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from sdnet.experiments import plan
-from sdnet.experiments.settings import SettingsError, Site, load_preset, load_site, preset_files, read_yaml
+from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.loading import load_preset, load_site, preset_files
+from sdnet.experiments.settings.site import Site
 from sdnet.experiments.status import Status, status, summary, table
 
 NOTHING = "no run has begun; `make quick` starts the smallest preset"

@@ -7,7 +7,7 @@ from pathlib import Path
 from sdnet.experiments import environment, results
 from sdnet.experiments.plan import has_run
 from sdnet.experiments.project import project_folder
-from sdnet.experiments.settings import load_preset, preset_files
+from sdnet.experiments.settings.loading import load_preset, preset_files
 from sdnet.experiments.tracking import MARKER, Tracker, in_results, log_summary
 
 SHOWN = (".csv", ".md", ".tex", ".pdf", ".png", ".html")  # tables and figures

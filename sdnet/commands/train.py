@@ -15,6 +15,7 @@ from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.environment import experiment, trained_experiment
 from sdnet.experiments.tracking import MARKER, Tracker
+from sdnet.files import write_text
 from sdnet.processes import end_with
 from sdnet.runs.device import choose_device, device_name, recipe_on
 from sdnet.runs.former import set_aside
@@ -120,7 +121,7 @@ def _write_environment(folder: Path, spec: dict, processes: list[tuple[int, dict
     """Say which experiment the weights are of, and with what they were trained, which need not be this process."""
     trained = [(epoch, provenance["environment"]) for epoch, provenance in processes]
     about = environment.of_training(trained) | {"experiment": experiment(spec)}
-    results.write_text(folder / "environment.json", json.dumps(about, indent=2))
+    write_text(folder / "environment.json", json.dumps(about, indent=2))
 
 
 def _only_process(path: Path) -> AbstractContextManager:
@@ -145,7 +146,7 @@ def _part_from_others(folder: Path, checkpoints: Path) -> None:
     last = begun.read_text() if begun.exists() else checkpoints.name
     if not checkpoints.exists() or last != checkpoints.name:
         set_aside(folder)
-    results.write_text(begun, checkpoints.name)
+    write_text(begun, checkpoints.name)
 
 
 def _is_trained(folder: Path, spec: dict) -> bool:

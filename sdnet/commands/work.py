@@ -10,9 +10,12 @@ from typing import Any
 
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.data.datasets import INFO
-from sdnet.experiments import plan
+from sdnet.experiments import catalogue, plan
 from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
-from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, Site, has_lambda
+from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES
+from sdnet.experiments.settings.networks import has_lambda
+from sdnet.experiments.settings.preset import Preset
+from sdnet.experiments.settings.site import Site
 
 RELEASED_LAMBDA_MAX = 1.4
 INVERTED_IMAGES = 100
@@ -81,15 +84,15 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     if not preset.imported:
         yield Job("train", trained=recipe["epochs"] * train_images, passed=recipe["epochs"] * test_images)
     yield Job("evaluate", passed=test_images)
-    if targets & set(plan.INVERTED):
+    if targets & set(catalogue.INVERTED):
         yield Job("invert", passed=INVERTED_IMAGES)
     adjustable = has_lambda(run.spec["model"]["name"])
     grid = len(robustness.lambdas) if adjustable else 1
-    swept, calibrated = _noises(run, targets & set(plan.SWEPT), preset), []
+    swept, calibrated = _noises(run, targets & set(catalogue.SWEPT), preset), []
     if adjustable:
-        calibrated = _noises(run, targets & set(plan.CALIBRATED), preset)
-        if targets & set(plan.ATTACKED):
-            calibrated |= {plan.line_noise(preset)}
+        calibrated = _noises(run, targets & set(catalogue.CALIBRATED), preset)
+        if targets & set(catalogue.ATTACKED):
+            calibrated |= {preset.line_noise}
     noisy_images = min(robustness.test_images or test_images, test_images)
     fitted_images = min(robustness.calibration_images, train_images)
     released = sum(value <= RELEASED_LAMBDA_MAX for value in robustness.lambdas)
@@ -102,9 +105,9 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
             noisy_levels = len(CALIBRATION_LEVELS["released"][noise]) - 1  # no clean images there
             passed += noisy_levels * noisy_images * released
         yield Job("calibrate", passed=passed)
-    if targets & set(plan.STABLE):
+    if targets & set(catalogue.STABLE):
         yield Job("stability")  # of the first layer alone: not counted
-    if targets & set(plan.ATTACKED):
+    if targets & set(catalogue.ATTACKED):
         reference = plan.undefended(run, planned) is not None
         yield from _attacks(preset, adjustable, grid, test_images, reference, run.seed == preset.seeds[0])
 
@@ -151,11 +154,11 @@ def _attacks(
 
 def shared_jobs(planned: list[Run], preset: Preset, site: Site) -> list[str]:
     """What jobs do that several runs share: downloads, benchmarks, tables, figures, and what concludes a preset."""
-    tables, figures = plan.targets(planned, preset)
+    tables, figures = catalogue.targets(planned, preset)
     datasets = {run.dataset for run in planned}
     downloads = [name for name in datasets if name in plan.DOWNLOADED]
     downloads += [f"{name}-c" for name in downloads if plan.noise_source(name, preset, site)]
-    measured = datasets if set(plan.BENCHMARKED) & set(tables) else set()
+    measured = datasets if set(catalogue.BENCHMARKED) & set(tables) else set()
     concluding = ("claims", "report", "track", "all")
     return [*downloads, *(f"benchmark {name}" for name in measured), *tables, *figures, *concluding]
 
@@ -169,7 +172,7 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
             sum(path.suffix.lower() in IMAGE_SUFFIXES for path in part.glob("*/*")) for part in (root / "train", test)
         )
     else:
-        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "experiments/settings.py")
+        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "experiments/settings/datasets.py")
     chosen = preset.datasets[dataset]
     train, test = (
         min(wanted or n, n) for wanted, n in zip((chosen.train_images, chosen.test_images), found, strict=True)
@@ -189,7 +192,7 @@ def result_bytes(run: Run, planned: list[Run], preset: Preset) -> float:
     parameters = 1e6 * _entry("PARAMETERS", PARAMETERS, model["name"]) * (model["width"] / 64) ** 2
     states = 2 if recipe["optimizer"] == "adam" else 1
     weights = 4 * parameters * (1 + (0 if preset.imported else 2 * (1 + states)))
-    if not _targets(run, planned, preset) & set(plan.ATTACKED):
+    if not _targets(run, planned, preset) & set(catalogue.ATTACKED):
         return weights
     about = INFO[run.dataset]
     values = about.channels * (preset.datasets[run.dataset].image_size or about.size) ** 2
@@ -206,10 +209,15 @@ def data_gigabytes(planned: list[Run], preset: Preset, site: Site) -> float:
 
 def _targets(run: Run, planned: list[Run], preset: Preset) -> set[str]:
     """The tables and figures that show a run."""
-    return {target for kind in plan.targets(planned, preset) for target in kind if plan.runs_of(target, [run], preset)}
+    return {
+        target
+        for kind in catalogue.targets(planned, preset)
+        for target in kind
+        if catalogue.runs_of(target, [run], preset)
+    }
 
 
 def _noises(run: Run, targets: set[str], preset: Preset) -> set[str]:
     """The noises under which these tables and figures show a run."""
-    tested = plan.noises_on(run.dataset, preset)
-    return {noise for target in targets for noise in plan.noises_of(target, preset) if noise in tested}
+    tested = preset.noises_on(run.dataset)
+    return {noise for target in targets for noise in catalogue.noises_of(target, preset) if noise in tested}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sdnet.experiments.columns import TOGETHER
 from sdnet.experiments.labels import NORMS, dataset_label, radius_label, system_label
-from sdnet.experiments.results import TOGETHER
 from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables import accuracy, cell, paper_values
 

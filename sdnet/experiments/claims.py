@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sdnet.experiments import plan
+from sdnet.experiments import catalogue
 from sdnet.experiments.labels import DATASETS, NORMS, SYSTEMS
-from sdnet.experiments.settings import Noise, SettingsError, read_yaml
+from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.names import Noise
 
 # The least scale at which the size of an effect is judged. After 24 epochs effects have another size than after 100,
 # one of them (C4) another sign: docs/results/.
@@ -101,7 +102,7 @@ class Claim(Which):
     quantity: str = Field(description="In words, what the effects are the mean of.")
     about: list[Literal[tuple(DATASETS)]] = Field(min_length=1, description="Data sets that it is claimed of.")
     stand_in: bool = Field(True, description="Whether another data set may stand in for these.")
-    needs: list[Literal[(*plan.TABLES, *plan.FIGURES)]] = Field(min_length=1)
+    needs: list[Literal[(*catalogue.TABLES, *catalogue.FIGURES)]] = Field(min_length=1)
     direction: list[Test] = Field(min_length=1)
     size: list[Test] = []
 

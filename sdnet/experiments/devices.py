@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sdnet.experiments.settings_files import site_setting
+from sdnet.experiments.settings.files import site_setting
 
 POLL_SECONDS = 0.5
 # Not in TMPDIR, which may differ from user to user. The tests have folders of their own.

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
-from sdnet.experiments.plan import noises_of
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sdnet.experiments.claims import COMPARE, MEASURED_ONCE, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which, networks_of
 from sdnet.experiments.labels import DATASETS, KEPT
-from sdnet.experiments.settings import Noise
+from sdnet.experiments.settings.names import Noise
 from sdnet.experiments.verdict_words import number
 
 LEARNED = ("accuracy", "robust", "noise_to_signal")  # what hangs on the seed, and on how long one trains

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from sdnet.experiments import results, shown
+from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
-from sdnet.experiments.plan import noises_of
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables import accuracy, cell, paper_values, zero_shares

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from sdnet.experiments import plan
-from sdnet.experiments.settings import Preset, load_preset, preset_files
+from sdnet.experiments.settings.loading import load_preset, preset_files
+from sdnet.experiments.settings.preset import Preset
 
 
 def project_folder() -> Path:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from sdnet.experiments import plan, results
+from sdnet.experiments import catalogue, plan, results
 from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
 from sdnet.experiments.environment import read_environment
 from sdnet.experiments.labels import DATASETS, TITLES, VERDICTS, dataset_label, radius_label, system_label
 from sdnet.experiments.project import named_preset, preset_of, project_folder
-from sdnet.experiments.settings import NUMBER_OF_IMAGES, Preset, load_preset
+from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES
+from sdnet.experiments.settings.loading import load_preset
+from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.shown import has_runs
 from sdnet.experiments.verdict_words import effect_in_words, tally
 
@@ -159,13 +161,13 @@ def _outcome(row, title: str) -> str:
 def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
     """Each one that the preset has: its title, a text in Markdown, and its picture if it is a figure that is there."""
     preset = preset_of(folder)
-    for name in (*plan.TABLES, *plan.FIGURES):
-        if plan.nothing_to_show(name, plan.networks(preset), preset):
+    for name in (*catalogue.TABLES, *catalogue.FIGURES):
+        if catalogue.nothing_to_show(name, plan.networks(preset), preset):
             continue
-        table = name in plan.TABLES
+        table = name in catalogue.TABLES
         path = folder / f"{name}{'.md' if table else '.png'}"
         if not path.exists():
-            wanted = folder.relative_to(project_folder()) / plan.file_of(name)
+            wanted = folder.relative_to(project_folder()) / catalogue.file_of(name)
             yield TITLES[name], f"Not there yet; make it with: `snakemake --cores all {wanted}`", None
             continue
         caption = (project_folder() / "workflow" / "report" / f"{name}.rst").read_text()

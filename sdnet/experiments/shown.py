@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.experiments import plan, results
+from sdnet.experiments import catalogue, results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.project import preset_of, project_folder
-from sdnet.experiments.settings import has_lambda
+from sdnet.experiments.settings.networks import has_lambda
 
 
 def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     Args:
         folder: a results folder.
         target: the table or figure.
-        kind: of result file, a key of `results.COLUMNS`.
+        kind: of result file, a key of `columns.COLUMNS`.
         noises: read <kind>-<noise>.csv for each of these that the data set is tested under; kinds that need a lambda
             only of networks that have one.
 
@@ -31,12 +31,14 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     """
     preset = preset_of(folder)
     suffixes = {
-        dataset: [f"-{noise}" for noise in noises if noise in plan.noises_on(dataset, preset)] if noises else [""]
+        dataset: [f"-{noise}" for noise in noises if noise in preset.noises_on(dataset)] if noises else [""]
         for dataset in preset.datasets
     }
     frames = [
         results.read(run / f"{kind}{suffix}.csv", kind)
-        for run in _run_folders(folder, target, kind in plan.OF_ALGORITHM_1, f"{kind}.csv" in plan.OF_FIRST_SEED)
+        for run in _run_folders(
+            folder, target, kind in catalogue.OF_ALGORITHM_1, f"{kind}.csv" in catalogue.OF_FIRST_SEED
+        )
         for suffix in suffixes[run.parts[-3]]
     ]
     return pd.concat(frames, ignore_index=True)
@@ -62,15 +64,15 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False, first_see
     folders = [
         folder / "runs" / dataset / system / f"seed{seed}"
         for dataset in preset.datasets
-        if plan.shows(target, dataset, preset) and has_runs(folder, dataset)
-        for system in plan.systems_of(target)
+        if catalogue.shows(target, dataset, preset) and has_runs(folder, dataset)
+        for system in catalogue.systems_of(target)
         if system in preset.systems
         and preset.systems[system].trains_on(dataset)
         and (not need_lambda or has_lambda(preset.systems[system].model))
         for seed in (preset.seeds[:1] if first_seed else preset.seeds_of(system))
     ]
     if not folders:
-        wanted = folder.relative_to(project_folder()) / plan.file_of(target)
+        wanted = folder.relative_to(project_folder()) / catalogue.file_of(target)
         raise FileNotFoundError(f"{folder}/runs holds no run; make it with: snakemake --cores all {wanted}")
     return folders
 
@@ -107,7 +109,7 @@ def noise_note(sources: pd.Series, images: pd.Series) -> str:
 
 def calibration_note(folder: Path, target: str) -> str:
     """On how many training images Algorithm 1 fitted what a table or figure shows, in words."""
-    counts = read_runs(folder, target, "calibration", plan.noises_of(target, preset_of(folder))).images.unique()
+    counts = read_runs(folder, target, "calibration", catalogue.noises_of(target, preset_of(folder))).images.unique()
     return f"Algorithm 1 on {' or '.join(f'{count:,}' for count in sorted(counts))} training images"
 
 

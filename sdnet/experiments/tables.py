@@ -7,10 +7,12 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
+from sdnet.experiments.catalogue import REFERENCE
 from sdnet.experiments.labels import KEPT, dataset_label, scale_label, system_label
-from sdnet.experiments.plan import REFERENCE, SEVERITY_COUNT
+from sdnet.experiments.plan import SEVERITY_COUNT
 from sdnet.experiments.project import preset_of, project_folder
 from sdnet.experiments.shown import read_runs
+from sdnet.files import write_text
 
 BESIDE = "Ours, the paper's value in brackets where it has one. Scale of ours:"
 
@@ -157,9 +159,7 @@ def zero_shares(codes: pd.DataFrame) -> pd.DataFrame:
 
 def write(table: pd.DataFrame, layout: pd.DataFrame, path: Path, caption: str) -> None:
     """Write a table as tidy .csv and, in the paper's layout, as .md and .tex."""
-    results.write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-    results.write_text(
-        path.with_suffix(".md"), f"{caption}\n\n{layout.to_markdown(index=False, disable_numparse=True)}\n"
-    )
+    write_text(path.with_suffix(".csv"), table.to_csv(index=False))
+    write_text(path.with_suffix(".md"), f"{caption}\n\n{layout.to_markdown(index=False, disable_numparse=True)}\n")
     latex = layout.to_latex(index=False, escape=True, caption=re.sub(r"([%&_#$])", r"\\\1", caption))
-    results.write_text(path.with_suffix(".tex"), latex)
+    write_text(path.with_suffix(".tex"), latex)

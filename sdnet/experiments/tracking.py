@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from sdnet.experiments import results
-from sdnet.experiments.settings_files import site_setting
+from sdnet.experiments.settings.files import site_setting
+from sdnet.files import write_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -160,7 +160,7 @@ class Tracker:
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         parameters = [Param(key, str(value)) for key, value in _flat(marker["spec"]).items()]
         client.log_batch(run_id, params=parameters)
-        results.write_text(self._folder / MARKER, json.dumps({"run_id": run_id} | marker))
+        write_text(self._folder / MARKER, json.dumps({"run_id": run_id} | marker))
         return run_id
 
 

@@ -4,16 +4,19 @@ from typing import get_args
 
 import pandas as pd
 
-from sdnet.experiments import plan, results
+from sdnet.experiments import catalogue, plan
 from sdnet.experiments.claims import MEASURED_ONCE, RELEASED, TEXT, Claim, as_released, as_text, networks_of
+from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.judging import judge
 from sdnet.experiments.labels import DATASETS, SYSTEMS
-from sdnet.experiments.settings import Noise, Preset, has_lambda
+from sdnet.experiments.settings.names import Noise
+from sdnet.experiments.settings.networks import has_lambda
+from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.tables import paper_values
 
 
 def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: str) -> pd.DataFrame:
-    """A verdict for each claim, data set that it can be judged on, and reading of the layer; see `results.COLUMNS`.
+    """A verdict for each claim, data set that it can be judged on, and reading of the layer; see `columns.COLUMNS`.
 
     Args:
         claims: from `load_claims`.
@@ -31,12 +34,12 @@ def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: 
             }
             judged = [_row(claim, *one, dataset, reading, preset, root) for reading, one in seen.items() if one[1]]
             rows += judged or [_absent(claim, dataset, preset)]
-    return pd.DataFrame(rows, columns=list(results.COLUMNS["claims"]))
+    return pd.DataFrame(rows, columns=list(COLUMNS["claims"]))
 
 
 def _judged_on(claim: Claim, effects: pd.DataFrame, preset: Preset) -> list[str]:
     """The claim's data sets that the preset has; if none of them has results, a stand-in comes first."""
-    attacked = set(claim.needs) & set(plan.ATTACKED)
+    attacked = set(claim.needs) & set(catalogue.ATTACKED)
     usable = [name for name in preset.datasets if not attacked or name in preset.adversarial.datasets]
     present = [name for name in usable if name in set(effects.dataset)]
     meant = [name for name in claim.about if name in usable]
@@ -57,7 +60,7 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
         has = {name for name in has if not has_lambda(name)} | ({TEXT} if RELEASED in has else set())
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
     expected = {name for name in wanted if networks_of(name) <= has and (not released or TEXT in networks_of(name))}
-    if released and not plan.has_speed(RELEASED):  # it costs what the text's reading does, and is not measured
+    if released and not catalogue.has_speed(RELEASED):  # it costs what the text's reading does, and is not measured
         expected = {name for name in expected if not name.startswith(MEASURED_ONCE)}
     return expected if expected & set(claim.effects) else set()
 
@@ -81,7 +84,7 @@ def _row(
 ) -> dict:
     row = _about(claim, dataset) | {"reading": _reading(expected, reading, preset)}
     wanted = _noises(claim, dataset)
-    noises = [noise for noise in wanted if noise in plan.noises_on(dataset, preset)]
+    noises = [noise for noise in wanted if noise in preset.noises_on(dataset)]
     judged = judge(claim, effects, expected, noises, [noise for noise in wanted if noise not in noises])
     if judged["verdict"] == "not run":
         judged["reason"] += f"; {_remedy(claim, dataset, effects.empty, preset, root)}"
@@ -94,8 +97,8 @@ def _row(
 
 def _remedy(claim: Claim, dataset: str, nothing: bool, preset: Preset, root: str) -> str:
     """How what a claim takes is made, in words; `nothing`: there is nothing yet on its data set."""
-    why = {name: plan.nothing_to_show(name, plan.networks(preset), preset) for name in claim.needs}
-    targets = [f"{root}/{plan.file_of(name)}" for name in why if not why[name]]
+    why = {name: catalogue.nothing_to_show(name, plan.networks(preset), preset) for name in claim.needs}
+    targets = [f"{root}/{catalogue.file_of(name)}" for name in why if not why[name]]
     if not targets:
         return "; ".join(f"this preset makes no {name}: {reason}" for name, reason in why.items())
     first = "set imagenet_root in config/config.yaml, then " if dataset == "imagenet" and nothing else ""
@@ -115,10 +118,10 @@ def _not_tested(claim: Claim, dataset: str, preset: Preset) -> str:
     """The images, attacks or noise that a claim takes and the preset does not have, in words; nothing if it has all."""
     if dataset not in preset.datasets:
         return DATASETS[dataset]
-    if set(claim.needs) & set(plan.ATTACKED) and dataset not in preset.adversarial.datasets:
+    if set(claim.needs) & set(catalogue.ATTACKED) and dataset not in preset.adversarial.datasets:
         return f"attacks on {DATASETS[dataset]}"
     asked = _noises(claim, dataset)
-    if asked and set(asked).isdisjoint(plan.noises_on(dataset, preset)):
+    if asked and set(asked).isdisjoint(preset.noises_on(dataset)):
         return f"{', '.join(asked)} noise on {DATASETS[dataset]}"
     return ""
 
@@ -130,7 +133,7 @@ def _noises(claim: Claim, dataset: str) -> list[str]:
     """
     conditions = [claim.which(test).condition for test in claim.direction]
     named = [text for condition in conditions for text in condition if text in get_args(Noise)]
-    if named or not set(claim.needs) & {*plan.SWEPT, *plan.CALIBRATED}:
+    if named or not set(claim.needs) & {*catalogue.SWEPT, *catalogue.CALIBRATED}:
         return list(dict.fromkeys(named))
     tested = paper_values("table3").groupby("dataset", sort=False).condition.unique()
     return list(tested[dataset if dataset in tested else claim.about[0]])

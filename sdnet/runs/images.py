@@ -10,7 +10,7 @@ import torch
 from sdnet.data.datasets import CLASS_FOLDERS, INFO, load
 from sdnet.data.images import Images, subset
 from sdnet.data.loaders import DeviceLoader, Loader
-from sdnet.experiments.settings_files import data_dir, image_folder
+from sdnet.experiments.settings.files import data_dir, image_folder
 from sdnet.runs.device import cores
 from sdnet.runs.spec import image_size
 

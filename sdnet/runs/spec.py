@@ -49,7 +49,7 @@ def read_spec(path: Path) -> dict:
 def _check_values(spec: dict, path: Path) -> None:
     """Refuse values that no preset can have, where pydantic is installed: no command needs it."""
     try:
-        from sdnet.experiments.settings import check_spec
+        from sdnet.experiments.settings.loading import check_spec
     except ModuleNotFoundError:
         return
     check_spec(spec, str(path))

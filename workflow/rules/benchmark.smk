@@ -6,7 +6,7 @@ rule benchmark:
         specs=lambda wildcards: [
             f"{wildcards.root}/runs/{run.name}/spec.json"
             for run in first_seed(FOLDERS[wildcards.root])
-            if run.dataset == wildcards.dataset and plan.has_speed(run.system)
+            if run.dataset == wildcards.dataset and catalogue.has_speed(run.system)
         ],
     output:
         table="{root}/benchmark/{dataset}.csv",
@@ -21,7 +21,7 @@ rule benchmark:
         mem_mb=16000,
         runtime=60,
     params:
-        options=lambda wildcards: plan.benchmark_options(
+        options=lambda wildcards: arguments.benchmark_options(
             wildcards.dataset, preset_of(wildcards)
         ),
     message:

@@ -6,7 +6,7 @@ RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
 def tables_and_figures(name):
     """Every one of a preset."""
     root = plan.results_folder(name)
-    tables, figures = plan.targets(RUNS[name], PRESETS[name])
+    tables, figures = catalogue.targets(RUNS[name], PRESETS[name])
     if not RUNS[name]:
         raise WorkflowError(
             f"the preset {name} has no images: set "
@@ -15,9 +15,9 @@ def tables_and_figures(name):
     if not (tables or figures):
         raise WorkflowError(
             f"the preset {name} has nothing to show: no table or figure has enough of its networks "
-            f"({', '.join(PRESETS[name].systems)}) on its data sets; see TABLES and FIGURES of sdnet/experiments/plan.py"
+            f"({', '.join(PRESETS[name].systems)}) on its data sets; see TABLES and FIGURES of sdnet/experiments/catalogue.py"
         )
-    return [f"{root}/{plan.file_of(target)}" for target in tables + figures]
+    return [f"{root}/{catalogue.file_of(target)}" for target in tables + figures]
 
 
 def targets(name):
@@ -114,7 +114,7 @@ def noise_minutes(wildcards):
 
 def noise_options(wildcards):
     """What the preset wants of noise, as options of a command; the next word is `official_noise`."""
-    return plan.noise_options(run_of(wildcards), preset_of(wildcards))
+    return arguments.noise_options(run_of(wildcards), preset_of(wildcards))
 
 
 def official_noise(wildcards, output):
@@ -127,11 +127,11 @@ def shown_runs(wildcards, target):
     """The runs that a table or figure shows."""
     name = FOLDERS[wildcards.root]
     trained = {(run.dataset, run.system) for run in RUNS[name]}
-    if why := plan.nothing_to_show(target, trained, PRESETS[name]):
+    if why := catalogue.nothing_to_show(target, trained, PRESETS[name]):
         raise WorkflowError(
             f"{wildcards.root}/{target} has nothing to show in the preset {name}: {why}"
         )
-    return plan.runs_of(target, RUNS[name], PRESETS[name])
+    return catalogue.runs_of(target, RUNS[name], PRESETS[name])
 
 
 def shown_files(wildcards, target, names):
@@ -140,17 +140,17 @@ def shown_files(wildcards, target, names):
     for run in shown_runs(wildcards, target):
         noises = [
             noise
-            for noise in plan.noises_of(target, preset)
-            if noise in plan.noises_on(run.dataset, preset)
+            for noise in catalogue.noises_of(target, preset)
+            if noise in preset.noises_on(run.dataset)
         ]
         for name in names:
             if name == "benchmark":
                 files.append(f"{wildcards.root}/benchmark/{run.dataset}.csv")
-            elif name in plan.OF_FIRST_SEED and run.seed != preset.seeds[0]:
+            elif name in catalogue.OF_FIRST_SEED and run.seed != preset.seeds[0]:
                 continue
             elif "*" not in name:
                 files.append(f"{wildcards.root}/runs/{run.name}/{name}")
-            elif not name.startswith(plan.OF_ALGORITHM_1) or settings.has_lambda(
+            elif not name.startswith(catalogue.OF_ALGORITHM_1) or has_lambda(
                 run.spec["model"]["name"]
             ):
                 files += [
@@ -163,10 +163,10 @@ def shown_files(wildcards, target, names):
 def fitted_line(wildcards):
     """The line of Algorithm 1 that a network under attack predicts by, if it has a lambda."""
     run = run_of(wildcards)
-    noise = plan.line_noise(preset_of(wildcards))
+    noise = preset_of(wildcards).line_noise
     return (
         [f"{RUN_FOLDER}/lines-{noise}.csv"]
-        if settings.has_lambda(run.spec["model"]["name"])
+        if has_lambda(run.spec["model"]["name"])
         else []
     )
 
@@ -185,7 +185,7 @@ def undefended_images(wildcards):
 
 def attack_options(wildcards, command):
     """What the preset wants of attacks, as options of a command."""
-    options = plan.attack_options(preset_of(wildcards), command)
+    options = arguments.attack_options(preset_of(wildcards), command)
     folder = undefended_folder(wildcards)
     return options + (
         f" --reference {folder}" if folder and command != "attack" else ""

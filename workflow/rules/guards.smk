@@ -38,8 +38,8 @@ def refuse_unknown_targets():
             )
         if (
             folder in RUN
-            and os.path.basename(path).startswith(plan.OF_ALGORITHM_1)
-            and not settings.has_lambda(RUN[folder].spec["model"]["name"])
+            and os.path.basename(path).startswith(catalogue.OF_ALGORITHM_1)
+            and not has_lambda(RUN[folder].spec["model"]["name"])
         ):
             raise WorkflowError(
                 f"nothing makes {target}: Algorithm 1 chooses lambda, which {RUN[folder].system} does not have"
@@ -89,7 +89,7 @@ def say_what_was_made():
     files = {file for job in workflow.dag.jobs for file in job.output}
     reports = sorted(file for file in files if Path(file).name == "report.html")
     if reports:
-        usual = settings.load_site(settings.read_yaml(Path(SITE_FILES[0])))
+        usual = load_site(read_yaml(Path(SITE_FILES[0])))
         where = tracking.address()
         named = "" if where == usual.mlflow_uri else f"MLFLOW_TRACKING_URI={where} "
         logger.info(f"Read {' and '.join(reports)}; `{named}make ui` shows the runs.")

@@ -1,8 +1,8 @@
 """Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
-for target, reads in plan.READS.items():
+for target, reads in catalogue.READS.items():
     label = labels.TITLES[target].partition(":")[0]
-    table = target in plan.TABLES
+    table = target in catalogue.TABLES
     page = f"{{root}}/notebooks/{target}.html"
 
     rule:

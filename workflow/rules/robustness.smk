@@ -2,7 +2,7 @@
 
 
 wildcard_constraints:
-    noise="|".join(get_args(settings.Noise)),
+    noise="|".join(get_args(Noise)),
 
 
 rule sweep:
@@ -55,7 +55,7 @@ rule calibrate:
     params:
         options=noise_options,
         official=official_noise,
-        calibration=lambda wildcards: plan.calibration_options(
+        calibration=lambda wildcards: arguments.calibration_options(
             run_of(wildcards), preset_of(wildcards)
         ),
     message:
@@ -82,7 +82,7 @@ rule stability:
         mem_mb=16000,
         runtime=noise_minutes,
     params:
-        noise=lambda wildcards: plan.line_noise(preset_of(wildcards)),
+        noise=lambda wildcards: preset_of(wildcards).line_noise,
         options=noise_options,
         official=official_noise,
     message:

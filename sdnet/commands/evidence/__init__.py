@@ -18,8 +18,8 @@ from sdnet.commands.evidence.noise import noisy
 from sdnet.commands.evidence.paper import paper_effects
 from sdnet.commands.evidence.runs import KEYS, Runs
 from sdnet.commands.evidence.stability import stability
-from sdnet.experiments import results
 from sdnet.experiments.claims import as_text
+from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.project import preset_of
 
 
@@ -35,10 +35,10 @@ def effects(folder: Path) -> pd.DataFrame:
         for measure in (clean, noisy, best_lambdas, lines, codes, inversion, attacks, stability)
         for row in measure(runs)
     ]
-    ours = pd.DataFrame(rows, columns=[name for name in results.COLUMNS["effects"] if name != "paper"])
+    ours = pd.DataFrame(rows, columns=[name for name in COLUMNS["effects"] if name != "paper"])
     ours[["estimate", "low", "high"]] = ours[["estimate", "low", "high"]].astype(float).round(9)
     # The paper does not say in which reading of the layer its numbers were made.
     names = {f"the paper's {name}": ours[name].map(as_text) for name in ("subject", "over")}
     keys = [f"the paper's {name}" if name in ("subject", "over") else name for name in KEYS]
     joined = ours.assign(**names).merge(paper_effects(), left_on=keys, right_on=KEYS, how="left", suffixes=("", "_"))
-    return joined[list(results.COLUMNS["effects"])]
+    return joined[list(COLUMNS["effects"])]

@@ -8,8 +8,9 @@ import pandas as pd
 
 from sdnet.commands.evidence.runs import BOTH, Row, Runs, nearest, percent, point, warn, wilson
 from sdnet.experiments import results
+from sdnet.experiments.columns import TOGETHER
 from sdnet.experiments.labels import radius_label
-from sdnet.experiments.settings import Adversarial
+from sdnet.experiments.settings.robustness import Adversarial
 from sdnet.experiments.tables import paper_values
 from sdnet.robustness.statistics import Interval, paired_difference, split_half
 
@@ -85,7 +86,7 @@ def _weaker(runs: Runs, seed: int, norm: str) -> str:
     printed = paper_values("table4")
     printed = printed[(printed.system == "resnet18") & printed.condition.str.startswith(norm)].value.iloc[0]
     rows = runs.read("resnet18", seed, "attack-adaptive")
-    rows = rows[(rows.norm == norm) & (rows.step == "a'") & (rows.attack != results.TOGETHER)]
+    rows = rows[(rows.norm == norm) & (rows.step == "a'") & (rows.attack != TOGETHER)]
     share = 100 * rows.correct / rows.total
     near = [
         f"{attack} ({left:.0f}%)" for attack, left in zip(rows.attack, share, strict=True) if abs(left - printed) < 5

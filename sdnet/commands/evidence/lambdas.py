@@ -17,14 +17,13 @@ from sdnet.commands.evidence.runs import (
     percent,
     point,
 )
-from sdnet.experiments import plan
 from sdnet.robustness.calibration import find_peaks
 from sdnet.robustness.statistics import Interval, adaptive_difference, paired_difference, split_half
 
 
 def best_lambdas(runs: Runs) -> Iterator[Row]:
     """What the best lambda gains, where it is, and whether it grows with the severity."""
-    for system, noise in itertools.product(BOTH, plan.noises_on(runs.dataset, runs.preset)):
+    for system, noise in itertools.product(BOTH, runs.preset.noises_on(runs.dataset)):
         seeds = runs.seeds([system], f"sweep-{noise}.csv", f"sweep-{noise}.npz")
         if not seeds:
             continue
@@ -65,7 +64,7 @@ def lines(runs: Runs) -> Iterator[Row]:
     """How straight the line is, and what the noise's own one gains over those of others."""
     for system in BOTH:
         fitted = {}
-        for noise in plan.noises_on(runs.dataset, runs.preset):
+        for noise in runs.preset.noises_on(runs.dataset):
             if seeds := runs.seeds([system], f"lines-{noise}.csv"):
                 fitted[noise] = {seed: _line(runs, system, seed, noise) for seed in seeds}
                 fits = [point(line.r_squared) for line in fitted[noise].values()]

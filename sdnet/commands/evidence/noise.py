@@ -22,7 +22,7 @@ from sdnet.commands.evidence.runs import (
     wilson,
 )
 from sdnet.data.corruptions import STRENGTHS
-from sdnet.experiments import plan, results
+from sdnet.experiments import results
 from sdnet.robustness.statistics import Interval, adaptive_difference, paired_difference
 
 NOISE_PAIRS = [
@@ -63,7 +63,7 @@ def read_swept(runs: Runs, system: str, seed: int, noise: str) -> Swept:
 
 def noisy(runs: Runs) -> Iterator[Row]:
     """Differences of accuracy; the lambda of Algorithm 1, and what it gains."""
-    for noise in plan.noises_on(runs.dataset, runs.preset):
+    for noise in runs.preset.noises_on(runs.dataset):
         for pair in readings(NOISE_PAIRS):
             systems = [name.split()[0] for name in pair]
             seeds = runs.seeds(dict.fromkeys(systems), f"sweep-{noise}.csv", f"sweep-{noise}.npz")

@@ -15,7 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from sdnet.experiments import results
 from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
-from sdnet.experiments.settings import Preset, has_lambda
+from sdnet.experiments.settings.networks import has_lambda
+from sdnet.experiments.settings.preset import Preset
 from sdnet.robustness.statistics import Interval
 
 KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]

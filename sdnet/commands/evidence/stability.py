@@ -7,21 +7,21 @@ import pandas as pd
 
 from sdnet.commands.evidence.noise import adaptive
 from sdnet.commands.evidence.runs import BOTH, SEVERITY, Row, Runs, point, warn
-from sdnet.experiments import plan, results
+from sdnet.experiments import catalogue, results
 
 
 def stability(runs: Runs) -> Iterator[Row]:
     """Ratios of noise to signal, of the first layer's output and of what reaches the next; zeros of a convolution."""
-    noise = plan.line_noise(runs.preset)
-    if seeds := _seeds(runs, plan.REFERENCE):
-        shares = [100 * _rows(runs, plan.REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
-        yield runs.row(("zeros", plan.REFERENCE, "", "clean", ""), [point(share) for share in shares], seeds)
+    noise = runs.preset.line_noise
+    if seeds := _seeds(runs, catalogue.REFERENCE):
+        shares = [100 * _rows(runs, catalogue.REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
+        yield runs.row(("zeros", catalogue.REFERENCE, "", "clean", ""), [point(share) for share in shares], seeds)
     for system in BOTH:
-        own, beside = _seeds(runs, system), _seeds(runs, system, plan.REFERENCE)
+        own, beside = _seeds(runs, system), _seeds(runs, system, catalogue.REFERENCE)
         fitted = [seed for seed in own if seed in runs.seeds([system], f"adaptive-{noise}.csv")]
         for choice, over, place, measured in (
-            ("fixed", plan.REFERENCE, "layer", beside),
-            ("fixed", plan.REFERENCE, "behind", beside),
+            ("fixed", catalogue.REFERENCE, "layer", beside),
+            ("fixed", catalogue.REFERENCE, "behind", beside),
             ("fixed", f"{system} atoms", "layer", own),
             ("solved", f"{system} atoms", "layer", own),
             ("adaptive", f"{system} fixed", "layer", fitted),
@@ -46,7 +46,7 @@ def _seeds(runs: Runs, *systems: str) -> list[int]:
 
 
 def _of_noise(runs: Runs, system: str, seed: int) -> bool:
-    measured, wanted = set(runs.read(system, seed, "stability").noise), plan.line_noise(runs.preset)
+    measured, wanted = set(runs.read(system, seed, "stability").noise), runs.preset.line_noise
     if measured != {wanted}:
         path = runs.path(system, seed, "stability.csv")
         warn(

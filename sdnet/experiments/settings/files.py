@@ -1,4 +1,4 @@
-"""The files of the settings, as they are: commands read them without pydantic, which checks them in `settings`."""
+"""The files of the settings, as they are: commands read them without pydantic, which `loading` checks them with."""
 
 import os
 from importlib.util import find_spec

@@ -1020,7 +1020,9 @@ def test_the_command_writes_effects_and_verdicts(folder, capsys):
     assert set(table.claim) == set(CLAIMS)
     assert set(table.verdict) <= set(labels.VERDICTS)
     assert f"{(table.verdict == 'replicated').sum()} replicated" in capsys.readouterr().out
-    assert len(results.read(folder / "effects.csv", "effects")) > 100
+    effects = results.read(folder / "effects.csv", "effects")
+    assert len(effects) > 100
+    assert set(effects.quantity) <= set(claims.QUANTITIES)
     assert "| C7" in (folder / "claims.md").read_text()
 
 
@@ -1046,6 +1048,16 @@ def test_every_claim_of_the_evaluation_is_there():
             "above: 0}",
             "near_paper: 1}",
             "claim P2: direction: above ResNet: near_paper and share_of_paper belong under",
+        ),
+        (
+            "effects: [accuracy of sdnet18 over resnet18",
+            "effects: [acuracy of sdnet18 over resnet18",
+            "claim P1: effects.0: given 'acuracy of sdnet18 over resnet18'; must be <quantity> of <network>",
+        ),
+        (
+            "effects: [accuracy of sdnet18 over mdeq]",
+            "effects: [accuracy of sdnet81 over medq]",
+            "claim P6: effects.0: given 'accuracy of sdnet81 over medq'; must be <quantity> of <network>",
         ),
         ("claims:\n", "claim:\n", "claims.yaml: claims: Field required"),
         ("- id: P2\n", "- id: P1\n", "ids must be distinct; given twice: P1"),

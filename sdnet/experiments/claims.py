@@ -4,7 +4,16 @@ import operator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sdnet.experiments import catalogue
 from sdnet.experiments.labels import DATASETS, NORMS, SYSTEMS
@@ -15,6 +24,11 @@ from sdnet.experiments.settings.names import Noise
 # one of them (C4) another sign: docs/results/.
 SIZE_WIDTH, SIZE_EPOCHS = 64, 100
 TEXT, RELEASED = "sdnet18", "sdnet18-nonnegative"  # SDNet-18 with the layer of the paper's text, of the authors' code
+# What effects measure; the column `quantity` of effects.csv says in which unit.
+QUANTITIES = (
+    *("accuracy", "robust", "speed", "memory", "parameters", "zeros", "lambda", "correlation", "noise_to_signal"),
+    *("kendall", "spearman", "inversions", "r_squared"),
+)
 MEASURED_ONCE = ("speed of ", "memory of ")  # effects that are measured once for each network, not for each seed
 COMPARE = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
@@ -39,7 +53,18 @@ def _listed(given: Any) -> Any:
     return [str(one) if isinstance(one, int) else one for one in (given if isinstance(given, list) else [given])]
 
 
+def _effect(name: str) -> str:
+    """An effect of one known network at least; or a misspelt one would pass for one that is not measured yet."""
+    if name.partition(" of ")[0] not in QUANTITIES or not networks_of(name):
+        raise ValueError(
+            f"given {name!r}; must be <quantity> of <network> ..., with a quantity of {', '.join(QUANTITIES)} and a "
+            f"network of {', '.join(SYSTEMS)}"
+        )
+    return name
+
+
 Texts = Annotated[list[str], BeforeValidator(_listed)]
+Effect = Annotated[str, AfterValidator(_effect)]
 Conditions = Annotated[list[Literal["any", "clean", *get_args(Noise), *NORMS]], BeforeValidator(_listed)]
 
 
@@ -50,7 +75,7 @@ class _Strict(BaseModel):
 class Which(_Strict):
     """Effects: rows of effects.csv."""
 
-    effects: list[str] = Field([], description='Each "<quantity> of <subject> [over <another>]".')
+    effects: list[Effect] = Field([], description='Each "<quantity> of <subject> [over <another>]".')
     condition: Conditions = Field(["any"], description="A noise, or the norm of an attack.")
     level: Texts = Field(["any"], description="Severity, mean; depth; paper or worst, of attacks.")
     without: dict[str, Texts] = Field({}, alias="except", description="Conditions and levels left out.")

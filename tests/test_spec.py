@@ -59,7 +59,7 @@ def test_a_spec_edited_wrongly_is_refused_in_one_sentence(tmp_path, error_of, ch
     ],
 )
 def test_unknown_names_in_a_spec_are_refused_without_pydantic_too(tmp_path, error_of, monkeypatch, changes, message):
-    monkeypatch.setitem(sys.modules, "sdnet.experiments.settings", None)
+    monkeypatch.setitem(sys.modules, "sdnet.experiments.settings.loading", None)
     spec = edited(make_spec(tmp_path / "run"), **changes)
     assert re.fullmatch(message, error_of("train", spec, "--gpus", 0))
 

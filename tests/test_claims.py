@@ -164,7 +164,7 @@ def test_nor_do_short_trainings_of_two_networks_contradict_anything(paper):
     assert [verdict(CLAIMS[name], turned, "cifar10") for name in ("C4", "C5")] == ["against", "contradicted"]
 
 
-def test_nor_does_one_seed_say_which_of_two_layers_noise_moves_more(paper):
+def test_nor_does_one_seed_decide_what_has_no_interval(paper):
     """S1 compares SDNet-18 with ResNet-18, the others with itself."""
     pairs = {"S1": ("fixed", "resnet18"), "S2": ("solved", "sdnet18 atoms")}
     pairs |= {"S3": ("adaptive", "sdnet18 fixed"), "S4": ("fixed", "sdnet18 atoms")}
@@ -175,8 +175,12 @@ def test_nor_does_one_seed_say_which_of_two_layers_noise_moves_more(paper):
         row[["low", "high", "paper"]] = np.nan
         of_seeds = [row.assign(n_seeds=1), row.assign(n_seeds=3, low=1.5, high=2.5), row.assign(estimate=0.5)]
         found[name] = [verdict(CLAIMS[name], one, "cifar10") for one in of_seeds]
-    within = ["contradicted", "contradicted", "replicated"]
-    assert found == {"S1": ["against", *within[1:]], "S2": within, "S3": within, "S4": within}
+    assert found == {name: ["against", "contradicted", "replicated"] for name in pairs}
+    zeros = as_measured(paper).query("quantity == 'zeros'")
+    of_seeds = [zeros, zeros.assign(n_seeds=1), zeros.assign(n_seeds=1, low=np.nan, high=np.nan)]
+    assert [verdict(CLAIMS["Z1"], one, "cifar10") for one in of_seeds] == ["replicated", "replicated", "direction"]
+    judged = judging.judge(CLAIMS["Z1"], of_seeds[-1], set(CLAIMS["Z1"].effects), noises=[])
+    assert judged["reason"].endswith("how much is not judged: it takes more than one seed; of one seed, no interval")
 
 
 def test_of_several_effects_those_of_one_seed_do_not_keep_the_others_from_contradicting(paper):

@@ -26,9 +26,10 @@ SIZE_WIDTH, SIZE_EPOCHS = 64, 100
 TEXT, RELEASED = "sdnet18", "sdnet18-nonnegative"  # SDNet-18 with the layer of the paper's text, of the authors' code
 # What effects measure; the column `quantity` of effects.csv says in which unit.
 QUANTITIES = (
-    *("accuracy", "robust", "speed", "memory", "parameters", "zeros", "lambda", "correlation", "noise_to_signal"),
-    *("kendall", "spearman", "inversions", "r_squared"),
+    *("accuracy", "robust", "speed", "memory", "parameters", "lambda", "zeros", "new"),
+    *("noise_to_signal", "correlation", "kendall", "spearman", "inversions", "r_squared"),
 )
+COSTS = ("parameters", "speed", "memory")  # which no training changes
 MEASURED_ONCE = ("speed of ", "memory of ")  # effects that are measured once for each network, not for each seed
 COMPARE = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 

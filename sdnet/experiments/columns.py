@@ -219,7 +219,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "effects": {
         "dataset": "data set",
         "quantity": "accuracy and robust (under attack): percentage points of a difference, percent where `over` is "
-        "empty. speed, memory, parameters: ratio. zeros: percent of the code's entries. lambda: of a difference, its "
+        "empty. speed, memory, parameters: ratio. zeros: percent of the code's entries. new: percent of a "
+        "noisy image's non-zero entries, those that are zero of the clean one. lambda: of a difference, its "
         "size. kendall, spearman: rank correlations. inversions: severities whose lambda is surely below that of a "
         "weaker one. r_squared. correlation: of an image with its reconstruction",
         "subject": "of what: a network, and how its lambda is chosen",

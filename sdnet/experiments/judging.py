@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from sdnet.experiments.claims import COMPARE, MEASURED_ONCE, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which, networks_of
+from sdnet.experiments.claims import COMPARE, COSTS, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which, networks_of
 from sdnet.experiments.labels import DATASETS, KEPT
 from sdnet.experiments.settings.names import Noise
 from sdnet.experiments.verdict_words import number
@@ -76,9 +76,12 @@ def judge(
     if lacking and verdict in ("undecided", "against"):
         words.append(f"without {', '.join(lacking)} noise")
     ways = "; ".join(way for way in used.measure.unique() if way)
-    trained = used[~used.name.str.startswith(MEASURED_ONCE)]
-    if trained.n_seeds.min() == 1 and trained.low.notna().any():
-        words.append("of one seed, so that intervals do not cover the variance of training")
+    trained = used[~used.quantity.isin(COSTS)]
+    if trained.n_seeds.min() == 1:
+        covered = (
+            "so that intervals do not cover the variance of training" if trained.low.notna().any() else "no interval"
+        )
+        words.append(f"of one seed, {covered}")
     first, rows = direction[0]
     return _summary(rows, first.pool == "size", claim.paper) | {
         "verdict": verdict,
@@ -115,13 +118,18 @@ def _doubts(claim: Claim, rows: pd.DataFrame, lacking: Sequence[str]) -> str:
         return f"it takes width {SIZE_WIDTH} and {SIZE_EPOCHS} epochs"
     if rows.measure.str.endswith(KEPT).any():
         return "the paper's is the largest memory allocated on a GPU"
-    return "it takes more than one seed of two networks" if _may_turn(rows).any() else ""
+    return "it takes more than one seed" if _may_turn(rows).any() else ""
 
 
 def _may_turn(rows: pd.DataFrame) -> np.ndarray:
-    """Which effects compare what two networks learned, and more seeds or longer training may order otherwise."""
+    """Which effects more seeds may turn round, or longer training may.
+
+    Those of two networks, by what they learned; and of one seed what has no interval, as if it were exact.
+    """
     two_networks = np.array([len(networks_of(name)) > 1 for name in rows.name], dtype=bool)
-    return two_networks & rows.quantity.isin(LEARNED) & ((rows.n_seeds == 1) | ~rows.full_scale.astype(bool))
+    compared, one_seed = two_networks & rows.quantity.isin(LEARNED), rows.n_seeds == 1
+    bare = rows.low.isna() & ~rows.quantity.isin(COSTS)
+    return (compared & ~rows.full_scale.astype(bool)) | (one_seed & (compared | bare))
 
 
 def _select(which: Which, effects: pd.DataFrame, expected: set[str], anywhere: bool = False) -> pd.DataFrame:

@@ -43,7 +43,7 @@ TITLES = {
     "figure_stability": "How far noise moves the first layer's output",
 }
 VERDICTS = {  # what came of a claim, and what that means
-    "replicated": "holds, and by about as much as in the paper",
+    "replicated": "holds, and by about as much as in the paper, or more",
     "direction": "holds; by how much is another matter, or cannot be judged at this scale or by one seed",
     "against": "does not hold in these runs, which are too few, too short or too narrow to contradict it",
     "contradicted": "does not hold, beyond the uncertainty of images and seeds, at the scale of these runs",

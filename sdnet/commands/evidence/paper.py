@@ -7,7 +7,8 @@ import pandas as pd
 from sdnet.commands.evidence.attacks import ATTACK_PAIRS
 from sdnet.commands.evidence.clean import CLEAN_PAIRS
 from sdnet.commands.evidence.noise import NOISE_PAIRS, variance_fit
-from sdnet.commands.evidence.runs import COSTS, KEYS, SEVERITY, Row, kendall, spearman
+from sdnet.commands.evidence.runs import KEYS, SEVERITY, Row, kendall, spearman
+from sdnet.experiments.claims import COSTS
 from sdnet.experiments.noise_tables import PAPER_ZEROS
 from sdnet.experiments.tables import paper_values
 

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
-from sdnet.experiments.claims import RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
+from sdnet.experiments.claims import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
 from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.settings.preset import Preset
@@ -22,12 +22,11 @@ from sdnet.robustness.statistics import Interval
 KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
-COSTS = ("parameters", "speed", "memory")  # which no training changes
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
 RESAMPLES = 1000
 # What no interval goes beyond: of rank correlations and R², and of what was measured itself, which is no difference.
 ALWAYS_WITHIN = {"kendall": (-1, 1), "spearman": (-1, 1), "r_squared": (0, 1)}
-ITSELF_WITHIN = {"accuracy": (0, 100), "robust": (0, 100), "zeros": (0, 100), "correlation": (-1, 1)}
+ITSELF_WITHIN = {"accuracy": (0, 100), "robust": (0, 100), "zeros": (0, 100), "new": (0, 100), "correlation": (-1, 1)}
 
 Row = dict[str, object]
 

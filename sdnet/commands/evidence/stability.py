@@ -11,7 +11,7 @@ from sdnet.experiments import catalogue, results
 
 
 def stability(runs: Runs) -> Iterator[Row]:
-    """Ratios of noise to signal, of the first layer's output and of what reaches the next; zeros of a convolution."""
+    """Ratios of noise to signal, of the first layer's output and of what reaches the next; zeros, and new support."""
     noise = runs.preset.line_noise
     if seeds := _seeds(runs, catalogue.REFERENCE):
         shares = [100 * _rows(runs, catalogue.REFERENCE, seed, "layer").zeros.mean() for seed in seeds]
@@ -31,9 +31,13 @@ def stability(runs: Runs) -> Iterator[Row]:
                 continue
             levels = _iterated(runs, system, measured[0]) if choice == "solved" else SEVERITY
             both = (f"{system} {choice}", over)
-            logs = [[_log(runs, name, seed, place, noise, levels) for name in both] for seed in measured]
+            logs = [[_mean(runs, name, seed, place, noise, levels) for name in both] for seed in measured]
             row = runs.row(("noise_to_signal", *both, noise, place), [point(a - b) for a, b in logs], measured)
             yield row | {name: np.exp(row[name]) for name in ("estimate", "low", "high")}
+        if fitted:
+            shares = [_mean(runs, f"{system} adaptive", seed, "layer", noise, SEVERITY, "new") for seed in fitted]
+            keys = ("new", f"{system} adaptive", "", noise, "layer")
+            yield runs.row(keys, [point(100 * share) for share in shares], fitted)
 
 
 def _seeds(runs: Runs, *systems: str) -> list[int]:
@@ -80,8 +84,8 @@ def _rows(runs: Runs, system: str, seed: int, place: str) -> pd.DataFrame:
     return rows[rows.place == place].assign(log=lambda row: np.log(row.noise_to_signal))
 
 
-def _log(runs: Runs, name: str, seed: int, place: str, noise: str, levels: list[str]) -> float:
-    """Log of noise to signal, mean over severities.
+def _mean(runs: Runs, name: str, seed: int, place: str, noise: str, levels: list[str], column: str = "log") -> float:
+    """Log of noise to signal, or another column, mean over severities.
 
     As trained; at Algorithm 1's lambda; with most iterations, at the lambda where that is least; or of the convolution
     with the same atoms.
@@ -91,10 +95,10 @@ def _log(runs: Runs, name: str, seed: int, place: str, noise: str, levels: list[
     rows = rows[rows.severity.isin(levels)]
     if choice == "solved":
         iterated = rows[rows.groupby("lambda").n_iter.transform("nunique") > 1]
-        return iterated[iterated.n_iter == iterated.n_iter.max()].groupby("lambda").log.mean().min()
+        return iterated[iterated.n_iter == iterated.n_iter.max()].groupby("lambda")[column].mean().min()
     rows = rows[rows.n_iter.isna() | (rows.n_iter == rows.n_iter0)]
     if choice != "adaptive":
-        return rows[results.as_trained(rows)].log.mean()
+        return rows[results.as_trained(rows)][column].mean()
     chosen = adaptive(runs, system, seed, noise)["lambda"]
     curves = {severity: curve.sort_values("lambda") for severity, curve in rows.groupby("severity")}
-    return np.mean([np.interp(chosen[level], curves[level]["lambda"], curves[level].log) for level in levels])
+    return np.mean([np.interp(chosen[level], curves[level]["lambda"], curves[level][column]) for level in levels])

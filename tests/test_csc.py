@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from hypothesis import given, settings
 from sklearn.linear_model import Lasso
 from torch import nn
@@ -173,6 +174,25 @@ def test_a_second_derivative_is_refused_and_never_taken_for_zero():
         torch.autograd.functional.hessian(energy, weight.detach())
 
 
+@pytest.mark.parametrize("n_iter", [1, 2, 4])
+def test_several_gradients_at_once_are_those_of_each(n_iter):
+    weight, x = dictionary(3, 2).requires_grad_(), image(2).requires_grad_()
+    z = fista(x, weight, lmbd=0.1, step_size=0.2, n_iter=n_iter, padding=1)
+    gradients = torch.randn(3, *z.shape, generator=torch.Generator().manual_seed(0), dtype=z.dtype)
+    batched = torch.autograd.grad(z, (x, weight), gradients, is_grads_batched=True, retain_graph=True)
+    alone = [torch.autograd.grad(z, (x, weight), one, retain_graph=True) for one in gradients]
+    torch.testing.assert_close(batched, tuple(map(torch.stack, zip(*alone, strict=True))))
+
+
+def test_a_dictionary_that_is_computed_from_something_else_is_refused_and_not_left_unprojected():
+    layer = nn.utils.parametrizations.weight_norm(CSCConv2d(2, 4, 3))
+    pruned = nn.utils.prune.l1_unstructured(CSCConv2d(2, 4, 3), "weight", 0.3)
+    for network in (layer, pruned):
+        with pytest.raises(ValueError, match="parametrised or pruned, and its atoms cannot be kept at unit norm"):
+            update_dictionaries(network)
+    update_dictionaries(nn.utils.prune.remove(pruned, "weight"))
+
+
 def test_only_the_image_the_iterates_and_costly_residuals_are_kept_for_the_way_back(monkeypatch):
     weight, x = dictionary(3, 2).requires_grad_(), image(4, size=(8, 8))
 
@@ -269,15 +289,19 @@ def test_warm_started_step_size_follows_the_dictionary_while_training():
     torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.ones(5, dtype=torch.float64))
 
 
-def test_a_layer_that_codes_several_sizes_in_one_step_has_the_step_size_of_the_largest():
+def test_a_layer_that_codes_several_sizes_has_the_step_size_of_the_largest(monkeypatch):
     layer = CSCConv2d(2, 6, 5, padding=2).double()
     for size in (4, 12), (15, 9), (2, 2):
         layer(image(size=size))
     update_dictionaries(layer)
     assert layer.image_size == (15, 12)
+    iterations = []
+    monkeypatch.setattr("sdnet.csc.layer.power_iteration", lambda *_, n_iter, **__: iterations.append(n_iter) or 1 / 0)
     layer(image(size=(8, 8)))
-    update_dictionaries(layer)
-    assert layer.image_size == (8, 8), "of one step, and not of all before"
+    with pytest.raises(ZeroDivisionError):
+        update_dictionaries(layer)
+    assert layer.image_size == (15, 12)
+    assert iterations == [1], "smaller images cost no new iteration to the tolerance"
 
 
 def test_a_compiled_training_step_is_compiled_once():
@@ -534,6 +558,15 @@ class Same(nn.Conv2d):
         (lambda: CSCConv2d(2, 4, 0), "4 x 2 x 0 x 0 entries; channels and kernel_size must be at least 1"),
         (lambda: replace_conv2d(nn.LazyConv2d(4, 3)), "LazyConv2d they are known once the network has run"),
         (lambda: fista(image(), dictionary(), lmbd=-1, step_size=0.1, n_iter=1, nonnegative=True), "lmbd is -1"),
+        (
+            lambda: fista(image(), dictionary(), lmbd=torch.tensor(0.1, requires_grad=True), step_size=0.1, n_iter=1),
+            r"lmbd asks for a gradient, and codes have none by it; give lmbd\.detach\(\)",
+        ),
+        (
+            lambda: fista(image(), dictionary(), lmbd=0.1, step_size=torch.ones((), requires_grad=True), n_iter=1),
+            "step_size asks for a gradient",
+        ),
+        (lambda: replace_conv2d(nn.Conv2d(1, 1, 3), stride=2, n_iter=2), "given stride; allowed are lmbd, n_iter and"),
         (lambda: power_iteration(dictionary(), image(1), n_iter=0), "n_iter is 0"),
         (lambda: power_iteration(dictionary(), 0 * image(1)), "start is zero everywhere"),
         (lambda: CSCConv2d(1, 1, 3, padding="same"), "'same' is no size in pixels"),

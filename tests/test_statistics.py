@@ -69,6 +69,21 @@ def test_images_that_all_agree_bound_how_many_others_may_differ():
     assert (cancelling.estimate, cancelling.low, cancelling.high) == pytest.approx((0, -exact.high, exact.high))
 
 
+@pytest.mark.parametrize("cells", [1, 3])
+def test_images_that_all_differ_alike_bound_how_many_others_may_not(cells):
+    """As many images as were seen, 20, may be 83% of all: of the others each may differ the other way."""
+    ones = np.ones((cells, 20), dtype=bool)
+    exact = stats.binomtest(20, 20).proportion_ci(0.95, method="exact")
+    for estimate, interval in (
+        (1, paired_difference(ones, ~ones)),
+        (-1, paired_difference(~ones, ones)),
+        (1, adaptive_difference(ones[:, None].repeat(2, axis=1), [0, 1], [0] * cells, np.zeros((50, cells)), ~ones)),
+    ):
+        assert interval.estimate == pytest.approx(estimate)
+        assert sorted(abs(end) for end in interval[1:]) == pytest.approx([2 * exact.low - 1, 1])
+        assert interval.low < interval.high
+
+
 def test_mcnemar_is_a_sign_test_of_the_discordant_images():
     first = np.array([1] * 8 + [0] * 1 + [1] * 50, dtype=bool)
     second = np.array([0] * 8 + [1] * 1 + [1] * 50, dtype=bool)
@@ -77,7 +92,13 @@ def test_mcnemar_is_a_sign_test_of_the_discordant_images():
 
 def test_predictions_of_different_images_are_refused():
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(4,\).*the same images in the same order"):
-        paired_difference(np.ones(3), np.ones(4), seed=0)
+        paired_difference(np.ones(3, dtype=bool), np.ones(4, dtype=bool), seed=0)
+
+
+@pytest.mark.parametrize("compare", [paired_difference, mcnemar_p_value])
+def test_classes_are_not_taken_for_hits(compare):
+    with pytest.raises(ValueError, match="takes hits, bool, such as predictions == labels; given int64"):
+        compare(np.array([3, 1, 2]), np.array([True, False, True]))
 
 
 def test_split_half_takes_out_the_bias_of_the_best_lambda():

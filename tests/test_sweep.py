@@ -178,6 +178,11 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(trained, digits):
             ValueError, match=r"10 images have labels of shape \(.*\); give each image the number of its cl"
         ):
             evaluate_at(trained, [(x[:10], labels)], LAMBDAS)
+    for labels, found in ((y[:10] + 100, r"10\d to 10\d"), (y[:10] - 20, r"-20 to -1\d")):
+        with pytest.raises(ValueError, match=rf"labels reach from {found}; the network's 10 classes are numb"):
+            evaluate_at(trained, [(x[:10], labels)], LAMBDAS)
+    with pytest.raises(ValueError, match="evaluate_at: each of the batches must be a pair, images and labels"):
+        evaluate_at(trained, (x, y), LAMBDAS)
     twice = nn.Sequential(square := CSCConv2d(1, 1, 3, padding=1), square, nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(ValueError, match="Sequential runs a CSC layer more than once, or none at all"):
         evaluate_at(twice, batches_of(*digits, 10), LAMBDAS)

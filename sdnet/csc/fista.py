@@ -67,7 +67,8 @@ def fista(
         codes, (N, C, H', W') with H' = (H + 2 * padding - k) // stride + 1.
 
     Raises:
-        ValueError: if x and the dictionary disagree on the number of channels M, n_iter < 1, or lmbd < 0.
+        ValueError: if x and the dictionary disagree on the number of channels M, n_iter < 1, lmbd < 0, or lmbd or
+            step_size asks for a gradient.
     """
     if x.dim() != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -76,6 +77,9 @@ def fista(
         )
     if n_iter < 1:
         raise ValueError(f"fista: n_iter is {n_iter}; at least 1 iteration is needed")
+    for name, value in {"lmbd": lmbd, "step_size": step_size}.items():
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise ValueError(f"fista: {name} asks for a gradient, and codes have none by it; give {name}.detach()")
     if lmbd < 0:
         raise ValueError(f"fista: lmbd is {lmbd}; it must not be negative")
     # Autocast leaves float64 alone, and knows no device "meta".
@@ -143,7 +147,7 @@ class _Fista(torch.autograd.Function):
                     residual = residuals[i - 1] if residuals else _residual(x, y, scaled, ctx.geometry)
                 grad_residual, first = adjoint_backward(grad_shrunk, residual, scaled, *ctx.geometry, mask)
                 minus, second = reconstruct_backward(grad_residual, y, weight, *ctx.geometry, mask)
-                grad_y = torch.sub(grad_shrunk, minus, out=minus)
+                grad_y = minus.neg_().add_(grad_shrunk)
                 grad_iterate = (1 + momentum) * grad_y if momentum else grad_y
                 if grad_previous is not None:
                     grad_iterate = grad_iterate + grad_previous

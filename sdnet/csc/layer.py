@@ -22,10 +22,10 @@ class CSCConv2d(nn.Module):
     `update_step_size`. In evaluation the layer is a pure function of its state. `lmbd` may be changed at any time and
     touches no weight.
 
-    The step size is that of the images which the layer was trained on, the largest ones of a step. It also serves
-    larger images. The exception: if the training images were hardly larger than an atom (deep layers of a network for
-    small images), FISTA may diverge on larger ones, until a forward pass in training mode has shown their size and
-    `update_step_size` was called.
+    The step size is that of the largest images which the layer was trained on. It also serves larger ones. The
+    exception: if the training images were hardly larger than an atom (deep layers of a network for small images), FISTA
+    may diverge on larger ones, until a forward pass in training mode has shown their size and `update_step_size` was
+    called.
 
     Args:
         in_channels: M, channels of the image.
@@ -67,8 +67,10 @@ class CSCConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(sizes))
         # ASSUME: uniform Kaiming, then projected, as in the released code; the paper names no initialisation.
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        # What `update_step_size` works at: the largest size that training passes saw since its last call, if any did.
-        self.image_size, self._seen = tuple(3 * k for k in pair(kernel_size)), (0, 0)
+        # What `update_step_size` works at: the largest height and width that training passes saw, if any did. That
+        # since its last call is apart, and zero again after it: a compiled layer is compiled for their values.
+        self.image_size = tuple(3 * k for k in pair(kernel_size))
+        self._largest = self._seen = (0, 0)
         self.register_buffer("step_size", torch.empty(()))
         self.register_buffer("eigenvector", torch.empty(1, in_channels, 0, 0))
         self.project_()
@@ -110,7 +112,16 @@ class CSCConv2d(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Scale every atom to unit norm, in place (the constraint set N of section 3.2)."""
+        """Scale every atom to unit norm, in place (the constraint set N of section 3.2).
+
+        Raises:
+            ValueError: if the dictionary is parametrised or pruned, so that it is computed from something else.
+        """
+        if "weight" not in self._parameters:
+            raise ValueError(
+                "the dictionary of a CSC layer is parametrised or pruned, and its atoms cannot be kept at unit norm; "
+                "remove the parametrisation, or make it permanent (torch.nn.utils.prune.remove), first"
+            )
         norms = self.weight.flatten(1).norm(dim=1).clamp_min(torch.finfo(self.weight.dtype).tiny)
         self.weight.div_(norms.view(-1, 1, 1, 1))
 
@@ -126,7 +137,8 @@ class CSCConv2d(nn.Module):
                 than the last is never warm.
         """
         if any(self._seen):
-            self.image_size, self._seen = self._seen, (0, 0)
+            self.image_size = self._largest = tuple(map(max, self._largest, self._seen))
+            self._seen = (0, 0)
         if self.weight.is_meta:  # it has no numbers; `load_state_dict`, or a call once it has, sets the step size
             return
         options = {"stride": self.stride, "padding": self.padding}
@@ -160,7 +172,8 @@ class CSCConv2d(nn.Module):
             like = {"device": self.weight.device, "dtype": self.weight.dtype}
             with torch.inference_mode(False):  # a training writes into it later
                 self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
-            self.image_size, self._seen = tuple(eigenvector.shape[-2:]), (0, 0)
+            self.image_size = tuple(eigenvector.shape[-2:])
+            self._largest = self._seen = (0, 0)
         super()._load_from_state_dict(state_dict, prefix, *args)
         if weight is not None and eigenvector is None:  # a dictionary from elsewhere
             self.update_step_size()

@@ -62,7 +62,8 @@ def update_dictionaries(model: nn.Module) -> None:
 def use_lambda(model: nn.Module, value: float) -> Iterator[None]:
     """Evaluate every CSC layer at another sparsity weight (section 3.3); the previous ones return at the end.
 
-    The weight is the network's: threads that share a network share it. Where layers are checkpointed, go backward
+    The weight is the network's: threads that share a network share it, and where their times overlap, the previous one
+    need not return; give each its own copy. Where layers are checkpointed, go backward
     within, too: their codes are computed again then.
 
     Raises:

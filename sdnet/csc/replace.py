@@ -26,10 +26,12 @@ def replace_conv2d(model: nn.Module, which: Literal["first", "all"] = "first", *
         the network.
 
     Raises:
-        ValueError: if `which` is unknown, there is no `nn.Conv2d` to replace, or one of those to be
+        ValueError: if `which` or an option is unknown, there is no `nn.Conv2d` to replace, or one of those to be
             replaced is grouped, dilated or not zero-padded by a number, which the model of Eq. 3 has not, or of a class
             with a forward of its own.
     """
+    if wrong := csc_options.keys() - {"lmbd", "n_iter", "nonnegative"}:
+        raise ValueError(f"replace_conv2d: given {', '.join(sorted(wrong))}; allowed are lmbd, n_iter and nonnegative")
     if which not in ("first", "all"):
         raise ValueError(f'replace_conv2d: which is {which!r}; allowed are "first" and "all"')
     places: dict[nn.Conv2d, list[str]] = {}  # a convolution may stand in several

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdnet.robustness.batches import Batches
+from sdnet.robustness.batches import Batches, labelled
 from sdnet.robustness.outcome import Outcome, check_radius, checked_batch, frozen_in_float32, judge
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -93,7 +93,7 @@ def autoattack(
         raise ValueError(f"autoattack: norm {norm!r} is unknown; choose 'linf' or 'l2'")
     check_radius("autoattack", eps, norm)
     with frozen_in_float32(model), _untouched_globals(model), _captured_flags() as flags:
-        if not (parts := [checked_batch(model, images, labels) for images, labels in batches]):
+        if not (parts := [checked_batch(model, *labelled(batch, "autoattack")) for batch in batches]):
             raise ValueError("autoattack: there is no batch; give images, and no iterator that is used up already")
         x, y, clean = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
         check_classes(attacks, classes := clean.shape[1])

@@ -1,6 +1,6 @@
 """Batches of images as a network takes them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,17 @@ from sdnet.data.loaders import unit_pixels
 Batches = Iterable[tuple[Tensor | np.ndarray, Tensor | np.ndarray]]  # images and labels, see `as_input`
 
 FAR = 20  # largest absolute pixel that is taken for unclipped noise; larger ones must be grey levels, 0 to 255
+
+
+def labelled(batch: Sequence, caller: str) -> tuple:
+    """Images and labels of a batch.
+
+    Raises:
+        ValueError: if it is no pair.
+    """
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
+        raise ValueError(f"{caller}: each of the batches must be a pair, images and labels, as a DataLoader gives them")
+    return tuple(batch)
 
 
 def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:

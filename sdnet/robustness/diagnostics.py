@@ -43,6 +43,8 @@ def control(outcome: Outcome, norm: str) -> list[Check]:
 
 def more_steps(model: nn.Module, batches: Batches, settings: PGD, steps: Sequence[int]) -> list[Check]:
     """D2: more steps break no fewer images, and in the end no more."""
+    if len(steps) < 2:
+        raise ValueError(f"more_steps: given {len(steps)} number of steps; a change takes at least 2")
     batches = list(batches)
     left = [
         _points(attack(model, batches, replace(settings, steps=n, step_size=STEP_SIZE * settings.eps / n)))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sdnet.csc import evaluation_mode, training_lambda, use_lambda
 from sdnet.csc.network import required_csc_layers
-from sdnet.robustness.batches import as_input
+from sdnet.robustness.batches import as_input, labelled
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
@@ -45,7 +45,8 @@ def calibrate(
 
     Args:
         model: a trained network with CSC layers; takes images in [0, 1], (N, channels, H, W).
-        batches: clean training images and their labels, as `evaluate_at` takes them; read once.
+        batches: clean training images and their labels, as `evaluate_at` takes them; read once. Leave it to the network
+            to normalise them: a `corrupt` that clamps to [0, 1] spoils images that a loader has normalised.
         corrupt: adds noise, `corrupt(images, level)`; called once for each batch and level, on a copy of the images as
             they are in `batches`.
         levels: the noise levels C, of any type that `corrupt` understands; two at least.
@@ -63,7 +64,7 @@ def calibrate(
         raise ValueError(f"calibrate: given {len(levels)} noise levels; a line takes at least 2")
     sweeps = [
         [evaluate_at(model, [(corrupt(copy.deepcopy(x), level), y)], lambdas, lambda0) for level in levels]
-        for x, y in (_labelled(batch, model) for batch in batches)
+        for x, y in (_clean(batch, model) for batch in batches)
     ]
     if not sum(batch[0].correct.shape[-1] for batch in sweeps):
         raise ValueError("calibrate: there is no image; give batches of images and labels")
@@ -151,9 +152,7 @@ def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:
     return as_input(images, model)
 
 
-def _labelled(batch: Sequence, model: nn.Module) -> Sequence:
-    """A batch of images and labels, once it is seen to be one; noise could hide what is wrong with the images."""
-    if not (isinstance(batch, tuple | list) and len(batch) == 2):
-        raise ValueError("calibrate: each of the batches must be a pair, images and labels, as a DataLoader gives them")
-    _images(batch, model)
-    return batch
+def _clean(batch: Sequence, model: nn.Module) -> tuple:
+    """A batch of clean images and labels, once it is seen to be one; noise could hide what is wrong with the images."""
+    _images(labelled(batch, "calibrate"), model)
+    return tuple(batch)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sdnet.csc import use_lambda
 from sdnet.data.loaders import derive_seed
 from sdnet.robustness.adaptive import AlgorithmOne
-from sdnet.robustness.batches import Batches, as_input
+from sdnet.robustness.batches import Batches, as_input, labelled
 from sdnet.robustness.outcome import Outcome, check_radius, checked_batch, frozen_in_float32, judge, margin
 
 
@@ -127,7 +127,8 @@ def attack(
         raise ValueError("attack: lambdas is empty; give one value at least, or None for the network's own lambda")
     parts, seen = [], 0
     with frozen_in_float32(model):
-        for images, labels in batches:
+        for batch in batches:
+            images, labels = labelled(batch, "attack")
             x, y, clean = checked_batch(model, images, labels)
             if settings.eps > math.sqrt(x[0].numel()):
                 raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000  # for the ends of a 95% interval to a hundredth of its width
+ROUNDING = 1e-6  # of a mean over images, in float32
 
 
 class Interval(NamedTuple):
@@ -22,7 +23,7 @@ class Interval(NamedTuple):
 
 
 def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p of McNemar's test that two models (N,) err equally often on the same images."""
+    """Exact two-sided p of McNemar's test that two models err equally often on the same images; hits, bool, (N,)."""
     first, second = _paired(first, second)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if only_first + only_second == 0:
@@ -33,8 +34,9 @@ def mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
 def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Accuracy of `first` minus that of `second` on the same images, with its 95% interval by the paired bootstrap.
 
-    Where no image differs, the bootstrap sees no variance. Then the ends are the exact bound (Clopper-Pearson)
-    of a share of which 0 of N were seen: among 100 images that agree, 3.6% of all may still differ, either way.
+    Where all images differ alike, or none does, the bootstrap sees no variance. Then the ends are by the exact bound
+    (Clopper-Pearson) of a share of which 0 of N were seen: among 100 images that agree, 3.6% of all may still differ,
+    either way.
 
     Args:
         first: bool, (N,), or (cells, N) for several conditions, such as severities, that share the images:
@@ -45,16 +47,16 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, r
         resamples: number of bootstrap samples.
 
     Raises:
-        ValueError: if the two do not have the same shape.
+        ValueError: if the two do not have the same shape, or are not bool.
     """
     first, second = _paired(first, second)
     # Summed over the cells, an image's difference is one of a few whole numbers, so that a bootstrap sample
     # of the images is a multinomial draw of how often each number occurs.
     cells, images = np.atleast_2d(first).shape
     differences = (np.atleast_2d(first).astype(int) - np.atleast_2d(second)).sum(axis=0)
-    if not differences.any():
-        return _no_difference(images)
     values, counts = np.unique(differences, return_counts=True)
+    if len(values) == 1:
+        return _all_alike(values[0] / cells, images)
     draws = np.random.default_rng(seed).multinomial(images, counts / images, size=resamples)
     return _percentiles(values @ counts / (cells * images), draws @ values / (cells * images))
 
@@ -70,8 +72,8 @@ def adaptive_difference(
 
     The fitted lambda is not known exactly, since another calibration set would have given another one. Each
     bootstrap sample takes one of `lambda_draws` and draws the test images anew, the same for all cells.
-    Between the lambdas that were tried, accuracy is interpolated linearly. Where no image differs, the ends are those
-    of `paired_difference`.
+    Between the lambdas that were tried, accuracy is interpolated linearly. Where all images differ alike, the ends are
+    those of `paired_difference`.
 
     Args:
         correct: bool, (cells, L, N): is test image i classified correctly at each lambda?
@@ -95,10 +97,8 @@ def adaptive_difference(
     samples = bootstrap_counts(images, len(lambda_draws))
     blocks = [lambda_draws[k : k + 50] for k in range(0, len(lambda_draws), 50)]
     draws = np.concatenate([mean_gains(block, np.stack([next(samples) for _ in block])) for block in blocks])
-    if not draws.any():
-        return _no_difference(images)
     (estimate,) = mean_gains(np.array([lambda_hat]), np.ones((1, images), np.float32))
-    return _percentiles(estimate, draws)
+    return _all_alike(estimate, images) if np.ptp(draws) < ROUNDING else _percentiles(estimate, draws)
 
 
 def split_half(correct: np.ndarray, lambdas: Sequence[float]) -> tuple[np.ndarray, tuple[float, float]]:
@@ -133,10 +133,11 @@ def bootstrap_counts(n: int, resamples: int) -> Iterator[np.ndarray]:
         yield np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float32)
 
 
-def _no_difference(images: int) -> Interval:
-    """0 of so many images differ: of all images this share may still differ, either way (Clopper-Pearson)."""
+def _all_alike(difference: float, images: int) -> Interval:
+    """Of so many images 0 differ from this: of all images a share (Clopper-Pearson) may, by as much as they can."""
     unseen = float(stats.binomtest(0, images).proportion_ci().high)
-    return Interval(0.0, -unseen, unseen)
+    seen = (1 - unseen) * float(difference)
+    return Interval(float(difference), seen - unseen, seen + unseen)
 
 
 def _percentiles(estimate: float, draws: Sequence[float]) -> Interval:
@@ -145,7 +146,11 @@ def _percentiles(estimate: float, draws: Sequence[float]) -> Interval:
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    first, second = np.asarray(first), np.asarray(second)
+    if wrong := {str(one.dtype) for one in (first, second)} - {"bool"}:
+        raise ValueError(
+            f"a paired comparison takes hits, bool, such as predictions == labels; given {', '.join(sorted(wrong))}"
+        )
     if first.shape != second.shape:
         raise ValueError(
             f"the two sets of predictions have shapes {first.shape} and {second.shape}; "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sdnet.csc import csc_layers, evaluation_mode, record_residuals, training_lambda, use_lambda
-from sdnet.robustness.batches import Batches, as_input
+from sdnet.robustness.batches import Batches, as_input, labelled
 from sdnet.robustness.calibration import check_grid
 
 
@@ -49,15 +49,16 @@ def evaluate_at(
         progress: what a progress bar is to say; no bar unless given, and none where no terminal is.
 
     Raises:
-        ValueError: if lambdas are not ascending, there is no batch, an image has not one label, or lambda0 is None and
-            the CSC layers have different lambdas.
+        ValueError: if lambdas are not ascending, there is no batch, an image has not one label, that of a class, or
+            lambda0 is None and the CSC layers have different lambdas.
     """
     has_lambda = bool(csc_layers(model))
     lambdas = check_grid(lambdas) if has_lambda else np.array([np.nan])
     lambda0 = training_lambda(model) if lambda0 is None else lambda0
     correct, residuals = [], []
     with evaluation_mode(model):
-        for images, labels in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
+        for batch in tqdm(batches, desc=progress, unit="batch", disable=None if progress else True):
+            images, labels = labelled(batch, "evaluate_at")
             x = as_input(images, model)
             y = torch.as_tensor(labels, device=x.device)
             if y.shape != (len(x),):
@@ -66,6 +67,11 @@ def evaluate_at(
                     "of its class"
                 )
             logits0, norms = logits_and_residuals(model, x, lambda0)
+            if len(y) and not (y.min() >= 0 and y.max() < logits0.shape[1]):
+                raise ValueError(
+                    f"evaluate_at: labels reach from {y.min()} to {y.max()}; the network's {logits0.shape[1]} classes "
+                    "are numbered from 0"
+                )
             hits = []
             for lmbd in lambdas:
                 logits = logits0

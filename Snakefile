@@ -15,11 +15,18 @@ from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(workflow.basedir))
-from sdnet.experiments import arguments, catalogue, devices, labels, plan, tracking
+from sdnet.experiments import (
+    arguments,
+    catalogue,
+    devices,
+    labels,
+    places,
+    plan,
+    tracking,
+)
 from sdnet.experiments.settings.files import SettingsError, read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.names import DatasetName, Noise
-from sdnet.experiments.settings.networks import has_lambda
 
 
 configfile: "config/config.yaml"
@@ -35,7 +42,7 @@ try:
         read_yaml(Path(path))
     typed = ["--config"] if workflow.config_settings.config else []
     SITE = load_site(config, " or ".join(SITE_FILES + typed))
-    PRESETS = load_presets(Path("config/presets"))
+    PRESETS = load_presets()
     RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
 except SettingsError as error:
     raise WorkflowError(str(error))
@@ -48,9 +55,9 @@ if os.path.lexists(RESULTS) and not (RESULTS.is_dir() and os.access(RESULTS, os.
     )
 
 # By the results folder and path that Snakemake asks for.
-FOLDERS = {plan.results_folder(name): name for name in PRESETS}
+FOLDERS = {places.results_of(name): name for name in PRESETS}
 RUN = {
-    f"{plan.results_folder(name)}/runs/{run.name}": run
+    f"{places.results_of(name)}/runs/{run.name}": run
     for name, runs in RUNS.items()
     for run in runs
 }
@@ -105,7 +112,7 @@ for name in [name for name in PRESETS if name != "paper"]:
             name
         input:
             lambda wildcards, name=name: targets(name),
-            f"{plan.results_folder(name)}/logs/tracked",
+            f"{places.results_of(name)}/logs/tracked",
 
 
 if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it likes

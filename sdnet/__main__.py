@@ -67,16 +67,8 @@ def status(folders: tuple[Path, ...], every: float | None) -> None:
 def data(name: str, urls: tuple[str, ...], checksum: str | None, out: Path | None) -> None:
     """Download, check and pack a data set. From where, and to where: see config/config.yaml."""
     from sdnet.commands.data import data
-    from sdnet.experiments.settings.files import SITE_FILE, data_dir
 
-    if not (urls and checksum):
-        from sdnet.experiments.settings.files import read_yaml
-        from sdnet.experiments.settings.loading import load_site
-
-        download = load_site(read_yaml(SITE_FILE)).downloads[name]
-        urls, checksum = urls or tuple(download.urls), checksum or download.checksum
-    file = name if name.endswith("-c") else f"{name}.npz"
-    data(name, urls, checksum, out or data_dir() / file)
+    data(name, urls, checksum, out)
 
 
 @cli.command()

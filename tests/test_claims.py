@@ -858,8 +858,7 @@ def test_where_a_preset_has_no_attacks_or_not_that_noise_no_target_is_promised()
     for claim in ("A1", "A5"):
         assert table.reason[claim] == "this preset has no attacks on CIFAR-10"
     planned = plan.runs("wide", preset, load_site(read_yaml(PROJECT / "config" / "config.yaml")))
-    tables, figures = catalogue.targets(planned, preset)
-    made = {f"results/wide/{name}.csv" for name in tables} | {f"results/wide/{name}.pdf" for name in figures}
+    made = {f"results/wide/{catalogue.file_of(name)}" for name in catalogue.targets(planned, preset)}
     promised = {target for why in table.reason for target in re.findall(r"results/wide/\w+\.\w+", why)}
     assert promised <= made
     assert "results/wide/table3.csv" in promised

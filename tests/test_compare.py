@@ -109,7 +109,7 @@ def test_several_data_sets_are_named_with_what_the_paper_has_of_each(tmp_path):
 def test_what_sets_one_folder_apart_stands_in_its_cell(tmp_path):
     held = {"claim": "C1", "reading": "", "verdict": "direction", "effect": 2.0, "paper": "4", "reason": "yes"}
     one = folder(tmp_path / "one", held)
-    two = folder(tmp_path / "two", held | {"quantity": "another", "paper": "5", "reason": "yes. Without MDEQ, SCN"})
+    two = folder(tmp_path / "two", held | {"quantity": "another", "paper": "5", "without": "MDEQ, SCN"})
     assert cells(page_of([one, two]), "C1") == [
         [
             "4",

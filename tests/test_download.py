@@ -211,9 +211,9 @@ def test_an_archive_placed_by_hand_is_found_under_its_official_name_which_the_er
     (url,) = read_yaml(PROJECT / "config/config.yaml")["downloads"][name]["urls"]
     archive = tmp_path / Path(url).name
     with pytest.raises(OSError, match=f"put the official file at {archive} by hand"):
-        data(name, (), MD5, tmp_path / name)
+        data(name, ("file:///nowhere",), MD5, tmp_path / name)
     archive.write_bytes(CONTENT)
-    data(name, (), MD5, tmp_path / name)
+    data(name, ("file:///nowhere",), MD5, tmp_path / name)
     assert unpacked == [archive]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from sdnet.experiments import arguments, catalogue, plan
+from sdnet.experiments import arguments, catalogue, places, plan
 from sdnet.experiments.settings.files import SettingsError, read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.preset import Preset
@@ -229,14 +229,19 @@ def test_a_root_without_train_or_val_is_refused(tmp_path, name, given, missing):
     )
 
 
+def official_noise(preset, site):
+    (folder,) = {run.official_noise for run in plan.runs("tiny", preset, site) if run.dataset == "imagenet"}
+    return folder
+
+
 def test_imagenet_c_is_taken_where_its_root_is_set_and_has_every_noise(tmp_path):
     three = with_dataset("imagenet", noises=["gaussian", "shot", "impulse"])
     roots = {"imagenet_root": tree(tmp_path / "clean"), "imagenet_c_root": str(tmp_path / "noisy")}
-    assert plan.noise_source("imagenet", three, site(imagenet_root=roots["imagenet_root"])) is None
+    assert official_noise(three, site(imagenet_root=roots["imagenet_root"])) is None
     with pytest.raises(SettingsError, match=r"imagenet_c_root: given .*noisy', which has no folder gaussian_noise/"):
         plan.runs("tiny", three, site(**roots))
     tree(tmp_path / "noisy", "gaussian_noise", "shot_noise", "impulse_noise")
-    assert plan.noise_source("imagenet", three, site(**roots)) == roots["imagenet_c_root"]
+    assert official_noise(three, site(**roots)) == roots["imagenet_c_root"]
     assert three.noises_on("imagenet") == ["gaussian", "shot", "impulse"]
     with pytest.raises(SettingsError, match="which has no folder speckle_noise/"):
         plan.runs("tiny", with_dataset("imagenet"), site(**roots))
@@ -246,7 +251,7 @@ def test_images_of_another_size_than_imagenet_c_s_get_generated_noise(tmp_path):
     noisy = tree(tmp_path / "noisy", "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
     here = site(imagenet_root=tree(tmp_path / "clean"), imagenet_c_root=noisy)
     sizes = {size: with_dataset("imagenet", image_size=size) for size in (None, 224, 96)}
-    assert [plan.noise_source("imagenet", preset, here) for preset in sizes.values()] == [noisy, noisy, None]
+    assert [official_noise(preset, here) for preset in sizes.values()] == [noisy, noisy, None]
     with pytest.raises(SettingsError, match=r"datasets\.imagenet\.noise_source: given 'official'.*image_size at 224"):
         plan.runs("tiny", with_dataset("imagenet", image_size=96, noise_source="official"), here)
 
@@ -294,8 +299,8 @@ def test_a_preset_of_one_s_own_images_stands_in_no_other_s_way_without_their_roo
 
 
 def test_the_path_names_the_preset():
-    assert plan.results_folder("paper") == "results"
-    assert plan.results_folder("quick") == "results/quick"
+    assert places.results_of("paper") == "results"
+    assert places.results_of("quick") == "results/quick"
 
 
 @pytest.mark.parametrize("name", ["paper", "short", "small", "quick"])
@@ -312,26 +317,26 @@ def targets_of(preset):
 
 def test_a_preset_s_targets_are_those_it_has_networks_for():
     paper = load_presets(PROJECT / "config" / "presets")["paper"]
-    assert targets_of(paper) == (list(catalogue.TABLES), list(catalogue.FIGURES))
-    tables, figures = targets_of(Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}})))
-    assert {"table2", "table3", "readings"} <= set(tables)
-    assert not {"table1", "table6"} & set(tables), "speeds are compared with those of ResNet-18"
-    assert "figure2" in figures
-    assert "figure4" not in figures
+    assert targets_of(paper) == list(catalogue.SYSTEMS_OF)
+    shown = targets_of(Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}})))
+    assert {"table2", "table3", "readings"} <= set(shown)
+    assert not {"table1", "table6"} & set(shown), "speeds are compared with those of ResNet-18"
+    assert "figure2" in shown
+    assert "figure4" not in shown
 
 
 def test_without_a_network_with_a_lambda_nothing_of_algorithm_1_is_a_target():
     preset = of("systems", {"resnet18": {"model": "resnet18"}, "scn": {"model": "scn"}})
-    tables, figures = targets_of(Preset.model_validate(preset))
-    assert "table1" in tables
-    assert not {"table2", "table3", "table5", "readings"} & set(tables)
-    assert not {"figure3", "figure_attacks"} & set(figures)
+    shown = targets_of(Preset.model_validate(preset))
+    assert "table1" in shown
+    assert not {"table2", "table3", "table5", "readings"} & set(shown)
+    assert not {"figure3", "figure_attacks"} & set(shown)
 
 
 def test_a_table_of_speeds_needs_the_reference_on_every_data_set_that_it_shows():
-    assert "table1" in targets_of(Preset.model_validate(PRESET))[0]
+    assert "table1" in targets_of(Preset.model_validate(PRESET))
     alone = of("datasets", ["cifar10"], ("systems", "resnet18"))
-    assert "table1" not in targets_of(Preset.model_validate(alone))[0], "on digits there is nothing to compare with"
+    assert "table1" not in targets_of(Preset.model_validate(alone)), "on digits there is nothing to compare with"
 
 
 @pytest.mark.parametrize(
@@ -416,9 +421,9 @@ def test_whether_noise_is_official_is_what_the_settings_say_and_no_matter_of_fil
 
 def test_a_table_of_noise_shows_the_data_sets_that_have_such_noise_and_is_no_target_without_any():
     gaussian, shot = (Preset.model_validate(of("robustness", {"noises": [name]})) for name in ("gaussian", "shot"))
-    assert set(targets_of(gaussian)[0]) - set(targets_of(shot)[0]) == {"table2"}
+    assert set(targets_of(gaussian)) - set(targets_of(shot)) == {"table2"}
     digits_without = Preset.model_validate(of("noises", ["shot"], ("datasets", "digits")))
-    assert "table2" in targets_of(digits_without)[0]
+    assert "table2" in targets_of(digits_without)
     assert [catalogue.shows("table2", name, digits_without) for name in ("digits", "cifar10")] == [False, True]
 
 

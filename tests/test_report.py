@@ -129,7 +129,7 @@ def test_a_project_behind_a_link_has_the_same_results_folders(folder, tmp_path, 
 
 
 def test_a_number_of_images_is_said_where_it_is_not_all(folder):
-    paper = load_preset(PROJECT / "config/presets", "paper")
+    paper = load_preset("paper", PROJECT / "config/presets")
     said = {
         fitted: [line for line in report._reduced(preset, paper) if line.startswith("Algorithm 1")]
         for fitted in (2000, 50_000)

@@ -20,7 +20,7 @@ from sdnet.commands.track import track
 from sdnet.commands.train import train
 from sdnet.experiments import results
 from sdnet.experiments.columns import COLUMNS
-from sdnet.experiments.plan import results_folder
+from sdnet.experiments.places import results_of as results_folder
 from sdnet.experiments.tracking import Tracker
 
 PROJECT = Path(__file__).parents[1]

@@ -61,7 +61,7 @@ def test_the_jobs_are_those_of_the_workflow(snakemake, tmp_path):
     counted, shared = Counter(), []
     for name, runs in planned.items():
         counted += Counter(job.rule for run in runs for job in work.jobs(run, runs, PRESETS[name], SITE))
-        shared += [job.split()[0] for job in work.shared_jobs(runs, PRESETS[name], SITE)]
+        shared += [job.split()[0] for job in work.shared_jobs(runs, PRESETS[name])]
     jobs = snakemake.plan(copy_project(tmp_path), "quick", "all", "short").jobs
     assert counted == {rule: jobs[rule] for rule in OF_RUNS}
     assert shared.count("benchmark") == jobs["benchmark"] == 4
@@ -141,9 +141,9 @@ def test_a_run_leaves_its_weights_two_checkpoints_and_adversarial_images():
 
 def test_what_is_downloaded_is_the_images_and_their_official_noise():
     sizes = {"cifar10": {"noise_source": "official"}, "cifar100": {}, "digits": {}}
-    preset, planned, _ = tiny(datasets=sizes)
-    assert work.data_gigabytes(planned, preset, SITE) == 2 * work.DOWNLOADED_GB + work.NOISY_GB
-    assert work.data_gigabytes([], preset, SITE) == 0
+    _, planned, _ = tiny(datasets=sizes)
+    assert work.data_gigabytes(planned) == 2 * work.DOWNLOADED_GB + work.NOISY_GB
+    assert work.data_gigabytes([]) == 0
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The verdicts on the paper's claims in several results folders, side by side."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -98,8 +97,8 @@ def _cell(row: pd.Series, found: pd.DataFrame, measured: str) -> str:
         notes.append(f"on {row['data']}" + (", a stand-in" if row.stand_in else ""))
     if row.quantity != measured:
         notes.append(f"measured: {row.quantity}")
-    if without := re.search(r"\. Without ([^.]+)$", row.reason):
-        notes.append(f"without {without[1]}")
+    if row.without:
+        notes.append(f"without {row.without}")
     if row.paper != found[found["data"] == row["data"]].paper.iloc[0]:
         notes.append(f"paper: {row.paper or 'no number'}")
     return f"{SIGNS[row.verdict]} {row.verdict}<br>{effect_in_words(row)}" + "".join(

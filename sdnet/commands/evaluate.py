@@ -9,6 +9,7 @@ from sdnet.commands.measuring import measuring
 from sdnet.csc import CSCConv2d
 from sdnet.csc.network import after_each_code
 from sdnet.experiments import results
+from sdnet.experiments.places import run_name
 from sdnet.runs.images import open_data
 from sdnet.runs.network import load_model
 from sdnet.runs.spec import read_spec, run_columns
@@ -83,7 +84,7 @@ def evaluate(folder: Path, data_path: Path | None, gpus: int) -> None:
     }
     for kind, rows in files.items():
         results.write(folder / f"{kind}.csv", kind, rows)
-    print(f"{run['dataset']}/{run['system']}/seed{run['seed']}: {score.correct} of {score.total} correct")
+    print(f"{run_name(**run)}: {score.correct} of {score.total} correct")
 
 
 def _dictionary_rows(name: str, layer: nn.Module) -> list[dict]:

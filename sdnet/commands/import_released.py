@@ -8,9 +8,8 @@ from torch import Tensor
 
 from sdnet.commands.parts import file_digest
 from sdnet.data.datasets import INFO, SMALL_IMAGES
-from sdnet.experiments import environment, plan, results
+from sdnet.experiments import environment, places, plan, results
 from sdnet.experiments.settings.datasets import Dataset
-from sdnet.experiments.settings.files import read_yaml
 from sdnet.experiments.settings.loading import load_preset, load_site
 from sdnet.experiments.settings.networks import Options, System
 from sdnet.files import write_text
@@ -39,7 +38,7 @@ def import_released(checkpoint: Path) -> None:
         load_released(model.network, state, (image_size(run.spec),) * 2)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from None
-    folder = Path(plan.results_folder(PRESET), "runs", run.name)
+    folder = Path(places.results_of(PRESET), "runs", run.name)
     about = {"imported": checkpoint.name, "sha256": file_digest(checkpoint)}
     described = folder / "environment.json"
     if not (described.exists() and about["sha256"] in described.read_text()):
@@ -67,7 +66,7 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
 
 def _run_of(variant: Variant) -> plan.Run:
     """The run of the preset that has this network; where the preset lacks it, as if it had it."""
-    preset = load_preset(Path("config/presets"), PRESET)
+    preset = load_preset(PRESET)
     dataset = _dataset_of(variant)
     system = f"{variant.name}-{'nonnegative' if variant.options.get('shortcut', True) else 'plain'}"
     alone = preset.model_copy(
@@ -77,7 +76,7 @@ def _run_of(variant: Variant) -> plan.Run:
             "systems": {system: System(model=variant.name, options=Options(**variant.options))},
         }
     )
-    runs = plan.runs(PRESET, alone, load_site(read_yaml(Path("config/config.yaml"))))
+    runs = plan.runs(PRESET, alone, load_site())
     if not runs:
         raise ValueError(f"it is of {dataset}; set {dataset}_root in config/config.yaml first")
     return runs[0]

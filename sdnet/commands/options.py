@@ -1,5 +1,7 @@
 """The command line's types of values, and the options that several commands have."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -89,51 +91,36 @@ gpus_option = click.option(
 )
 
 
-def noise_options(command):
-    """The options that say which noise is meant, and at which lambdas."""
-    options = [
-        click.option("--noise", required=True, type=NoiseName, help="Which type of noise."),
-        click.option(
-            "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
-        ),
-        click.option(
-            "--scale", type=ScaleName, default="cifar", show_default=True, help="Whose severities generated noise has."
-        ),
-        click.option("--noise-seed", type=click.IntRange(0), default=0, show_default=True, help="Of generated noise."),
-        click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
-        click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _together(*options: Callable) -> Callable:
+    """Some options as one decorator, in the order in which --help lists them."""
+    return lambda command: functools.reduce(lambda below, option: option(below), reversed(options), command)
 
 
-def attack_options(command):
-    """The options that every attack has."""
-    options = [
-        click.option("--lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To predict at."),
-        click.option("--linf", default=8.0, show_default=True, type=GreyLevels, help="L-inf radius, in grey levels."),
-        click.option("--l2", default=0.5, show_default=True, type=Positive, help="L2 radius, in pixels of 0 to 1."),
-        click.option(
-            "--noise",
-            default="gaussian",
-            show_default=True,
-            type=NoiseName,
-            help="Whose fitted line Algorithm 1 takes.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def adaptive_options(command):
-    """The further options of attackers who know the defence."""
-    options = [
-        click.option("--images", type=AtLeast1, default=1000, show_default=True, help="Test images, class-balanced."),
-        click.option("--steps", type=AtLeast1, default=50, show_default=True, help="Of gradient descent."),
-        click.option("--reference", type=ExistingFolder, help="An attacked ResNet-18, whose images are tried here."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+# Which noise is meant, and at which lambdas.
+noise_options = _together(
+    click.option("--noise", required=True, type=NoiseName, help="Which type of noise."),
+    click.option(
+        "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
+    ),
+    click.option(
+        "--scale", type=ScaleName, default="cifar", show_default=True, help="Whose severities generated noise has."
+    ),
+    click.option("--noise-seed", type=click.IntRange(0), default=0, show_default=True, help="Of generated noise."),
+    click.option("--official", type=ExistingFolder, help="Folder of CIFAR-10-C or ImageNet-C; else generated."),
+    click.option("--images", type=AtLeast1, help="Test images, class-balanced.  [default: all]"),
+)
+# Of every attack.
+attack_options = _together(
+    click.option("--lambdas", default=ATTACKED_AT, show_default=True, type=Numbers(), help="To predict at."),
+    click.option("--linf", default=8.0, show_default=True, type=GreyLevels, help="L-inf radius, in grey levels."),
+    click.option("--l2", default=0.5, show_default=True, type=Positive, help="L2 radius, in pixels of 0 to 1."),
+    click.option(
+        "--noise", default="gaussian", show_default=True, type=NoiseName, help="Whose fitted line Algorithm 1 takes."
+    ),
+)
+# Further ones, of attackers who know the defence.
+adaptive_options = _together(
+    click.option("--images", type=AtLeast1, default=1000, show_default=True, help="Test images, class-balanced."),
+    click.option("--steps", type=AtLeast1, default=50, show_default=True, help="Of gradient descent."),
+    click.option("--reference", type=ExistingFolder, help="An attacked ResNet-18, whose images are tried here."),
+)

@@ -7,12 +7,11 @@ from tabulate import tabulate
 
 from sdnet.commands import work
 from sdnet.commands.work import KINDS, Job
-from sdnet.experiments import catalogue, plan
+from sdnet.experiments import catalogue, places, plan
 from sdnet.experiments.plan import Run
-from sdnet.experiments.settings.files import read_yaml
+from sdnet.experiments.settings.files import SITE_FILE, read_yaml
 from sdnet.experiments.settings.loading import load_preset, load_site
 from sdnet.experiments.settings.preset import Preset
-from sdnet.experiments.settings.site import Site
 from sdnet.experiments.status import duration
 
 # The columns of times, and the rules whose jobs are in each.
@@ -33,23 +32,23 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         measured: estimate the hours, from a short measurement of each network on this machine.
         gpus: how many work side by side; 0 for the CPU.
     """
-    values = read_yaml(Path("config/config.yaml"))
+    site = None if site_file else load_site()
     if site_file:
         from snakemake.utils import update_config  # what `snakemake --configfile` does; it takes a second to import
 
-        update_config(values, read_yaml(site_file))
-    site = load_site(values, f"config/config.yaml or {site_file}" if site_file else "config/config.yaml")
-    preset = load_preset(Path("config/presets"), name)
+        update_config(values := read_yaml(SITE_FILE), read_yaml(site_file))
+        site = load_site(values, f"{SITE_FILE} or {site_file}")
+    preset = load_preset(name)
     planned = plan.runs(name, preset, site)
     jobs = {run.name: list(work.jobs(run, planned, preset, site)) for run in planned}
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in planned:
         groups[run.dataset, run.system].append(run)
-    print(_overview(name, preset, site, planned, jobs), end="\n\n")
+    print(_overview(name, preset, planned, jobs), end="\n\n")
     if unshown := sorted({run.system for run in planned} - _shown(planned, preset)):
         print(
             f"snakemake {name} does not train {', '.join(unshown)}, which no table or figure shows: see TABLES and "
-            f"FIGURES of sdnet/experiments/catalogue.py, or ask for {plan.results_folder(name)}/runs/.../accuracy.csv\n"
+            f"FIGURES of sdnet/experiments/catalogue.py, or ask for {places.results_of(name)}/runs/.../accuracy.csv\n"
         )
     if not measured:
         print(_table(groups, jobs), end="\n\n")
@@ -71,7 +70,7 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         for part, rules in PARTS.items()
     }
     print(_table(groups, jobs, seconds), end="\n\n")
-    total = sum(seconds.values()) + len(work.shared_jobs(planned, preset, site)) * machine.start
+    total = sum(seconds.values()) + len(work.shared_jobs(planned, preset)) * machine.start
     print(
         f"{machine.name}: {duration(total)} of one {machine.unit}; {duration(total / machine.at_once)} with "
         f"{machine.at_once} at once on an otherwise idle machine.\nEach network was measured for a moment; attacks go "
@@ -81,26 +80,25 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
 
 def _shown(planned: list[Run], preset: Preset) -> set[str]:
     """The networks that the tables and figures of a preset need."""
-    tables, figures = catalogue.targets(planned, preset)
-    return {run.system for target in (*tables, *figures) for run in catalogue.runs_of(target, planned, preset)}
+    targets = catalogue.targets(planned, preset)
+    return {run.system for target in targets for run in catalogue.runs_of(target, planned, preset)}
 
 
-def _overview(name: str, preset: Preset, site: Site, planned: list[Run], jobs: dict[str, list[Job]]) -> str:
-    tables, figures = catalogue.targets(planned, preset)
-    shared = work.shared_jobs(planned, preset, site)
+def _overview(name: str, preset: Preset, planned: list[Run], jobs: dict[str, list[Job]]) -> str:
+    shared = work.shared_jobs(planned, preset)
     left_out = sorted(set(preset.datasets) - {run.dataset for run in planned})
     disk = sum(work.result_bytes(run, planned, preset) for run in planned) / 1e9
-    data = work.data_gigabytes(planned, preset, site)
+    data = work.data_gigabytes(planned)
     rows = {
         "preset": f"{name}: {preset.description}",
-        "results": plan.results_folder(name),
+        "results": places.results_of(name),
         "data sets": ", ".join(dict.fromkeys(run.dataset for run in planned))
         + (f" (left out: {', '.join(left_out)}, since config/config.yaml names no folder of it)" if left_out else ""),
         "networks": f"{len({run.system for run in planned})}, of width {preset.width}",
         "runs": f"{len(planned)}, with seeds {_numbers(preset.seeds)}"
         + "".join(f"; {system} also with {_numbers(more)}" for system, more in preset.more_seeds.items()),
         "jobs": f"{sum(map(len, jobs.values())) + len(shared)}, at most, of which {len(shared)} are of no single run",
-        "shows": ", ".join([*tables, *figures]) or "nothing",
+        "shows": ", ".join(catalogue.targets(planned, preset)) or "nothing",
         "disk": f"about {disk:.1f} GB of results" + (f", {data:.1f} GB of data" if data else ""),
     }
     return tabulate(rows.items(), tablefmt="plain", disable_numparse=True)

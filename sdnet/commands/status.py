@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from sdnet.experiments import plan
-from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments import places, plan
+from sdnet.experiments.settings.files import SettingsError
 from sdnet.experiments.settings.loading import load_preset, load_site, preset_files
 from sdnet.experiments.settings.site import Site
 from sdnet.experiments.status import Status, status, summary, table
@@ -51,14 +51,14 @@ def show(folders: tuple[Path, ...], every: float | None) -> None:
 
 def _planned() -> dict[Path, dict[str, dict]]:
     """The resolved experiment of each run of each preset, by results folder and name."""
-    site = load_site(read_yaml(Path("config/config.yaml")))
-    return {Path(plan.results_folder(name)): _specs(name, site) for name in preset_files(Path("config/presets"))}
+    site = load_site()
+    return {Path(places.results_of(name)): _specs(name, site) for name in preset_files()}
 
 
 def _specs(name: str, site: Site) -> dict[str, dict]:
     """Those of a preset's runs; nothing where it cannot be planned: half written, or its folders are site settings."""
     try:
-        return {run.name: run.spec for run in plan.runs(name, load_preset(Path("config/presets"), name), site)}
+        return {run.name: run.spec for run in plan.runs(name, load_preset(name), site)}
     except SettingsError:
         return {}
 

@@ -51,7 +51,7 @@ def _summarise(folder: Path, preset: str, tracked: list[tuple[Path, dict[str, fl
     home, networks = project_folder() / "config" / "presets", defaultdict(lambda: defaultdict(list))
     if preset not in preset_files(home):
         return
-    planned = load_preset(home, preset)
+    planned = load_preset(preset, home)
     for run, numbers in tracked:
         if has_run(planned, run):
             for name, value in numbers.items():

@@ -13,7 +13,6 @@ from sdnet.data.datasets import INFO
 from sdnet.experiments import catalogue, plan
 from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
 from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES
-from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.settings.site import Site
 
@@ -86,7 +85,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     yield Job("evaluate", passed=test_images)
     if targets & set(catalogue.INVERTED):
         yield Job("invert", passed=INVERTED_IMAGES)
-    adjustable = has_lambda(run.spec["model"]["name"])
+    adjustable = run.has_lambda
     grid = len(robustness.lambdas) if adjustable else 1
     swept, calibrated = _noises(run, targets & set(catalogue.SWEPT), preset), []
     if adjustable:
@@ -152,15 +151,14 @@ def _attacks(
     )
 
 
-def shared_jobs(planned: list[Run], preset: Preset, site: Site) -> list[str]:
+def shared_jobs(planned: list[Run], preset: Preset) -> list[str]:
     """What jobs do that several runs share: downloads, benchmarks, tables, figures, and what concludes a preset."""
-    tables, figures = catalogue.targets(planned, preset)
+    targets = catalogue.targets(planned, preset)
     datasets = {run.dataset for run in planned}
-    downloads = [name for name in datasets if name in plan.DOWNLOADED]
-    downloads += [f"{name}-c" for name in downloads if plan.noise_source(name, preset, site)]
-    measured = datasets if set(catalogue.BENCHMARKED) & set(tables) else set()
+    downloads = [*_downloaded(planned), *(f"{name}-c" for name in _downloaded(planned, noisy=True))]
+    measured = datasets if set(catalogue.BENCHMARKED) & set(targets) else set()
     concluding = ("claims", "report", "track", "all")
-    return [*downloads, *(f"benchmark {name}" for name in measured), *tables, *figures, *concluding]
+    return [*downloads, *(f"benchmark {name}" for name in measured), *targets, *concluding]
 
 
 def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
@@ -196,25 +194,23 @@ def result_bytes(run: Run, planned: list[Run], preset: Preset) -> float:
         return weights
     about = INFO[run.dataset]
     values = about.channels * (preset.datasets[run.dataset].image_size or about.size) ** 2
-    defended = 2 if has_lambda(model["name"]) else 1
+    defended = 2 if run.has_lambda else 1
     return weights + 2 * defended * 4 * values * preset.adversarial.images
 
 
-def data_gigabytes(planned: list[Run], preset: Preset, site: Site) -> float:
+def data_gigabytes(planned: list[Run]) -> float:
     """What is downloaded for a preset and kept, in GB."""
-    names = {run.dataset for run in planned} & set(plan.DOWNLOADED)
-    noisy = [name for name in names if plan.noise_source(name, preset, site)]
-    return DOWNLOADED_GB * len(names) + NOISY_GB * len(noisy)
+    return DOWNLOADED_GB * len(_downloaded(planned)) + NOISY_GB * len(_downloaded(planned, noisy=True))
+
+
+def _downloaded(planned: list[Run], noisy: bool = False) -> set[str]:
+    """The data sets that Snakemake downloads, or those whose official noisy images it does."""
+    return {run.dataset for run in planned if run.official_noise or not noisy} & set(plan.DOWNLOADED)
 
 
 def _targets(run: Run, planned: list[Run], preset: Preset) -> set[str]:
     """The tables and figures that show a run."""
-    return {
-        target
-        for kind in catalogue.targets(planned, preset)
-        for target in kind
-        if catalogue.runs_of(target, [run], preset)
-    }
+    return {target for target in catalogue.targets(planned, preset) if catalogue.runs_of(target, [run], preset)}
 
 
 def _noises(run: Run, targets: set[str], preset: Preset) -> set[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from sdnet.experiments.columns import TOGETHER
 from sdnet.experiments.labels import NORMS, dataset_label, radius_label, system_label
 from sdnet.experiments.shown import read_runs
-from sdnet.experiments.tables import accuracy, cell, paper_values
+from sdnet.experiments.tables import accuracy, beside, cell, laid_out, paper_values
 
 KEYS = ["dataset", "system", "setting", "condition", "attack"]
 COLUMNS = [
@@ -77,12 +77,11 @@ def table4(folder: Path) -> pd.DataFrame:
 
 def beside_paper(rows: list[dict]) -> pd.DataFrame:
     """Rows of Table 4 with what the paper prints there."""
-    printed = paper_values("table4").rename(columns={"value": "paper"})
+    printed = paper_values("table4")
     printed = printed.assign(setting=printed.setting.fillna(""), attack="paper")
     # What the paper printed was tuned on some images that it does not name: it stands beside both ways.
     printed = pd.concat([printed, printed[printed.setting == "tuned"].assign(setting="held-out")])
-    joined = pd.DataFrame(rows).merge(printed[[*KEYS, "paper"]], on=KEYS, how="left")
-    return joined.assign(difference=joined.ours - joined.paper).reindex(columns=COLUMNS)
+    return beside(rows, printed, KEYS, COLUMNS)
 
 
 def _condition(norm: str, eps: float) -> str:
@@ -157,21 +156,17 @@ def _summary(attack: str, counts: pd.DataFrame) -> dict:
 
 def table4_layout(table: pd.DataFrame) -> pd.DataFrame:
     """A row per network, norm and way to choose lambda; the paper's value in brackets behind ours."""
-    table = table.reset_index(drop=True)
-    keys = ["data", "condition", "system", "setting"]
-    cells = table.assign(text=[cell(row, ".2f") for row in table.itertuples()])
-    order = pd.MultiIndex.from_frame(
-        table[keys].drop_duplicates().sort_values(["data", "condition"], ascending=[True, False], kind="stable")
+    table = table.sort_values(["data", "condition"], ascending=[True, False], kind="stable")
+    attacked = table.assign(text=[cell(row, ".2f") for row in table.itertuples()])
+    clean = table.drop_duplicates(["data", "condition", "system", "setting"])
+    clean = clean.assign(attack="clean", text=clean.clean.map("{:.2f}".format))
+    cells = pd.concat([clean, attacked])
+    cells = cells.assign(
+        system=[SETTINGS[row.setting].format(system_label(row.system)) for row in cells.itertuples()],
+        condition=cells.condition.map(condition_label),
     )
-    wide = cells.pivot(index=keys, columns="attack", values="text").reindex(order)
-    wide = wide.reindex(columns=[name for name in ATTACKS if name in wide]).fillna("–")
-    clean = table.groupby(keys, sort=False).clean.first().reindex(order)
-    wide.insert(0, "clean", [f"{value:.2f}" for value in clean])
-    wide = wide.reset_index()
-    wide["system"] = [SETTINGS[row.setting].format(system_label(row.system)) for row in wide.itertuples()]
-    wide["condition"] = [condition_label(name) for name in wide.condition]
-    titles = {"data": "Data set", "condition": "Attack within", "system": "Network", "clean": "Not attacked"}
-    return wide.drop(columns="setting").rename(columns=titles | ATTACKS).rename_axis(columns=None)
+    rows = {"data": "Data set", "condition": "Attack within", "system": "Network"}
+    return laid_out(cells, rows, "attack", {"clean": "Not attacked"} | ATTACKS, blank="–")
 
 
 def condition_label(condition: str) -> str:
@@ -267,10 +262,7 @@ def diagnostics_layout(checks: pd.DataFrame) -> pd.DataFrame:
     ]
     judged["norm"] = judged.norm.map(NORMS)
     judged["data"] = judged.dataset.map(dataset_label)
-    keys = ["data", "check", "what", "threshold", "norm"]
-    order = pd.MultiIndex.from_frame(judged[keys].drop_duplicates())
-    wide = judged.pivot(index=keys, columns="Network", values="text").reindex(order)
-    wide = wide.reindex(columns=judged.Network.unique()).fillna("–").reset_index()
-    number = wide.check.str.removeprefix("D").astype(int)
-    titles = {"data": "Data set", "check": "Check", "what": "Of", "threshold": "Accepted", "norm": "Norm"}
-    return wide.iloc[np.argsort(number, kind="stable")].rename(columns=titles)
+    networks = {name: name for name in judged.Network.unique()}
+    judged = judged.sort_values("check", key=lambda names: names.str.removeprefix("D").astype(int), kind="stable")
+    rows = {"data": "Data set", "check": "Check", "what": "Of", "threshold": "Accepted", "norm": "Norm"}
+    return laid_out(judged, rows, "Network", networks, blank="–")

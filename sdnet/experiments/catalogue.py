@@ -25,6 +25,7 @@ FIGURES = {
     "figure_transfer": ("sdnet18", "sdnet18-nonnegative"),
     "figure_stability": ("resnet18", "sdnet18", "sdnet18-nonnegative", "sdnet18-iter4", "sdnet18-iter8"),
 }
+SYSTEMS_OF = TABLES | FIGURES
 # What each reads: files of every run that it shows, for every noise where a name has a star, and speeds.
 READS: dict[str, list[str]] = {
     "table1": ["accuracy.csv", "benchmark"],
@@ -59,13 +60,10 @@ OF_LAMBDA = (*CALIBRATED, "figure_attacks", *STABLE)  # which have nothing to sh
 REFERENCE = "resnet18"  # speed, memory and stability are measured against its
 
 
-def targets(planned: list[Run], preset: Preset) -> tuple[list[str], list[str]]:
+def targets(planned: list[Run], preset: Preset) -> list[str]:
     """The tables and figures that a preset has runs for."""
     trained = {(run.dataset, run.system) for run in planned}
-    tables, figures = (
-        [name for name in kind if not nothing_to_show(name, trained, preset)] for kind in (TABLES, FIGURES)
-    )
-    return tables, figures
+    return [name for name in SYSTEMS_OF if not nothing_to_show(name, trained, preset)]
 
 
 def nothing_to_show(target: str, trained: set[tuple[str, str]], preset: Preset) -> str:
@@ -73,17 +71,17 @@ def nothing_to_show(target: str, trained: set[tuple[str, str]], preset: Preset) 
 
     Args:
         target: the table or figure.
-        trained: data sets and networks, as of `networks`.
+        trained: data sets and networks, as of `plan.networks`.
         preset: theirs.
     """
-    own = {one for one in trained if one[1] in systems_of(target) and shows(target, one[0], preset)}
+    own = {one for one in trained if one[1] in SYSTEMS_OF[target] and shows(target, one[0], preset)}
     if not own:
         attacked = preset.adversarial.datasets
         if target in ATTACKED and set(attacked).isdisjoint(preset.datasets):
             has = ", ".join(preset.datasets)
             return f"adversarial.datasets are {', '.join(attacked) or 'none'}, and the data sets {has}; name one there"
         return (
-            f"it is of {', '.join(systems_of(target))}, none of which is there on images or under noise that it shows"
+            f"it is of {', '.join(SYSTEMS_OF[target])}, none of which is there on images or under noise that it shows"
         )
     measured = {dataset for dataset, name in trained if name == REFERENCE}
     if target in BENCHMARKED and (without := {dataset for dataset, _ in own} - measured):
@@ -98,14 +96,9 @@ def file_of(target: str) -> str:
     return f"{target}.csv" if target in TABLES else f"{target}.pdf"
 
 
-def systems_of(target: str) -> tuple[str, ...]:
-    """The networks of a table or figure, in its order."""
-    return (TABLES | FIGURES)[target]
-
-
 def has_speed(system: str) -> bool:
     """Whether some table shows the speed and memory of a network."""
-    return any(system in systems_of(table) for table in BENCHMARKED)
+    return any(system in SYSTEMS_OF[table] for table in BENCHMARKED)
 
 
 def noises_of(target: str, preset: Preset) -> list[str]:
@@ -122,4 +115,4 @@ def shows(target: str, dataset: str, preset: Preset) -> bool:
 
 def runs_of(target: str, planned: list[Run], preset: Preset) -> list[Run]:
     """The runs that a table or figure shows."""
-    return [run for run in planned if run.system in systems_of(target) and shows(target, run.dataset, preset)]
+    return [run for run in planned if run.system in SYSTEMS_OF[target] and shows(target, run.dataset, preset)]

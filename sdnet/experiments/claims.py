@@ -128,7 +128,7 @@ class Claim(Which):
     quantity: str = Field(description="In words, what the effects are the mean of.")
     about: list[Literal[tuple(DATASETS)]] = Field(min_length=1, description="Data sets that it is claimed of.")
     stand_in: bool = Field(True, description="Whether another data set may stand in for these.")
-    needs: list[Literal[(*catalogue.TABLES, *catalogue.FIGURES)]] = Field(min_length=1)
+    needs: list[Literal[tuple(catalogue.SYSTEMS_OF)]] = Field(min_length=1)
     direction: list[Test] = Field(min_length=1)
     size: list[Test] = []
 

@@ -256,6 +256,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "data": "the images that it was judged on, in words",
         "implied": "whether the paper does not say it itself: it follows from what it says, or is the next question",
         "stand_in": "whether the paper claims it of other images",
+        "without": "networks that it is about and the preset does not have",
         "scale": "width, epochs and training images",
         "reason": "how the verdict came about, or what is missing",
     },
@@ -264,6 +265,6 @@ COLUMNS: dict[str, dict[str, str]] = {
 # Columns of words that may be empty, or be numbers by their looks.
 TEXT = {
     "effects": ("over", "condition", "level", "unequal", "measure"),
-    "claims": ("reading", "paper", "scale", "reason"),
+    "claims": ("reading", "paper", "without", "scale", "reason"),
 }
 EXTRA = {"history": "solver_"}  # columns of this prefix are allowed too: what a network's inner solver reports

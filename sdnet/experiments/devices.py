@@ -153,7 +153,7 @@ def _acquire(count: int, pool: list[Device], alone: bool, locks: contextlib.Exit
 
 def _places_of_each() -> int:
     """How many jobs may share a device."""
-    given = site_setting("jobs_per_gpu") or "1"
+    given = site_setting("jobs_per_gpu")
     if not (given.isdecimal() and int(given) > 0):
         raise ValueError(f"jobs_per_gpu is {given}; it must be a whole number, 1 or more: see config/config.yaml")
     return int(given)

@@ -13,6 +13,7 @@ from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
+from sdnet.experiments.tables import laid_out
 
 # ASSUME: no level's lambda counts as known better than a fifth of the grid's usual step of 0.1; or one level whose
 # bootstrap happens to have no variance would decide the line.
@@ -62,10 +63,8 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
         text=[f"{row.lost:.1f}" + (f" (λ by {row.shift:.2f})" if row.shift else "") for row in table.itertuples()],
         system=table.system.map(system_label),
     )
-    keys = ["data", "system", "noise"]
-    order = pd.MultiIndex.from_frame(cells[keys].drop_duplicates())
-    wide = cells.pivot(index=keys, columns="fit", values="text").reindex(order)[list(FITS)].reset_index()
-    return wide.rename_axis(columns=None).rename(columns={"data": "Data set", "system": "Network", "noise": "Noise"})
+    rows = {"data": "Data set", "system": "Network", "noise": "Noise"}
+    return laid_out(cells, rows, "fit", {name: name for name in FITS})
 
 
 def in_words(table: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
-from sdnet.experiments.tables import accuracy, cell, paper_values, zero_shares
+from sdnet.experiments.tables import accuracy, beside, cell, laid_out, paper_values, zero_shares
 
 KEYS = ["dataset", "system", "setting", "noise", "severity"]
 COLUMNS = [
@@ -199,14 +199,11 @@ def _common(group: pd.DataFrame) -> dict:
 
 
 def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
-    paper = _paper_rows(table)
-    joined = pd.DataFrame(rows).merge(paper[[*KEYS, "quantity", "paper"]], on=[*KEYS, "quantity"], how="left")
-    joined["difference"] = joined.ours - joined.paper
-    return joined.reindex(columns=COLUMNS)
+    return beside(rows, _paper_rows(table), [*KEYS, "quantity"], COLUMNS)
 
 
 def _paper_rows(table: str) -> pd.DataFrame:
-    paper = paper_values(table).rename(columns={"condition": "noise", "value": "paper"})
+    paper = paper_values(table).rename(columns={"condition": "noise"})
     return paper.assign(setting=paper.setting.fillna(""), severity=paper.severity.fillna("").astype(str))
 
 
@@ -228,13 +225,12 @@ def table5_layout(table: pd.DataFrame) -> pd.DataFrame:
         paper = _paper_rows("table5")
         n_iter = paper.system.map(table.groupby("system").n_iter.first())
         printed = paper.assign(
-            data="ImageNet, the paper's values", n_iter=n_iter, text=paper.paper.map("{:.2f}".format)
+            data="ImageNet, the paper's values", n_iter=n_iter, text=paper.value.map("{:.2f}".format)
         )
         cells = pd.concat([cells, printed[printed.n_iter.notna()].astype({"n_iter": int})])
-    cells = cells.rename(columns={"n_iter": "FISTA iterations"})
     noises = [noise for noise in cells.noise.unique() if noise != "clean"]
     titles = {"clean": "Natural accuracy"} | {noise: noise.capitalize() for noise in noises}
-    return _wide(cells, ["data", "FISTA iterations"], "noise", titles)
+    return laid_out(cells, {"data": "Data set", "n_iter": "FISTA iterations"}, "noise", titles)
 
 
 def readings_layout(table: pd.DataFrame) -> pd.DataFrame:
@@ -243,11 +239,11 @@ def readings_layout(table: pd.DataFrame) -> pd.DataFrame:
         [
             _paper_rows("table1").query("quantity == 'accuracy'").assign(setting="fixed"),
             _paper_rows("table3"),
-            pd.DataFrame([{"dataset": "cifar10", "setting": "fixed", "quantity": "zeros", "paper": PAPER_ZEROS}]),
+            pd.DataFrame([{"dataset": "cifar10", "setting": "fixed", "quantity": "zeros", "value": PAPER_ZEROS}]),
         ]
     ).fillna({"system": "sdnet18", "noise": "clean"})
     printed = printed[(printed.system == "sdnet18") & printed.dataset.isin(table.dataset)]
-    printed = printed.assign(system="SDNet-18 of the paper", ours=printed.paper, paper=None)
+    printed = printed.assign(system="SDNet-18 of the paper", ours=printed.value, paper=None)
     printed["data"] = printed.dataset.map(dataset_label)
     cells = pd.concat([table, printed.reindex(columns=table.columns)], ignore_index=True)
     noises = [noise for noise in table.noise.unique() if noise != "clean"]
@@ -267,13 +263,4 @@ def _layout(table: pd.DataFrame, column: str, titles: dict[str, str]) -> pd.Data
         setting_rank=table.setting.map({name: rank for rank, name in enumerate(SETTINGS)}),
         system_rank=table.system.map({name: rank for rank, name in enumerate(table.system.unique())}),
     ).sort_values(["dataset", "system_rank", "setting_rank", "rank"], kind="stable")
-    return _wide(cells, ["data", "Network"], column, titles)
-
-
-def _wide(cells: pd.DataFrame, index: list[str], column: str, titles: dict[str, str]) -> pd.DataFrame:
-    """Texts in rows of their first appearance and columns in the order of their titles."""
-    rows = cells[index].drop_duplicates()
-    wide = cells.pivot(index=index, columns=column, values="text")
-    wide = wide.reindex(pd.MultiIndex.from_frame(rows)).reindex(columns=[name for name in titles if name in wide])
-    wide = wide.rename(columns=titles).fillna("").reset_index().rename(columns={"data": "Data set"})
-    return wide.rename_axis(columns=None)
+    return laid_out(cells, {"data": "Data set", "Network": "Network"}, column, titles)

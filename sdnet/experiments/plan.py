@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from sdnet.experiments.places import run_name
 from sdnet.experiments.settings.files import SettingsError
 from sdnet.experiments.settings.names import DatasetName, Downloaded
 from sdnet.experiments.settings.networks import has_lambda
@@ -41,7 +42,12 @@ class Run:
     @property
     def name(self) -> str:
         """<dataset>/<system>/seed<k>, as in the path of its files."""
-        return f"{self.dataset}/{self.system}/seed{self.seed}"
+        return run_name(self.dataset, self.system, self.seed)
+
+    @property
+    def has_lambda(self) -> bool:
+        """Whether its network has CSC layers, and so a lambda to choose."""
+        return has_lambda(self.spec["model"]["name"])
 
     @property
     def spec_json(self) -> str:
@@ -49,29 +55,17 @@ class Run:
         return json.dumps(self.spec, indent=2, sort_keys=True)
 
 
-def results_folder(preset: str) -> str:
-    """`results` for the preset `paper`, `results/<preset>` for any other."""
-    return "results" if preset == "paper" else f"results/{preset}"
-
-
 def runs(name: str, preset: Preset, site: Site) -> list[Run]:
     """Every run of a preset at this site.
 
     Raises:
-        SettingsError: see `datasets`; of the preset's own keys with the name of its file.
+        SettingsError: if the preset wants what this site does not have, or a root lacks a folder.
     """
-    try:
-        usable = datasets(preset, site)
-    except SettingsError as error:
-        where = f"config/presets/{name}.yaml: " if str(error).startswith("datasets") else ""
-        raise SettingsError(where + str(error)) from None
     planned = []
-    for dataset in usable:
-        images, official_noise = preset.datasets[dataset], noise_source(dataset, preset, site)
-        for system, network in preset.systems.items():
-            if not network.trains_on(dataset):
-                continue
-            recipe = preset.recipes[network.recipe or images.recipe]
+    for dataset in _usable_datasets(preset, site):
+        images, official_noise = preset.datasets[dataset], _official_noise(name, dataset, preset, site)
+        for system in preset.systems_on(dataset):
+            network, recipe = preset.systems[system], preset.recipe_of(system, dataset)
             for seed in preset.seeds_of(system):
                 spec = {
                     "preset": name,
@@ -98,26 +92,17 @@ def runs(name: str, preset: Preset, site: Site) -> list[Run]:
 def has_run(preset: Preset, run: Path) -> bool:
     """Whether a preset has the run of this folder; a results folder may hold others, of its former settings."""
     dataset, system, seed = run.parts[-3:]
-    trained = dataset in preset.datasets and system in preset.systems and preset.systems[system].trains_on(dataset)
+    trained = dataset in preset.datasets and system in preset.systems_on(dataset)
     return trained and seed in [f"seed{number}" for number in preset.seeds_of(system)]
 
 
 def networks(preset: Preset) -> set[tuple[str, str]]:
     """Every pair of data set and network that a preset trains, including data sets that this site lacks."""
-    return {
-        (dataset, name)
-        for dataset in preset.datasets
-        for name, network in preset.systems.items()
-        if network.trains_on(dataset)
-    }
+    return {(dataset, system) for dataset in preset.datasets for system in preset.systems_on(dataset)}
 
 
-def datasets(preset: Preset, site: Site) -> list[str]:
-    """The preset's data sets that can be used at this site: without any whose `imagenet_root` or `folder_root` is null.
-
-    Raises:
-        SettingsError: if the preset wants what this site does not have, or a root lacks a folder.
-    """
+def _usable_datasets(preset: Preset, site: Site) -> list[str]:
+    """Without any whose `imagenet_root` or `folder_root` is null."""
     roots = {"imagenet": site.imagenet_root, "folder": site.folder_root}
     for name in set(roots) & set(preset.datasets):
         if roots[name] is not None and (fault := _fault_of_tree(Path(roots[name]))):
@@ -125,10 +110,7 @@ def datasets(preset: Preset, site: Site) -> list[str]:
                 f"config/config.yaml or --configfile: {name}_root: given {roots[name]!r}, which {fault}; "
                 f"it must hold train/<class>/ and val/<class>/"
             )
-    usable = [name for name in preset.datasets if roots.get(name, "") is not None]
-    for name in usable:
-        noise_source(name, preset, site)  # which refuses what cannot be
-    return usable
+    return [name for name in preset.datasets if roots.get(name, "") is not None]
 
 
 def _fault_of_tree(root: Path) -> str | None:
@@ -157,12 +139,8 @@ def _tree_checksum(root: Path) -> str:
     return f"tree:{hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}"
 
 
-def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
-    """Where the official noisy images of a data set are read from; None where noise is to be generated.
-
-    Raises:
-        SettingsError: if the preset insists on official files that this site cannot have, or their folder lacks some.
-    """
+def _official_noise(name: str, dataset: str, preset: Preset, site: Site) -> str | None:
+    """The folder of a data set's official noisy images; None where noise is to be generated."""
     images = preset.datasets[dataset]
     folder = {
         "cifar10": f"{site.data_dir}/cifar10-c",
@@ -173,7 +151,8 @@ def noise_source(dataset: str, preset: Preset, site: Site) -> str | None:
         return None
     if images.noise_source == "official" and folder is None:
         raise SettingsError(
-            f"datasets.{dataset}.noise_source: given 'official', but there are no such files"
+            f"config/presets/{name}.yaml: datasets.{dataset}.noise_source: given 'official', but there are no such "
+            "files"
             + (
                 f"; set imagenet_c_root in config/config.yaml and leave image_size at {IMAGENET_C_SIZE}, or use 'auto'"
                 if dataset == "imagenet"
@@ -195,4 +174,4 @@ def undefended(run: Run, planned: list[Run]) -> Run | None:
     """The run whose adversarial images are tried on a network with a lambda, if the preset has it."""
     wanted = (run.dataset, UNDEFENDED, run.seed)
     same = [other for other in planned if (other.dataset, other.system, other.seed) == wanted]
-    return same[0] if same and has_lambda(run.spec["model"]["name"]) else None
+    return same[0] if same and run.has_lambda else None

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sdnet.experiments import plan
+from sdnet.experiments import places
 from sdnet.experiments.settings.loading import load_preset, preset_files
 from sdnet.experiments.settings.preset import Preset
 
@@ -32,7 +32,7 @@ def typed_folder(given: Path) -> tuple[Path, str]:
         ValueError: if it is none.
     """
     name, _ = named_preset(given)
-    typed = plan.results_folder(name)
+    typed = places.results_of(name)
     return project_folder() / typed, typed
 
 
@@ -44,9 +44,9 @@ def preset_of(folder: Path) -> Preset:
 def named_preset(folder: Path) -> tuple[str, Preset]:
     """The preset whose results folder this is, behind its name; the folder, or the project's, may be a link."""
     presets = project_folder() / "config" / "presets"
-    names = {os.path.realpath(project_folder() / plan.results_folder(name)): name for name in preset_files(presets)}
+    names = {os.path.realpath(project_folder() / places.results_of(name)): name for name in preset_files(presets)}
     name = names.get(os.path.realpath(folder))
     if name is None:
-        known = ", ".join(map(plan.results_folder, names.values()))
+        known = ", ".join(map(places.results_of, names.values()))
         raise ValueError(f"{folder} is no preset's results folder; choose one of {known}")
-    return name, load_preset(presets, name)
+    return name, load_preset(name, presets)

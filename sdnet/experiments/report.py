@@ -14,6 +14,7 @@ from sdnet.experiments.environment import read_environment
 from sdnet.experiments.labels import DATASETS, TITLES, VERDICTS, dataset_label, radius_label, system_label
 from sdnet.experiments.project import named_preset, preset_of, project_folder
 from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES
+from sdnet.experiments.settings.files import PRESETS
 from sdnet.experiments.settings.loading import load_preset
 from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.shown import has_runs
@@ -29,7 +30,7 @@ def opening(folder: Path) -> str:
     full = preset.width >= SIZE_WIDTH and (preset.imported or _usual_epochs(preset) >= SIZE_EPOCHS)
     which = "claims of cost alone" if preset.width >= SIZE_WIDTH else "no claim"
     so = "" if full else f", so that {which} can count as replicated in full"
-    reduced = _reduced(preset, load_preset(project_folder() / "config" / "presets", "paper"))
+    reduced = _reduced(preset, load_preset("paper", project_folder() / PRESETS))
     lines += [f"**Less than in the paper{so}:**", "\n".join(f"* {item}" for item in [*reduced, *_substitutes(folder)])]
     if "digits" in preset.datasets:
         lines += [
@@ -51,10 +52,7 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
         found.append(f"networks of width {preset.width}, not {paper.width}")
     full = _usual_epochs(paper)
     if not preset.imported and _usual_epochs(preset) < full:
-        networks = [
-            (one.recipe, images.recipe) for one in preset.systems.values() for images in preset.datasets.values()
-        ]
-        epochs = {preset.recipes[own or usual].epochs for own, usual in networks}
+        epochs = {preset.recipe_of(system, dataset).epochs for dataset, system in plan.networks(preset)}
         given = f"{min(epochs)} to {max(epochs)}" if len(epochs) > 1 else f"{max(epochs)}"
         found.append(f"{given} epochs of training, not {full} as for CIFAR-10")
     if len(preset.seeds) < len(paper.seeds):
@@ -161,7 +159,7 @@ def _outcome(row, title: str) -> str:
 def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
     """Each one that the preset has: its title, a text in Markdown, and its picture if it is a figure that is there."""
     preset = preset_of(folder)
-    for name in (*catalogue.TABLES, *catalogue.FIGURES):
+    for name in catalogue.SYSTEMS_OF:
         if catalogue.nothing_to_show(name, plan.networks(preset), preset):
             continue
         table = name in catalogue.TABLES

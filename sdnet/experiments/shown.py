@@ -8,6 +8,7 @@ import pandas as pd
 
 from sdnet.experiments import catalogue, results
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
+from sdnet.experiments.places import run_name
 from sdnet.experiments.project import preset_of, project_folder
 from sdnet.experiments.settings.networks import has_lambda
 
@@ -62,13 +63,11 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False, first_see
     """
     preset = preset_of(folder)
     folders = [
-        folder / "runs" / dataset / system / f"seed{seed}"
+        folder / "runs" / run_name(dataset, system, seed)
         for dataset in preset.datasets
         if catalogue.shows(target, dataset, preset) and has_runs(folder, dataset)
-        for system in catalogue.systems_of(target)
-        if system in preset.systems
-        and preset.systems[system].trains_on(dataset)
-        and (not need_lambda or has_lambda(preset.systems[system].model))
+        for system in catalogue.SYSTEMS_OF[target]
+        if system in preset.systems_on(dataset) and (not need_lambda or has_lambda(preset.systems[system].model))
         for seed in (preset.seeds[:1] if first_seed else preset.seeds_of(system))
     ]
     if not folders:

@@ -104,17 +104,19 @@ def accuracy(runs: pd.DataFrame) -> dict:
 
 
 def _beside_paper(table: str, rows: list[dict]) -> pd.DataFrame:
-    ours = pd.DataFrame(rows)
     paper = paper_values(table)
     speeds = paper[paper.quantity == "speed"]
     printed = paper_values("table1")
     reference = printed[(printed.quantity == "speed") & (printed.system == REFERENCE)].set_index("dataset").value
     ratios = speeds.assign(quantity="speed_ratio", value=speeds.value / speeds.dataset.map(reference).astype(float))
-    paper = pd.concat([paper, ratios]).rename(columns={"value": "paper"})
-    keys = ["dataset", "system", "quantity"]
-    joined = ours.merge(paper[[*keys, "paper", "released"]], on=keys, how="left")
-    joined["difference"] = joined.ours - joined.paper
-    return joined.reindex(columns=list(TABLE_COLUMNS))
+    return beside(rows, pd.concat([paper, ratios]), ["dataset", "system", "quantity"], list(TABLE_COLUMNS))
+
+
+def beside(rows: list[dict], printed: pd.DataFrame, keys: list[str], columns: list[str]) -> pd.DataFrame:
+    """Rows of a table with what the paper prints there, as from `paper_values`, and the difference."""
+    printed = printed.rename(columns={"value": "paper"})[[*keys, "paper", "released"]]
+    joined = pd.DataFrame(rows).merge(printed, on=keys, how="left")
+    return joined.assign(difference=joined.ours - joined.paper).reindex(columns=columns)
 
 
 def paper_values(table: str | None = None) -> pd.DataFrame:
@@ -127,12 +129,29 @@ def cost_layout(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 or 6 in the paper's layout: a row per network, ours with the paper's value in brackets."""
     shown = {"parameters": "Model size (M)", "accuracy": "Top-1 (%)", "memory": "Memory (GB)", "speed": "Speed (n/s)"}
     formats = {"parameters": ".3g", "accuracy": ".2f", "memory": ".3g", "speed": ",.0f"}
-    cells = table[table.quantity.isin(shown)].copy()
-    cells["cell"] = [cell(row, formats[row.quantity]) for row in cells.itertuples()]
-    wide = cells.pivot(index=["data", "system"], columns="quantity", values="cell")
-    wide = wide.reindex(cells.set_index(["data", "system"]).index.unique())[list(shown)].reset_index()
-    wide["system"] = wide.system.map(system_label)
-    return wide.rename(columns={"data": "Data set", "system": "Network"} | shown).rename_axis(columns=None)
+    cells = table[table.quantity.isin(shown)]
+    cells = cells.assign(
+        text=[cell(row, formats[row.quantity]) for row in cells.itertuples()], system=cells.system.map(system_label)
+    )
+    return laid_out(cells, {"data": "Data set", "system": "Network"}, "quantity", shown)
+
+
+def laid_out(
+    cells: pd.DataFrame, rows: dict[str, str], column: str, titles: dict[str, str], blank: str = ""
+) -> pd.DataFrame:
+    """The column `text` of some cells as a table, in rows of their first appearance.
+
+    Args:
+        cells: one a row.
+        rows: columns of `cells` that a row of the table begins with, and what they are called there.
+        column: that which the table has a column for each value of,
+        titles: in this order and called so; values that no cell has are passed over.
+        blank: where there is no cell.
+    """
+    order = pd.MultiIndex.from_frame(cells[list(rows)].drop_duplicates())
+    found = cells.pivot(index=list(rows), columns=column, values="text").reindex(order)
+    found = found[[value for value in titles if value in found]].fillna(blank).reset_index()
+    return found.rename(columns=rows | titles).rename_axis(columns=None)
 
 
 def cell(row, fmt: str) -> str:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from sdnet.experiments.places import results_of, run_name
 from sdnet.experiments.settings.files import site_setting
 from sdnet.files import write_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is
 NOTE = (
     "Curves are those of seeds, at the end of the chart view: click a network's `+` and, as that view shows but ten "
@@ -166,8 +166,8 @@ class Tracker:
 
 def in_results(folder: Path, spec: dict) -> bool:
     """Whether a run's folder is where the workflow puts it, in the project of the working directory or one above."""
-    root = Path("results", "" if spec["preset"] == "paper" else spec["preset"])  # as in plan.py, which needs pydantic
-    place = root / "runs" / spec["dataset"]["name"] / spec["system"] / f"seed{spec['seed']}"
+    name = run_name(spec["dataset"]["name"], spec["system"], spec["seed"])
+    place = Path(results_of(spec["preset"]), "runs", name)
     places = (project / place for project in (Path.cwd(), *Path.cwd().parents))
     return any(path.exists() and path.samefile(folder) for path in places)
 
@@ -211,7 +211,7 @@ def _log_numbers(client: "MlflowClient", run_id: str, numbers: dict[str, float])
 
 def address() -> str:
     """Where MLflow's record is: a server, or a database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri") or DEFAULT_URI
+    return os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri")
 
 
 @contextlib.contextmanager

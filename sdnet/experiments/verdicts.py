@@ -55,7 +55,7 @@ def _expected(claim: Claim, preset: Preset, dataset: str, released: bool = False
     """
     if _not_tested(claim, dataset, preset):
         return set()
-    has = {name for name, system in preset.systems.items() if system.trains_on(dataset)}
+    has = set(preset.systems_on(dataset))
     if released:
         has = {name for name in has if not has_lambda(name)} | ({TEXT} if RELEASED in has else set())
     wanted = {name for test in (*claim.direction, *claim.size) for name in claim.which(test).effects}
@@ -91,7 +91,8 @@ def _row(
     elif judged["n_seeds"] < (planned := _planned_seeds(expected, reading, preset)):
         judged["reason"] += f". Not all seeds yet: {judged['n_seeds']} of {planned}"
     if lacking := networks_of(" ".join(claim.effects)) - networks_of(" ".join(expected)):
-        judged["reason"] += f". Without {', '.join(SYSTEMS[name] for name in SYSTEMS if name in lacking)}"
+        judged["without"] = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in lacking)
+        judged["reason"] += f". Without {judged['without']}"
     return row | judged
 
 
@@ -108,8 +109,7 @@ def _remedy(claim: Claim, dataset: str, nothing: bool, preset: Preset, root: str
 def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
     """The row of a claim that the preset can never make results for."""
     networks = {name for effect in claim.effects for name in networks_of(effect)}
-    has = {name for name, system in preset.systems.items() if system.trains_on(dataset)}
-    lacking = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in networks - has)
+    lacking = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in networks - set(preset.systems_on(dataset)))
     what = _not_tested(claim, dataset, preset) or f"{lacking} on {DATASETS[dataset]}"
     return _about(claim, dataset) | {"reading": "", "verdict": "not run", "reason": f"this preset has no {what}"}
 

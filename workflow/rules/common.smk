@@ -5,24 +5,24 @@ RUN_FOLDER = "{root}/runs/{dataset}/{system}/seed{seed}"
 
 def tables_and_figures(name):
     """Every one of a preset."""
-    root = plan.results_folder(name)
-    tables, figures = catalogue.targets(RUNS[name], PRESETS[name])
+    root = places.results_of(name)
+    shown = catalogue.targets(RUNS[name], PRESETS[name])
     if not RUNS[name]:
         raise WorkflowError(
             f"the preset {name} has no images: set "
             f"{' or '.join(f'{dataset}_root' for dataset in PRESETS[name].datasets)} in config/config.yaml"
         )
-    if not (tables or figures):
+    if not shown:
         raise WorkflowError(
             f"the preset {name} has nothing to show: no table or figure has enough of its networks "
             f"({', '.join(PRESETS[name].systems)}) on its data sets; see TABLES and FIGURES of sdnet/experiments/catalogue.py"
         )
-    return [f"{root}/{catalogue.file_of(target)}" for target in tables + figures]
+    return [f"{root}/{catalogue.file_of(target)}" for target in shown]
 
 
 def targets(name):
     """All that a preset comes to: its tables and figures, and the report with the verdict on the paper's claims."""
-    return tables_and_figures(name) + [f"{plan.results_folder(name)}/report.html"]
+    return tables_and_figures(name) + [f"{places.results_of(name)}/report.html"]
 
 
 def preset_of(wildcards):
@@ -150,9 +150,7 @@ def shown_files(wildcards, target, names):
                 continue
             elif "*" not in name:
                 files.append(f"{wildcards.root}/runs/{run.name}/{name}")
-            elif not name.startswith(catalogue.OF_ALGORITHM_1) or has_lambda(
-                run.spec["model"]["name"]
-            ):
+            elif not name.startswith(catalogue.OF_ALGORITHM_1) or run.has_lambda:
                 files += [
                     f"{wildcards.root}/runs/{run.name}/{name.replace('*', noise)}"
                     for noise in noises
@@ -164,11 +162,7 @@ def fitted_line(wildcards):
     """The line of Algorithm 1 that a network under attack predicts by, if it has a lambda."""
     run = run_of(wildcards)
     noise = preset_of(wildcards).line_noise
-    return (
-        [f"{RUN_FOLDER}/lines-{noise}.csv"]
-        if has_lambda(run.spec["model"]["name"])
-        else []
-    )
+    return [f"{RUN_FOLDER}/lines-{noise}.csv"] if run.has_lambda else []
 
 
 def undefended_folder(wildcards):

@@ -28,27 +28,10 @@ rule download:
         "python -m sdnet data {wildcards.dataset} {params.urls:q} --checksum {params.checksum} --out {output:q} 2> {log}"
 
 
-rule download_noisy:
+use rule download as download_noisy with:
     output:
-        directory(f"{SITE.data_dir}/cifar{{classes}}-c"),
-    log:
-        "logs/download-cifar{classes}-c.log",
+        directory(f"{SITE.data_dir}/{{dataset}}"),
     wildcard_constraints:
-        classes="10|100",
-    retries: 2
-    conda:
-        "../../envs/environment.yaml"
-    params:
-        checksum=lambda wildcards: SITE.downloads[
-            f"cifar{wildcards.classes}-c"
-        ].checksum,
-        # Snakemake reruns nothing for a param that takes `output`: another address gives the same data.
-        urls=lambda wildcards, output: [
-            f"--url={url}"
-            for url in SITE.downloads[f"cifar{wildcards.classes}-c"].urls
-        ],
+        dataset="cifar10-c|cifar100-c",
     message:
-        "CIFAR-{wildcards.classes}-C: download, check and unpack."
-    shell:
-        "python -m sdnet data cifar{wildcards.classes}-c {params.urls:q} --checksum {params.checksum} --out {output:q}"
-        " 2> {log}"
+        "{wildcards.dataset}: download, check and unpack."

@@ -4,7 +4,7 @@
 def refuse_swallowed_targets():
     """These options take every word behind them: a target typed there is read as one of their values."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
-    roots = [Path(plan.results_folder(name)) for name in PRESETS if name != "paper"]
+    roots = [Path(places.results_of(name)) for name in PRESETS if name != "paper"]
     for option in ("forcerun", "until", "omit_from"):
         taken = [
             word
@@ -23,7 +23,7 @@ def refuse_unknown_targets():
     """Say what there is where something is asked for that no rule makes."""
     presets = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
     timed = {
-        f"{plan.results_folder(name)}/benchmark/{run.dataset}.csv"
+        f"{places.results_of(name)}/benchmark/{run.dataset}.csv"
         for name in RUNS
         for run in RUNS[name]
     }
@@ -39,7 +39,7 @@ def refuse_unknown_targets():
         if (
             folder in RUN
             and os.path.basename(path).startswith(catalogue.OF_ALGORITHM_1)
-            and not has_lambda(RUN[folder].spec["model"]["name"])
+            and not RUN[folder].has_lambda
         ):
             raise WorkflowError(
                 f"nothing makes {target}: Algorithm 1 chooses lambda, which {RUN[folder].system} does not have"
@@ -89,7 +89,7 @@ def say_what_was_made():
     files = {file for job in workflow.dag.jobs for file in job.output}
     reports = sorted(file for file in files if Path(file).name == "report.html")
     if reports:
-        usual = load_site(read_yaml(Path(SITE_FILES[0])))
+        usual = load_site()
         where = tracking.address()
         named = "" if where == usual.mlflow_uri else f"MLFLOW_TRACKING_URI={where} "
         logger.info(f"Read {' and '.join(reports)}; `{named}make ui` shows the runs.")

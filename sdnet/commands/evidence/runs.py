@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 from sdnet.experiments import results
 from sdnet.experiments.claims import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
+from sdnet.experiments.places import run_name
 from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.settings.preset import Preset
 from sdnet.robustness.statistics import Interval
@@ -42,7 +43,7 @@ class Runs:
 
     def path(self, system: str, seed: int, name: str) -> Path:
         """Where a run's file is, or would be."""
-        return self.folder / "runs" / self.dataset / system / f"seed{seed}" / name
+        return self.folder / "runs" / run_name(self.dataset, system, seed) / name
 
     def seeds(self, systems: Iterable[str], *names: str) -> list[int]:
         """The preset's seeds for which every one of these networks has these files and was tested."""

@@ -4,7 +4,8 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-SITE_FILE = Path("config/config.yaml")
+SITE_FILE, PRESETS = Path("config/config.yaml"), Path("config/presets")
+DEFAULTS = {"data_dir": "data", "jobs_per_gpu": "1", "mlflow_uri": "sqlite:///mlflow.db"}  # of the site
 
 
 class SettingsError(ValueError):
@@ -46,7 +47,7 @@ def site_setting(name: str) -> str | None:
     given = os.environ.get(f"SDNET_{name.upper()}")
     if given is None and SITE_FILE.is_file() and find_spec("yaml"):
         given = read_yaml(SITE_FILE).get(name)
-    return None if given in (None, "") else str(given)
+    return DEFAULTS.get(name) if given in (None, "") else str(given)
 
 
 def image_folder(setting: str) -> Path | None:
@@ -56,4 +57,4 @@ def image_folder(setting: str) -> Path | None:
 
 def data_dir() -> Path:
     """Where downloaded images are."""
-    return image_folder("data_dir") or Path("data")
+    return image_folder("data_dir")

@@ -11,31 +11,35 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sdnet.experiments.settings.fields import Settings
-from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.files import PRESETS, SITE_FILE, SettingsError, read_yaml
 from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.settings.site import Site
 from sdnet.experiments.settings.spec import Spec
 
 
-def load_site(values: dict, source: str = "config/config.yaml") -> Site:
-    """The site settings from what the YAML file (and `--configfile`) hold; `source` names them in errors.
+def load_site(values: dict | None = None, source: str = str(SITE_FILE)) -> Site:
+    """The site settings: config/config.yaml, or `values` where `--configfile` or `--config` changed it.
+
+    Args:
+        values: what all of these hold together; None reads the file.
+        source: names them in errors.
 
     Raises:
         SettingsError: naming each wrong key, what was given and what is allowed.
     """
-    return _validate(Site, values, source)
+    return _validate(Site, read_yaml(SITE_FILE) if values is None else values, source)
 
 
-def load_presets(folder: Path) -> dict[str, Preset]:
+def load_presets(folder: Path = PRESETS) -> dict[str, Preset]:
     """All presets of a folder, by name, each with the keys that it extends.
 
     Raises:
         SettingsError: naming file and key, what was given and what is allowed.
     """
-    return {name: load_preset(folder, name) for name in preset_files(folder)}
+    return {name: load_preset(name, folder) for name in preset_files(folder)}
 
 
-def load_preset(folder: Path, name: str) -> Preset:
+def load_preset(name: str, folder: Path = PRESETS) -> Preset:
     """One preset of a folder, with the keys that it extends; the other files are not read.
 
     Raises:
@@ -47,7 +51,7 @@ def load_preset(folder: Path, name: str) -> Preset:
     return _validate(Preset, _extended(name, files, ()), str(files[name]))
 
 
-def preset_files(folder: Path) -> dict[str, Path]:
+def preset_files(folder: Path = PRESETS) -> dict[str, Path]:
     """The files of a folder's presets, by name; unread.
 
     Raises:

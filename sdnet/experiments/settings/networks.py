@@ -65,10 +65,6 @@ class System(Settings):
         check_options("options", self.options, self.model)
         return self
 
-    def trains_on(self, dataset: str) -> bool:
-        """Whether it is trained on a data set."""
-        return self.datasets is None or dataset in self.datasets
-
 
 def check_name(name: str, system: System) -> None:
     """Refuse another network under the name of one that tables, figures and claims are about."""
@@ -77,7 +73,7 @@ def check_name(name: str, system: System) -> None:
     suffix = name.removeprefix(model).removeprefix("-")
     if not model or (suffix and suffix not in NAME_SUFFIXES):  # a label of one's own in SYSTEMS
         return
-    wanted = {"model": model, "lmbd": 0.1, "n_iter": 2, "shortcut": True}
+    wanted = {"model": model} | Options().model_dump(exclude={"nonnegative"})  # which may be either, but for a suffix
     wanted |= dict([NAME_SUFFIXES[suffix]] if suffix else [])
     given = system.options.model_dump() | {"model": system.model}
     if wrong := [key for key, value in wanted.items() if given[key] != value]:

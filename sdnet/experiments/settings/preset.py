@@ -73,6 +73,28 @@ class Preset(Settings):
     robustness: Robustness = Robustness()
     adversarial: Adversarial = Adversarial()
 
+    def systems_on(self, dataset: str) -> list[str]:
+        """The networks that are trained on a data set."""
+        return [name for name, one in self.systems.items() if one.datasets is None or dataset in one.datasets]
+
+    def recipe_of(self, system: str, dataset: str) -> Recipe:
+        """What trains a network on a data set."""
+        return self.recipes[self.systems[system].recipe or self.datasets[dataset].recipe]
+
+    def seeds_of(self, system: str) -> list[int]:
+        """The seeds that a network is trained with; the first is the same for all."""
+        return self.seeds + self.more_seeds.get(system, [])
+
+    def noises_on(self, dataset: str) -> list[str]:
+        """The noises that networks are tested under on a data set."""
+        chosen = self.datasets[dataset].noises
+        return [noise for noise in self.robustness.noises if chosen is None or noise in chosen]
+
+    @property
+    def line_noise(self) -> str:
+        """Whose fitted line Algorithm 1 takes for adversarial images, and under which stability is measured."""
+        return "gaussian" if "gaussian" in self.robustness.noises else self.robustness.noises[0]
+
     @model_validator(mode="after")
     def _known_names_mean_what_they_say(self) -> "Preset":
         for name in self.systems.keys() & SYSTEMS:
@@ -106,10 +128,9 @@ class Preset(Settings):
 
     @model_validator(mode="after")
     def _width_fits_the_models(self) -> "Preset":
-        for system in self.systems.values():
-            for dataset in self.datasets:
-                if system.trains_on(dataset):
-                    check_width("width", self.width, system.model, dataset)
+        for dataset in self.datasets:
+            for system in self.systems_on(dataset):
+                check_width("width", self.width, self.systems[system].model, dataset)
         return self
 
     @model_validator(mode="after")
@@ -122,20 +143,6 @@ class Preset(Settings):
                     f"more_seeds.{system}: given {self.more_seeds[system]}; must be distinct, and none of seeds"
                 )
         return self
-
-    def seeds_of(self, system: str) -> list[int]:
-        """The seeds that a network is trained with; the first is the same for all."""
-        return self.seeds + self.more_seeds.get(system, [])
-
-    def noises_on(self, dataset: str) -> list[str]:
-        """The noises that networks are tested under on a data set."""
-        chosen = self.datasets[dataset].noises
-        return [noise for noise in self.robustness.noises if chosen is None or noise in chosen]
-
-    @property
-    def line_noise(self) -> str:
-        """Whose fitted line Algorithm 1 takes for adversarial images, and under which stability is measured."""
-        return "gaussian" if "gaussian" in self.robustness.noises else self.robustness.noises[0]
 
     @model_validator(mode="after")
     def _recipes_exist(self) -> "Preset":
@@ -150,8 +157,8 @@ class Preset(Settings):
     @model_validator(mode="after")
     def _each_gpu_has_part_of_a_batch(self) -> "Preset":
         for name, dataset in self.datasets.items():
-            recipes = [one.recipe or dataset.recipe for one in self.systems.values() if one.trains_on(name)]
-            smallest = min((self.recipes[recipe].batch_size for recipe in recipes), default=dataset.gpus)
+            batches = [self.recipe_of(system, name).batch_size for system in self.systems_on(name)]
+            smallest = min(batches, default=dataset.gpus)
             if dataset.gpus > smallest:
                 raise ValueError(
                     f"datasets.{name}.gpus: given {dataset.gpus}; must be at most the batch size, {smallest}"

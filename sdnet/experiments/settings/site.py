@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from sdnet.experiments.settings.fields import Folder, Settings
+from sdnet.experiments.settings.files import DEFAULTS
 from sdnet.experiments.settings.names import Downloaded
 
 
@@ -25,13 +26,13 @@ class Download(Settings):
 class Site(Settings):
     """What differs from one site to the next; config.yaml says for which of it something is made again."""
 
-    data_dir: Folder = Field("data", description="Where downloaded data sets are kept.")
+    data_dir: Folder = Field(DEFAULTS["data_dir"], description="Where downloaded data sets are kept.")
     downloads: dict[Downloaded, Download]
     imagenet_root: Folder | None = Field(None, description="A folder with train/<class>/ and val/<class>/.")
     imagenet_c_root: Folder | None = Field(None, description="A folder with <noise>_noise/<severity>/<class>/.")
     folder_root: Folder | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
-    jobs_per_gpu: PositiveInt = Field(1, description="How many jobs share one GPU.")
-    mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow's tracking address.")
+    jobs_per_gpu: PositiveInt = Field(int(DEFAULTS["jobs_per_gpu"]), description="How many jobs share one GPU.")
+    mlflow_uri: str = Field(DEFAULTS["mlflow_uri"], description="MLflow's tracking address.")
 
     @model_validator(mode="after")
     def _all_downloads(self) -> "Site":

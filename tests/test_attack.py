@@ -33,9 +33,10 @@ from sdnet.commands.parts import Parts
 from sdnet.commands.target import Defence, Target
 from sdnet.commands.train import train
 from sdnet.csc import csc_layers, use_lambda
-from sdnet.experiments import arguments, attack_tables, catalogue, results
-from sdnet.experiments.claims import load_claims
+from sdnet.experiments import arguments, catalogue, results
+from sdnet.experiments.claims.claim import load_claims
 from sdnet.experiments.columns import TOGETHER
+from sdnet.experiments.tables import attacks as attack_tables
 from sdnet.models import build
 from sdnet.robustness.adaptive import AlgorithmOne
 from sdnet.robustness.autoattack import STANDARD

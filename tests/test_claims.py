@@ -17,7 +17,9 @@ from sdnet.__main__ import cli
 from sdnet.commands import evidence
 from sdnet.commands.evidence.noise import Swept, lambda_draws
 from sdnet.commands.evidence.runs import Runs, over_seeds, point
-from sdnet.experiments import catalogue, claims, judging, labels, plan, results, verdict_words, verdicts
+from sdnet.experiments import catalogue, labels, plan, results
+from sdnet.experiments.claims import claim as claims
+from sdnet.experiments.claims import judging, verdicts, words
 from sdnet.experiments.columns import COLUMNS, TOGETHER
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.settings.files import SettingsError, read_yaml
@@ -239,11 +241,8 @@ def test_a_bound_is_kept_at_exactly_its_distance_from_a_rounded_difference(paper
 
 def test_what_the_paper_does_not_say_itself_is_counted_apart():
     judged = pd.DataFrame({"verdict": ["contradicted", "direction", "contradicted"], "implied": [False, False, True]})
-    assert (
-        verdict_words.tally(judged)
-        == "1 direction, 1 contradicted; of what it does not say but implies: 1 contradicted"
-    )
-    assert verdict_words.tally(judged[~judged.implied]) == "1 direction, 1 contradicted"
+    assert words.tally(judged) == "1 direction, 1 contradicted; of what it does not say but implies: 1 contradicted"
+    assert words.tally(judged[~judged.implied]) == "1 direction, 1 contradicted"
 
 
 def test_the_interval_over_seeds_holds_that_over_images_and_the_spread():
@@ -969,10 +968,13 @@ def test_what_is_bounded_over_all_noises_is_not_broken_while_some_are_lacking(fo
 
 
 def test_networks_of_which_one_was_trained_for_much_less_long_decide_nothing(folder):
-    for before, epochs, words in ((120, 90, ""), (90, 80, "trained SDNet-18 for 120 epochs, ResNet-18 for 80 epochs")):
+    for before, epochs, sentence in (
+        (120, 90, ""),
+        (90, 80, "trained SDNet-18 for 120 epochs, ResNet-18 for 80 epochs"),
+    ):
         for path in folder.glob("runs/*/resnet18/*/accuracy.csv"):
             path.write_text(path.read_text().replace(f",64,{before},", f",64,{epochs},"))
-        assert next(evidence.clean(runs_of(folder)))["unequal"] == words
+        assert next(evidence.clean(runs_of(folder)))["unequal"] == sentence
     table = judged(folder)
     assert table.verdict["C4", "text"] == "undecided"
     assert "trained SDNet-18 for 120 epochs, ResNet-18 for 80 epochs" in table.reason["C4", "text"]

@@ -94,7 +94,7 @@ def test_bins_reach_below_zero_only_for_codes_of_both_signs(nonnegative, lowest)
 
 
 def test_the_share_of_zeros_of_figure_6_is_that_of_the_codes(trained, codes):
-    from sdnet.experiments.tables import zero_shares
+    from sdnet.experiments.tables.codes import zero_shares
 
     shares = zero_shares(results.read(trained / "codes.csv", "codes"))
     assert shares.zero_percent.tolist() == pytest.approx([100 * float((codes == 0).double().mean())])

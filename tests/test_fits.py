@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sdnet.experiments import fits
-from sdnet.experiments.fits import FITS
+from sdnet.experiments.tables import fits
+from sdnet.experiments.tables.fits import FITS
 
 LAMBDAS = np.arange(1, 16) / 10
 RUN = {"dataset": "cifar10", "system": "sdnet18", "seed": 0, "noise": "shot", "variant": "paper"}
@@ -79,16 +79,18 @@ def test_of_several_seeds_the_mean_loss_counts_and_the_largest_shift(one_outlier
 
 def test_that_the_fit_matters_is_said(one_outlier):
     table = fits.other_fits(None)
-    words = fits.in_words(table)
+    words = fits.fits_in_words(table)
     assert words.startswith(
         "Another line gives a λ further than 0.1 from that of least squares in 2 of 2 cases, at most"
     )
     assert "(SDNet-18, shot noise, " in words
     two = pd.concat([table.assign(lost=[1, 2, 3]), table.assign(lost=[3, 2, 6])], ignore_index=True)
-    assert "mean over all: least squares 2.00, weighted 2.00, Theil-Sen 4.50 percentage points." in fits.in_words(two)
-    assert fits.in_words(table.assign(shift=0.05)).startswith("No other line")
-    assert "in 1 of 2 cases" in fits.in_words(table.assign(shift=table["shift"].where(table.fit != "weighted", 0)))
-    (row,) = fits.layout(table).to_dict("records")
+    assert "mean over all: least squares 2.00, weighted 2.00, Theil-Sen 4.50 percentage points." in fits.fits_in_words(
+        two
+    )
+    assert fits.fits_in_words(table.assign(shift=0.05)).startswith("No other line")
+    assert "in 1 of 2 cases" in fits.fits_in_words(table.assign(shift=table["shift"].where(table.fit != "weighted", 0)))
+    (row,) = fits.fits_layout(table).to_dict("records")
     assert (row["Network"], row["Noise"], row["Theil-Sen"][:3]) == ("SDNet-18", "shot", "0.0")
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sdnet.experiments import noise_tables, results
+from sdnet.experiments import results
 from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.labels import DATASETS
+from sdnet.experiments.tables import noise as noise_tables
 
 PROJECT = Path(__file__).parents[1]
 PRESET = """\

@@ -13,7 +13,7 @@ from small_project import PROJECT, RESULTS, sdnet
 
 from sdnet.commands.claims import judge
 from sdnet.experiments import catalogue, environment, report, results
-from sdnet.experiments.claims import load_claims
+from sdnet.experiments.claims.claim import load_claims
 from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.labels import VERDICTS
 from sdnet.experiments.project import typed_folder

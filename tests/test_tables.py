@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from sdnet.experiments import results, shown, tables
+from sdnet.experiments import results, shown
 from sdnet.experiments.columns import COLUMNS
+from sdnet.experiments.tables import cost
+from sdnet.experiments.tables.layout import accuracy, paper_values, write
 
 PROJECT = Path(__file__).parents[1]
 PRESET = """\
@@ -93,20 +95,20 @@ def cell(table, dataset, system, quantity):
 
 
 def test_accuracy_is_the_mean_over_seeds_with_spread_and_number(folder):
-    accuracy = cell(tables.table1(folder), "cifar10", "sdnet18", "accuracy")
+    accuracy = cell(cost.cost_table(folder, "table1"), "cifar10", "sdnet18", "accuracy")
     assert accuracy.ours == pytest.approx(95.30)
     assert accuracy.ours_std == pytest.approx(math.sqrt((0.15**2 + 0.05**2 + 0.20**2) / 2)), "of n - 1"
     assert accuracy.n_seeds == 3, "the folder of a seed that the preset has no more does not count"
 
 
 def test_a_table_that_the_paper_has_not_has_no_numbers_of_the_paper(folder, monkeypatch):
-    values = tables.paper_values()
-    monkeypatch.setattr(tables, "paper_values", lambda table: values[values.table == table.replace("6", "7")])
-    assert tables.table6(folder).paper.isna().all()
+    values = paper_values()
+    monkeypatch.setattr(cost, "paper_values", lambda table: values[values.table == table.replace("6", "7")])
+    assert cost.cost_table(folder, "table6").paper.isna().all()
 
 
 def test_the_interval_is_wilson_s_over_the_test_images_that_seeds_share(folder):
-    accuracy = cell(tables.table1(folder), "cifar10", "sdnet18", "accuracy")
+    accuracy = cell(cost.cost_table(folder, "table1"), "cifar10", "sdnet18", "accuracy")
     expected = binomtest(sum(CORRECT["sdnet18"]) // 3, 10_000).proportion_ci(0.95, method="wilson")
     assert (accuracy.ours_low, accuracy.ours_high) == pytest.approx((100 * expected.low, 100 * expected.high))
 
@@ -114,17 +116,17 @@ def test_the_interval_is_wilson_s_over_the_test_images_that_seeds_share(folder):
 def test_severities_share_their_images_too():
     counts = pd.DataFrame({"severity": ["mean"], "correct": [2500], "total": [5000]})  # five times 1,000 images
     expected = binomtest(500, 1000).proportion_ci(0.95, method="wilson")
-    found = tables.accuracy(counts)
+    found = accuracy(counts)
     assert (found["ours_low"], found["ours_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
 
 
 def test_the_difference_is_ours_minus_the_paper_s(folder):
-    table = tables.table1(folder)
+    table = cost.cost_table(folder, "table1")
     accuracy = cell(table, "cifar10", "sdnet18", "accuracy")
     assert (accuracy.paper, accuracy.released) == (95.20, 95.34)
     assert accuracy.difference == pytest.approx(0.10)
     assert cell(table, "cifar10", "resnet18", "accuracy").difference == pytest.approx(95.50 - 95.54)
-    for one in (table, tables.table6(folder)):  # in which the paper has no ResNet-18
+    for one in (table, cost.cost_table(folder, "table6")):  # in which the paper has no ResNet-18
         ratio = cell(one, "cifar10", "sdnet18", "speed_ratio")
         assert (ratio.ours, ratio.paper) == pytest.approx((1200 / 1600, 1500 / 1600))
     parameters = cell(table, "cifar10", "sdnet18", "parameters")
@@ -132,22 +134,22 @@ def test_the_difference_is_ours_minus_the_paper_s(folder):
 
 
 def test_the_best_epoch_stands_beside_the_last_and_has_no_paper_s_value(folder):
-    best = cell(tables.table1(folder), "cifar10", "sdnet18", "accuracy_best_epoch")
+    best = cell(cost.cost_table(folder, "table1"), "cifar10", "sdnet18", "accuracy_best_epoch")
     assert best.ours == pytest.approx(95.40)
     assert math.isnan(best.paper)
     assert "test set picks" in best.measure
 
 
 def test_the_paper_s_columns_are_blank_where_it_has_no_value(folder):
-    digits = tables.table1(folder).query("dataset == 'digits'")
+    digits = cost.cost_table(folder, "table1").query("dataset == 'digits'")
     assert len(digits) == 12
     assert digits[["paper", "released", "difference"]].isna().all(axis=None)
     assert digits.ours.notna().all()
 
 
 def test_the_rows_are_those_of_the_table_in_the_paper_s_order(folder):
-    table = tables.table1(folder)
-    assert list(table.columns) == list(tables.TABLE_COLUMNS)
+    table = cost.cost_table(folder, "table1")
+    assert list(table.columns) == list(cost.COLUMNS)
     assert table[["dataset", "system"]].drop_duplicates().to_numpy().tolist() == [
         ["digits", "resnet18"],
         ["digits", "sdnet18"],
@@ -158,18 +160,18 @@ def test_the_rows_are_those_of_the_table_in_the_paper_s_order(folder):
 
 
 def test_memory_is_the_gpu_s_where_it_was_measured(folder):
-    memory = cell(tables.table1(folder), "cifar10", "sdnet18", "memory")
+    memory = cell(cost.cost_table(folder, "table1"), "cifar10", "sdnet18", "memory")
     assert memory.ours == pytest.approx(1.1)
     assert memory.measure.startswith("kept for the backward pass; CPU")
     write_benchmark(folder, "cifar10", peak_memory_bytes=1_300_000_000)
-    memory = cell(tables.table1(folder), "cifar10", "sdnet18", "memory")
+    memory = cell(cost.cost_table(folder, "table1"), "cifar10", "sdnet18", "memory")
     assert memory.ours == pytest.approx(1.3)
     assert memory.measure.startswith("largest memory allocated")
 
 
 def test_one_seed_has_no_spread(folder):
     (folder.parents[1] / "config" / "presets" / "tiny.yaml").write_text(PRESET.replace("[0, 1, 2]", "[0]"))
-    accuracy = cell(tables.table1(folder), "cifar10", "sdnet18", "accuracy")
+    accuracy = cell(cost.cost_table(folder, "table1"), "cifar10", "sdnet18", "accuracy")
     assert (accuracy.ours, accuracy.n_seeds) == (95.15, 1)
     assert math.isnan(accuracy.ours_std)
 
@@ -178,7 +180,7 @@ def test_data_that_are_not_official_are_named_in_every_row(folder):
     for seed in range(3):
         path = folder / "runs" / "cifar10" / "sdnet18" / f"seed{seed}" / "accuracy.csv"
         path.write_text(path.read_text().replace("official", "a JPEG copy"))
-    rows = tables.table1(folder).query("dataset == 'cifar10' and system == 'sdnet18'")
+    rows = cost.cost_table(folder, "table1").query("dataset == 'cifar10' and system == 'sdnet18'")
     assert set(rows.data) == {"CIFAR-10 (a JPEG copy)"}
     assert set(rows.scale) == {"width 64, 220 epochs, 50,000 training images"}
 
@@ -192,12 +194,12 @@ def test_imagenet_s_rows_come_with_its_runs_and_without_them_a_note(folder):
         for seed, correct in enumerate(counts):
             write_run(folder, "imagenet", system, seed, correct)
     write_benchmark(folder, "imagenet")
-    table = tables.table1(folder)
+    table = cost.cost_table(folder, "table1")
     assert cell(table, "imagenet", "sdnet18", "accuracy").paper == 69.47
     assert cell(table, "imagenet", "sdnet18", "speed").measure.endswith(
         "batch size 128 (the part of one of 4 GPUs; the paper's figure is of all)"
     )
-    assert "batch size 128 or" in tables.cost_caption("Table 1", table, "small"), (
+    assert "batch size 128 or" in cost.cost_caption("Table 1", table, "small"), (
         "the caption has each way that was measured"
     )
     assert shown.left_out_note(folder) == ""
@@ -222,19 +224,19 @@ def test_a_data_set_is_read_under_the_noises_it_has(folder):
 def test_a_missing_file_is_named_with_the_command_that_makes_it(folder, missing):
     (folder / missing).unlink()
     with pytest.raises(FileNotFoundError, match=rf"{missing} is not there; make it with: snakemake"):
-        tables.table1(folder)
+        cost.cost_table(folder, "table1")
 
 
 def test_a_folder_that_is_no_preset_s_is_refused_with_the_ones_there_are(folder):
     with pytest.raises(ValueError, match="is no preset's results folder; choose one of results/tiny"):
-        tables.table1(folder.with_name("other"))
+        cost.cost_table(folder.with_name("other"), "table1")
 
 
 def test_the_text_outputs_hold_our_numbers_and_the_paper_s_in_brackets(folder, tmp_path):
-    table = tables.table1(folder)
-    path, layout = tmp_path / "out" / "table1", tables.cost_layout(table)
+    table = cost.cost_table(folder, "table1")
+    path, layout = tmp_path / "out" / "table1", cost.cost_layout(table)
     assert layout["Data set"].unique().tolist() == ["scikit-learn digits", "CIFAR-10"], "in the table's order"
-    tables.write(table, layout, path, tables.cost_caption("Table 1", table, "width 64"))
+    write(table, layout, path, cost.cost_caption("Table 1", table, "width 64"))
     assert sorted(file.name for file in path.parent.iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
     pd.testing.assert_frame_equal(pd.read_csv(path.with_suffix(".csv")), table, check_dtype=False)
     rows = {

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from sdnet.commands import evidence
-from sdnet.experiments import results, verdict_words
-from sdnet.experiments.claims import load_claims
+from sdnet.experiments import results
+from sdnet.experiments.claims import words
+from sdnet.experiments.claims.claim import load_claims
+from sdnet.experiments.claims.verdicts import judge_all
 from sdnet.experiments.project import preset_of, project_folder, typed_folder
-from sdnet.experiments.verdicts import judge_all
 from sdnet.files import write_text
 
 
@@ -18,5 +19,5 @@ def judge(given: Path) -> None:
     judged = judge_all(loaded, effects, preset_of(folder), root)
     results.write(folder / "effects.csv", "effects", effects.to_dict("records"))
     results.write(folder / "claims.csv", "claims", judged.to_dict("records"))
-    write_text(folder / "claims.md", verdict_words.in_markdown(judged))
-    print(f"{given}/claims.md: {verdict_words.tally(judged)}")
+    write_text(folder / "claims.md", words.in_markdown(judged))
+    print(f"{given}/claims.md: {words.tally(judged)}")

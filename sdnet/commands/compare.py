@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sdnet.experiments import results
-from sdnet.experiments.verdict_words import effect_in_words, tally
+from sdnet.experiments.claims.words import effect_in_words, tally
 from sdnet.files import whole
 
 SIGNS = {"replicated": "🟩", "direction": "🟢", "against": "🔴", "contradicted": "🟥", "undecided": "⬜"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from sdnet.experiments import catalogue, plan, results
-from sdnet.experiments.claims import SIZE_EPOCHS, SIZE_WIDTH
+from sdnet.experiments.claims.claim import SIZE_EPOCHS, SIZE_WIDTH
+from sdnet.experiments.claims.words import effect_in_words, tally
 from sdnet.experiments.environment import read_environment
 from sdnet.experiments.labels import DATASETS, TITLES, VERDICTS, dataset_label, radius_label, system_label
 from sdnet.experiments.project import named_preset, preset_of, project_folder
@@ -18,7 +19,6 @@ from sdnet.experiments.settings.files import PRESETS
 from sdnet.experiments.settings.loading import load_preset
 from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.shown import has_runs
-from sdnet.experiments.verdict_words import effect_in_words, tally
 
 READINGS = {"text": "the layer as in the paper's text", "released": "the layer as in the authors' code"}
 

@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from sdnet.experiments.labels import dataset_label, system_label
-from sdnet.experiments.tables import zero_shares
+from sdnet.experiments.tables.codes import zero_shares
 from sdnet.plots.layout import panels_of, patch
 
 LINES = (0.78, 0.86, 0.94)  # a light blue that no grey atom runs into

@@ -18,7 +18,7 @@ from sdnet.commands.evidence.noise import noisy
 from sdnet.commands.evidence.paper import paper_effects
 from sdnet.commands.evidence.runs import KEYS, Runs
 from sdnet.commands.evidence.stability import stability
-from sdnet.experiments.claims import as_text
+from sdnet.experiments.claims.claim import as_text
 from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.project import preset_of
 

@@ -11,7 +11,7 @@ from sdnet.experiments import results
 from sdnet.experiments.columns import TOGETHER
 from sdnet.experiments.labels import radius_label
 from sdnet.experiments.settings.robustness import Adversarial
-from sdnet.experiments.tables import paper_values
+from sdnet.experiments.tables.layout import paper_values
 from sdnet.robustness.statistics import Interval, paired_difference, split_half
 
 ATTACK_PAIRS = [("sdnet18 fixed", "resnet18"), ("sdnet18 tuned", "resnet18"), ("sdnet18 tuned", "sdnet18 fixed")]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sdnet.commands.evidence.runs import BOTH, Row, Runs, kendall, normal, point
-from sdnet.experiments.tables import zero_shares
+from sdnet.experiments.tables.codes import zero_shares
 from sdnet.robustness.statistics import Interval
 
 

@@ -8,9 +8,9 @@ from sdnet.commands.evidence.attacks import ATTACK_PAIRS
 from sdnet.commands.evidence.clean import CLEAN_PAIRS
 from sdnet.commands.evidence.noise import NOISE_PAIRS, variance_fit
 from sdnet.commands.evidence.runs import KEYS, SEVERITY, Row, kendall, spearman
-from sdnet.experiments.claims import COSTS
-from sdnet.experiments.noise_tables import PAPER_ZEROS
-from sdnet.experiments.tables import paper_values
+from sdnet.experiments.claims.claim import COSTS
+from sdnet.experiments.tables.codes import PAPER_ZEROS
+from sdnet.experiments.tables.layout import paper_values
 
 
 def paper_effects(values: pd.DataFrame | None = None) -> pd.DataFrame:

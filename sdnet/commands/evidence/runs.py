@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
-from sdnet.experiments.claims import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
+from sdnet.experiments.claims.claim import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
 from sdnet.experiments.places import run_name
 from sdnet.experiments.settings.networks import has_lambda

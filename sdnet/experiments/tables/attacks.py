@@ -9,7 +9,7 @@ import pandas as pd
 from sdnet.experiments.columns import TOGETHER
 from sdnet.experiments.labels import NORMS, dataset_label, radius_label, system_label
 from sdnet.experiments.shown import read_runs
-from sdnet.experiments.tables import accuracy, beside, cell, laid_out, paper_values
+from sdnet.experiments.tables.layout import accuracy, beside, cell, laid_out, paper_values
 
 KEYS = ["dataset", "system", "setting", "condition", "attack"]
 COLUMNS = [

@@ -10,7 +10,8 @@ from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
-from sdnet.experiments.tables import accuracy, beside, cell, laid_out, paper_values, zero_shares
+from sdnet.experiments.tables.codes import PAPER_ZEROS, zero_shares
+from sdnet.experiments.tables.layout import accuracy, beside, cell, laid_out, paper_values
 
 KEYS = ["dataset", "system", "setting", "noise", "severity"]
 COLUMNS = [
@@ -31,7 +32,6 @@ COLUMNS = [
     "data",
     "noise_source",
 ]
-PAPER_ZEROS = 52.0  # percent of SDNet-18's code, section D.1
 SETTINGS = {
     "": "{}",
     "fixed": "{} at the λ of training",

@@ -13,7 +13,7 @@ from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
-from sdnet.experiments.tables import laid_out
+from sdnet.experiments.tables.layout import laid_out
 
 # ASSUME: no level's lambda counts as known better than a fifth of the grid's usual step of 0.1; or one level whose
 # bootstrap happens to have no variance would decide the line.
@@ -57,7 +57,7 @@ def other_fits(folder: Path) -> pd.DataFrame:
     return by_fit.agg({"lost": "mean", "shift": "max"}).reset_index()
 
 
-def layout(table: pd.DataFrame) -> pd.DataFrame:
+def fits_layout(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each network and noise, a column for each fit: the points lost, and how far its lambdas are shifted."""
     cells = table.assign(
         text=[f"{row.lost:.1f}" + (f" (λ by {row.shift:.2f})" if row.shift else "") for row in table.itertuples()],
@@ -67,7 +67,7 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
     return laid_out(cells, rows, "fit", {name: name for name in FITS})
 
 
-def in_words(table: pd.DataFrame) -> str:
+def fits_in_words(table: pd.DataFrame) -> str:
     """Whether the fit matters, in a sentence: where another one gives a lambda that is further away than `NOTABLE`."""
     far = table[table["shift"] > NOTABLE]
     if far.empty:

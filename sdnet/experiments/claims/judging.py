@@ -7,10 +7,10 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from sdnet.experiments.claims import COMPARE, COSTS, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which, networks_of
+from sdnet.experiments.claims.claim import COMPARE, COSTS, SIZE_EPOCHS, SIZE_WIDTH, Claim, Test, Which, networks_of
+from sdnet.experiments.claims.words import number
 from sdnet.experiments.labels import DATASETS, KEPT
 from sdnet.experiments.settings.names import Noise
-from sdnet.experiments.verdict_words import number
 
 LEARNED = ("accuracy", "robust", "noise_to_signal")  # what hangs on the seed, and on how long one trains
 

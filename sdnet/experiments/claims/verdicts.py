@@ -5,14 +5,14 @@ from typing import get_args
 import pandas as pd
 
 from sdnet.experiments import catalogue, plan
-from sdnet.experiments.claims import MEASURED_ONCE, RELEASED, TEXT, Claim, as_released, as_text, networks_of
+from sdnet.experiments.claims.claim import MEASURED_ONCE, RELEASED, TEXT, Claim, as_released, as_text, networks_of
+from sdnet.experiments.claims.judging import judge
 from sdnet.experiments.columns import COLUMNS
-from sdnet.experiments.judging import judge
 from sdnet.experiments.labels import DATASETS, SYSTEMS
 from sdnet.experiments.settings.names import Noise
 from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.settings.preset import Preset
-from sdnet.experiments.tables import paper_values
+from sdnet.experiments.tables.layout import paper_values
 
 
 def judge_all(claims: list[Claim], effects: pd.DataFrame, preset: Preset, root: str) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""The paper's claims, config/claims.yaml, and the verdicts on them."""

@@ -17,7 +17,7 @@ from sdnet.commands.stability import stability
 from sdnet.csc import CSCConv2d, use_lambda
 from sdnet.experiments import results
 from sdnet.experiments.columns import COLUMNS
-from sdnet.experiments.settings.preset import Recipe
+from sdnet.experiments.settings.recipe import Recipe
 from sdnet.models import build
 from sdnet.robustness.stability import stability_under
 from sdnet.runs.network import build_model

@@ -19,7 +19,8 @@ from sdnet.__main__ import cli
 from sdnet.commands.status import show
 from sdnet.commands.train import train
 from sdnet.experiments.environment import experiment
-from sdnet.experiments.status import Status, duration, status, summary, table
+from sdnet.experiments.labels import duration
+from sdnet.experiments.status import Status, status, summary, table
 from sdnet.runs.spec import read_spec
 
 pytestmark = pytest.mark.usefixtures("untracked")

@@ -8,11 +8,11 @@ from tabulate import tabulate
 from sdnet.commands import work
 from sdnet.commands.work import KINDS, Job
 from sdnet.experiments import catalogue, places, plan
+from sdnet.experiments.labels import duration
 from sdnet.experiments.plan import Run
 from sdnet.experiments.settings.files import SITE_FILE, read_yaml
 from sdnet.experiments.settings.loading import load_preset, load_site
 from sdnet.experiments.settings.preset import Preset
-from sdnet.experiments.status import duration
 
 # The columns of times, and the rules whose jobs are in each.
 PARTS = {

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from sdnet.experiments import environment, results
 from sdnet.experiments.devices import lease
 from sdnet.experiments.environment import experiment, trained_experiment
+from sdnet.experiments.labels import duration
 from sdnet.experiments.tracking import MARKER, Tracker
 from sdnet.files import write_text
 from sdnet.processes import end_with
@@ -181,7 +182,7 @@ def _report(history: list[dict], epochs: int) -> None:
     print(
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
         f"train {row['train_correct'] / row['train_total']:.2%}  test {row['test_correct'] / row['test_total']:.2%}  "
-        f"{rate:,.0f} images/s  {left / 60:.1f} min left",
+        f"{rate:,.0f} images/s  {duration(left)} left",
         file=sys.stderr,
         flush=True,
     )

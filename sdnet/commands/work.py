@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdnet.data.corruptions import CALIBRATION_LEVELS
+from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES
 from sdnet.data.datasets import INFO
 from sdnet.experiments import catalogue, plan
 from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
@@ -96,10 +96,10 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     fitted_images = min(robustness.calibration_images, train_images)
     released = sum(value <= RELEASED_LAMBDA_MAX for value in robustness.lambdas)
     for _ in swept | set(calibrated):
-        yield Job("sweep", passed=plan.SEVERITY_COUNT * noisy_images * grid)
+        yield Job("sweep", passed=len(SEVERITIES) * noisy_images * grid)
     for noise in calibrated:
         passed = noisy_images + len(CALIBRATION_LEVELS[images.noise_levels][noise]) * fitted_images * grid
-        passed += len(robustness.variants) * (plan.SEVERITY_COUNT + 1) * noisy_images
+        passed += len(robustness.variants) * (len(SEVERITIES) + 1) * noisy_images
         if "released" in robustness.variants:
             noisy_levels = len(CALIBRATION_LEVELS["released"][noise]) - 1  # no clean images there
             passed += noisy_levels * noisy_images * released
@@ -170,7 +170,7 @@ def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
             sum(path.suffix.lower() in IMAGE_SUFFIXES for path in part.glob("*/*")) for part in (root / "train", test)
         )
     else:
-        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "experiments/settings/datasets.py")
+        found = _entry("NUMBER_OF_IMAGES", NUMBER_OF_IMAGES, dataset, "experiments/settings/datasets.py").values()
     chosen = preset.datasets[dataset]
     train, test = (
         min(wanted or n, n) for wanted, n in zip((chosen.train_images, chosen.test_images), found, strict=True)

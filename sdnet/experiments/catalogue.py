@@ -46,7 +46,7 @@ READS: dict[str, list[str]] = {
     "figure_stability": ["accuracy.csv", "stability.csv"],
 }
 # Of the first seed alone: checks of the attacks, whose pass or failure is not averaged.
-OF_FIRST_SEED = ("diagnostics.csv",)
+OF_FIRST_SEED = ("diagnostics",)
 OF_ALGORITHM_1 = ("calibration", "peaks", "lines", "adaptive")  # files for each noise, of networks with a lambda
 
 

@@ -75,3 +75,11 @@ def scale_label(width: int, epochs: int, train_images: int) -> str:
     if epochs == 0:
         return f"width {width}, the authors' released weights"
     return f"width {width}, {epochs} {'epoch' if epochs == 1 else 'epochs'}, {train_images:,} training images"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person says it: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for limit, unit, length, digits in ((100, "s", 1, 0), (6000, "min", 60, 0), (172800, "h", 3600, 1)):
+        if seconds < limit:
+            return f"{seconds / length:.{digits}f} {unit}"
+    return f"{seconds / 86400:,.1f} days"

@@ -16,7 +16,6 @@ from sdnet.experiments.settings.site import Site
 
 DOWNLOADED = tuple(name for name in get_args(Downloaded) if name in get_args(DatasetName))  # not their noisy images
 IMAGENET_C_SIZE = 224  # pixels
-SEVERITY_COUNT = 5  # of each noise
 # Files that torchvision reads in a class folder; it passes over others.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 UNDEFENDED = "resnet18"  # whose adversarial images are tried on the other networks, too

@@ -64,7 +64,7 @@ def _reduced(preset: Preset, paper: Preset) -> list[str]:
     if preset.robustness.test_images:
         found.append(f"{preset.robustness.test_images:,} test images under noise, not all")
     for name, images in preset.datasets.items():
-        fitted, (known, _) = preset.robustness.calibration_images, NUMBER_OF_IMAGES.get(name, (0, 0))
+        fitted, known = preset.robustness.calibration_images, NUMBER_OF_IMAGES.get(name, {}).get("train_images", 0)
         if fitted < (images.train_images or known):
             found.append(f"Algorithm 1 fitted on {fitted:,} training images of {DATASETS[name]}, not all")
     fewer = len(paper.robustness.lambdas) - len(preset.robustness.lambdas)

@@ -37,9 +37,7 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     }
     frames = [
         results.read(run / f"{kind}{suffix}.csv", kind)
-        for run in _run_folders(
-            folder, target, kind in catalogue.OF_ALGORITHM_1, f"{kind}.csv" in catalogue.OF_FIRST_SEED
-        )
+        for run in _run_folders(folder, target, kind in catalogue.OF_ALGORITHM_1, kind in catalogue.OF_FIRST_SEED)
         for suffix in suffixes[run.parts[-3]]
     ]
     return pd.concat(frames, ignore_index=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from sdnet.experiments.environment import experiment, trained_experiment
+from sdnet.experiments.labels import duration
 
 MEASURED = {  # what a run's folder may hold beside its weights, in the order in which it comes to be
     "accuracy.csv": "tested",
@@ -117,14 +118,6 @@ def _cells(row: Status) -> tuple[str, ...]:
         "" if row.seconds_left is None else duration(row.seconds_left),
         ", ".join(row.measured),
     )
-
-
-def duration(seconds: float) -> str:
-    """A length of time as a person says it: 40 s, 12 min, 3.5 h, 2.1 days."""
-    for limit, unit, length, digits in ((100, "s", 1, 0), (6000, "min", 60, 0), (172800, "h", 3600, 1)):
-        if seconds < limit:
-            return f"{seconds / length:.{digits}f} {unit}"
-    return f"{seconds / 86400:,.1f} days"
 
 
 def _spec(path: Path) -> dict:

@@ -146,7 +146,9 @@ def shown_files(wildcards, target, names):
         for name in names:
             if name == "benchmark":
                 files.append(f"{wildcards.root}/benchmark/{run.dataset}.csv")
-            elif name in catalogue.OF_FIRST_SEED and run.seed != preset.seeds[0]:
+            elif (
+                name.startswith(catalogue.OF_FIRST_SEED) and run.seed != preset.seeds[0]
+            ):
                 continue
             elif "*" not in name:
                 files.append(f"{wildcards.root}/runs/{run.name}/{name}")

@@ -9,11 +9,11 @@ from sdnet.experiments.settings.names import Noise, NoiseLevels, NoiseScale
 
 GREY = ("digits",)  # of one channel; the other data sets have three
 
-NUMBER_OF_IMAGES = {  # to train on, and to test
-    "digits": (1437, 360),
-    "cifar10": (50000, 10000),
-    "cifar100": (50000, 10000),
-    "imagenet": (1281167, 50000),
+NUMBER_OF_IMAGES = {
+    "digits": {"train_images": 1437, "test_images": 360},
+    "cifar10": {"train_images": 50000, "test_images": 10000},
+    "cifar100": {"train_images": 50000, "test_images": 10000},
+    "imagenet": {"train_images": 1281167, "test_images": 50000},
 }
 
 

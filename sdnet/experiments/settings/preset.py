@@ -1,13 +1,11 @@
 """Presets: what to run, and at what scale. Each is a file of config/presets/."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     model_validator,
 )
@@ -17,41 +15,8 @@ from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES, Dataset, check
 from sdnet.experiments.settings.fields import Settings, distinct
 from sdnet.experiments.settings.names import DatasetName
 from sdnet.experiments.settings.networks import System, check_name, check_width, has_lambda
+from sdnet.experiments.settings.recipe import Recipe
 from sdnet.experiments.settings.robustness import Adversarial, Robustness
-
-
-class Recipe(Settings):
-    """How a network is trained; the defaults are the paper's for CIFAR (section 4, "Network training")."""
-
-    epochs: PositiveInt = 220
-    batch_size: PositiveInt = 128
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: PositiveFloat = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = True
-    weight_decay: NonNegativeFloat = 5e-4
-    schedule: Literal["cosine", "multistep"] = "cosine"
-    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-        [], description="Of `multistep`: a tenth of the learning rate after each, as shares of the training."
-    )
-    # ASSUME: the paper does not say in which precision it trained.
-    precision: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="bfloat16 is by autocast, and float32 on a device without its instructions."
-    )
-    deterministic: bool = Field(
-        False, description="On a GPU, the same bits each time, at a price in speed; a CPU gives them by itself."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
-        if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError(
-                f"milestones: given {self.milestones} with schedule {self.schedule}; "
-                "multistep needs at least one, cosine allows none"
-            )
-        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: given true with momentum 0; give a momentum, or nesterov: false")
-        return self
 
 
 class Preset(Settings):
@@ -120,10 +85,9 @@ class Preset(Settings):
     @model_validator(mode="after")
     def _there_are_so_many_images(self) -> "Preset":
         for name, dataset in self.datasets.items():
-            wanted = {"train_images": dataset.train_images, "test_images": dataset.test_images}
-            for (split, count), size in zip(wanted.items(), NUMBER_OF_IMAGES.get(name, ()), strict=False):
-                if count is not None and count > size:
-                    raise ValueError(f"datasets.{name}.{split}: given {count}; must be at most {size}")
+            for key, size in NUMBER_OF_IMAGES.get(name, {}).items():
+                if (given := getattr(dataset, key)) is not None and given > size:
+                    raise ValueError(f"datasets.{name}.{key}: given {given}; must be at most {size}")
         return self
 
     @model_validator(mode="after")

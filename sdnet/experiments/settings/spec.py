@@ -6,7 +6,7 @@ from sdnet.experiments.settings.datasets import Images, check_size
 from sdnet.experiments.settings.fields import Settings
 from sdnet.experiments.settings.names import DatasetName, ModelName
 from sdnet.experiments.settings.networks import Options, check_options, check_width
-from sdnet.experiments.settings.preset import Recipe
+from sdnet.experiments.settings.recipe import Recipe
 
 
 class SpecImages(Images):

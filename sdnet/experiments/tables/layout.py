@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from sdnet.experiments.plan import SEVERITY_COUNT
 from sdnet.experiments.project import project_folder
 from sdnet.files import write_text
 
+SEVERITY_COUNT = 5  # of each noise
 BESIDE = "Ours, the paper's value in brackets where it has one. Scale of ours:"
 
 

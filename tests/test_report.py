@@ -147,7 +147,7 @@ def test_each_outcome_of_a_claim_is_on_the_page_also_where_the_preset_lacks_its_
         {"claim": "P9", "reading": "", "data": "ImageNet", "verdict": "not run"},
         {"claim": "A1", "reading": "", "data": "CIFAR-10", "verdict": "direction"},
     ]
-    about = dict.fromkeys(("topic", "statement", "place", "quantity", "reason", "paper", "scale"), "such")
+    about = dict.fromkeys(("topic", "statement", "place", "quantity", "without", "reason", "paper", "scale"), "such")
     numbers = {"effect": 1.0, "low": 0.5, "high": 1.5, "n_seeds": 1, "implied": False, "stand_in": False}
     results.write(folder / "claims.csv", "claims", [about | numbers | row for row in rows])
     page = report.verdicts(folder)

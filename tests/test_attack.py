@@ -929,7 +929,6 @@ def test_the_values_of_the_paper_stand_beside_ours():
         (["attack", "--l2", "1000"], "is it in grey levels?"),
         (["attack", "--lambdas", "0.4,0.8"], "must contain 0.1, that of training"),
         (["attack", "--noise", "shot"], "lines-shot.csv is not there; make it with: python -m sdnet calibrate"),
-        (["attack-adaptive", "--autoattack", "apgd"], "apgd is not among the attacks"),
         (["attack-adaptive", "--l2", "0.4"], "--l2: given 0.4, and "),
         (["diagnose", "--images", "60"], "attack both with as many images"),
     ],

@@ -59,13 +59,16 @@ def test_a_root_is_that_of_the_config_file_unless_the_variable_says_that_there_i
     assert image_folder("imagenet_root") is None
 
 
-def test_a_data_set_is_downloaded_to_where_commands_look_for_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "write"), [("cifar10", "cifar.convert"), ("cifar10-c", "cifar_c.extract")])
+def test_a_data_set_is_downloaded_to_where_commands_look_for_it(tmp_path, monkeypatch, name, write):
     monkeypatch.setenv("SDNET_DATA_DIR", str(tmp_path))
-    written = []
-    monkeypatch.setattr("sdnet.commands.data.data", lambda *given: written.append(given[-1]))
-    monkeypatch.setattr(sys, "argv", ["sdnet", "data", "cifar10", "--url", "file:///x", "--checksum", "md5:0"])
+    fetched, written = [], []
+    monkeypatch.setattr("sdnet.commands.data.fetch", lambda *given: fetched.append(given))
+    monkeypatch.setattr(f"sdnet.commands.data.{write}", lambda *given: written.append(given))
+    monkeypatch.setattr(sys, "argv", ["sdnet", "data", name, "--url", "file:///x", "--checksum", "md5:0"])
     main()
-    assert written == [tmp_path / "cifar10.npz"]
+    assert [given[:2] for given in fetched] == [(["file:///x"], "md5:0")]
+    assert (tmp_path / (name if name.endswith("-c") else f"{name}.npz")) in written[0]
 
 
 def test_an_imagenet_with_all_its_images_and_classes_is_the_official_one():

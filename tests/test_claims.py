@@ -982,6 +982,20 @@ def test_networks_of_which_one_was_trained_for_much_less_long_decide_nothing(fol
     assert table.verdict["C7", "text"] != "undecided", "SDNet-18 beside itself"
 
 
+def test_a_network_that_is_hardly_better_than_chance_decides_nothing(folder):
+    """Twice as good as by chance, 400 of 2,000 images, is enough; one seed that is not spoils all."""
+    write_accuracy(folder, "cifar10", "resnet18", seed=1, correct=400)
+    clean = {"quantity": "accuracy", "subject": "sdnet18", "over": "resnet18", "condition": "clean"}
+    assert effect(evidence.effects(folder), **clean).unequal == ""
+    write_accuracy(folder, "cifar10", "resnet18", seed=1, correct=399)
+    table = judged(folder)
+    assert table.verdict[["C4", "P1"]].xs("text", level="reading").unique().tolist() == ["undecided"]
+    reason = "ResNet-18 has hardly learned, it classifies 20.0% of the clean images correctly"
+    assert reason in table.reason["C4", "text"]
+    assert table.verdict["P5", "text"] == "replicated", "parameters do not depend on it"
+    assert table.verdict["C7", "text"] == "replicated", "SDNet-18 beside itself"
+
+
 def test_seeds_of_different_trainings_decide_nothing_together(folder):
     """As halfway through a rerun with other settings."""
     path = folder / "runs/cifar10/sdnet18/seed1/accuracy.csv"

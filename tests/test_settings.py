@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from sdnet.experiments import labels
+from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES
 from sdnet.experiments.settings.files import SettingsError, read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.names import DatasetName, ModelName
@@ -320,6 +321,7 @@ def test_the_settings_know_the_models_and_data_sets_that_there_are():
 
     assert set(get_args(ModelName)) == set(MODELS)
     assert set(get_args(DatasetName)) == set(INFO)
+    assert {name: info.num_classes for name, info in INFO.items() if info.num_classes} == NUMBER_OF_CLASSES
 
 
 def refuses(function, *arguments, **options):

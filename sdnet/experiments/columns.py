@@ -236,7 +236,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "official": "whether they are the official ones of the data set",
         "scale": "width, epochs and training images",
         "full_scale": "whether that is enough to judge the size of an effect",
-        "unequal": "why two networks make no fair comparison, such as how long each was trained; else empty",
+        "unequal": "why networks make no fair comparison, such as how long each was trained; else empty",
         "measure": "how it was measured",
     },
     # results/claims.csv

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from sdnet.experiments import results
 from sdnet.experiments.claims.claim import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
 from sdnet.experiments.places import run_name
+from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES
 from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.settings.preset import Preset
 from sdnet.robustness.statistics import Interval
@@ -23,6 +25,7 @@ from sdnet.robustness.statistics import Interval
 KEYS = ["dataset", "quantity", "subject", "over", "condition", "level"]
 SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
+ABOVE_CHANCE = 2  # times as accurate as by chance; what classifies fewer images correctly tells nothing of the method
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
 RESAMPLES = 1000
 # What no interval goes beyond: of rank correlations and R², and of what was measured itself, which is no difference.
@@ -111,7 +114,7 @@ def _scales(trained: list[pd.Series]) -> list[str]:
 
 
 def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
-    """In words, why these networks cannot be compared: of other sizes or images, or trained for much less long."""
+    """In words, why these networks cannot be compared: of other sizes or images, or hardly or much less trained."""
     for column in ("width",) if quantity in COSTS else ("width", "train_images", "data_source"):
         found = {name: sorted({run[column] for run in of_seeds}) for name, of_seeds in trained.items()}
         if len(set(itertools.chain(*found.values()))) > 1 and len(trained) > 1:
@@ -120,6 +123,9 @@ def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
     if quantity in COSTS:
         return ""
     for name, of_seeds in trained.items():
+        lowest = min(run.correct / run.total for run in of_seeds)
+        if lowest < ABOVE_CHANCE / NUMBER_OF_CLASSES.get(of_seeds[0].dataset, math.inf):
+            return f"{SYSTEMS[name]} has hardly learned, it classifies {lowest:.1%} of the clean images correctly"
         if len(scales := _scales(of_seeds)) > 1:
             return f"seeds of {SYSTEMS[name]} differ: {'; '.join(scales)}"
     epochs = {SYSTEMS[name]: of_seeds[0].epochs for name, of_seeds in trained.items()}

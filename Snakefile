@@ -13,6 +13,7 @@ from typing import get_args
 
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
+from snakemake.jobs import Job
 
 sys.path.insert(0, str(workflow.basedir))
 from sdnet.experiments import (
@@ -115,7 +116,9 @@ for name in [name for name in PRESETS if name != "paper"]:
             f"{places.results_of(name)}/logs/tracked",
 
 
+forget_what_fails()
 if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it likes
+    warn_of_lost_records()
     refuse_swallowed_targets()
     refuse_unknown_targets()
     refuse_unknown_resources()
@@ -130,5 +133,4 @@ onsuccess:
 
 
 onerror:
-    forget_what_failed()
     say_what_failed()

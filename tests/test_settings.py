@@ -220,6 +220,13 @@ def test_a_missing_file_and_a_folder_without_presets_are_named(tmp_path):
         load_presets(tmp_path)
 
 
+def test_what_an_editor_or_a_mac_hides_beside_a_preset_is_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text(TINY)
+    (tmp_path / ".#mine.yaml").symlink_to("me@host.1234:1")
+    (tmp_path / "._mine.yaml").write_bytes(b"\0\5\x16\7")
+    assert list(load_presets(tmp_path)) == ["mine"]
+
+
 def test_a_preset_whose_name_is_no_target_is_refused(tmp_path):
     (tmp_path / "My preset.yaml").write_text(TINY)
     with pytest.raises(

@@ -233,6 +233,14 @@ def test_a_damaged_description_is_named(tmp_path, spec, text):
         status(tmp_path, RUN)
 
 
+@pytest.mark.parametrize("rows", [b"1,96", b"1,96,4,30,sixty", b"\xff\xfe"])
+def test_a_damaged_history_is_named_with_what_makes_it_anew(tmp_path, spec, rows):
+    history = spec.with_name("history.csv")
+    history.write_bytes(b"epoch,train_total,train_seconds,test_correct,test_total\n" + rows)
+    with pytest.raises(ValueError, match=r"history\.csv is damaged .*snakemake --cores all .*history\.csv"):
+        status(tmp_path, RUN)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12600, "3.5 h"), (86400, "24.0 h"), (181440, "2.1 days")]
 )

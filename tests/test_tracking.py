@@ -456,7 +456,7 @@ def test_one_command_makes_up_for_what_mlflow_missed(client, database, tmp_path,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     train(folder / "spec.json", None, 0)
     evaluate(folder, None, 0)
-    with pytest.raises(OSError, match=f"^MLflow did not take {folder}: once its server answers, the same command goes"):
+    with pytest.raises(OSError, match=f"^MLflow did not take {folder}: once that is mended, the same command goes"):
         track(tmp_path / "results/tiny")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     for _ in range(2):  # twice is once

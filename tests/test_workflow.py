@@ -157,6 +157,13 @@ def test_a_second_build_has_nothing_to_do(built, snakemake):
     assert "Nothing to be done" in snakemake.succeed(built, "--cores", "2", "quick")
 
 
+def test_each_missing_file_of_a_table_figure_or_verdict_is_made_again(project, snakemake):
+    for path, rule in {"figure2.png": "figure2", "diagnostics.md": "table4", "effects.csv": "claims"}.items():
+        (project / RESULTS / path).rename(project / "elsewhere")
+        assert snakemake.plan(project, "quick").jobs[rule] == 1, path
+        (project / "elsewhere").rename(project / RESULTS / path)
+
+
 def test_the_end_names_the_report_where_there_is_one(project, snakemake, tracking_uri):
     sentence = f"Read {RESULTS}/report.html; `MLFLOW_TRACKING_URI={tracking_uri} make ui` shows the runs."
     assert sentence in snakemake.succeed(project, "--touch", "--force", f"{RESULTS}/report.html")
@@ -235,10 +242,14 @@ def made_by_hand(project, snakemake, *targets):
 
 
 def test_where_a_training_died_after_a_setting_changed_it_is_what_the_same_command_goes_on_with(made, snakemake):
-    """Snakemake has removed the weights by then, and recorded the new spec as what they were made of."""
+    """Snakemake has removed the weights by then, and recorded the new spec as what they were made of.
+
+    Without `onerror` it ends as if it were killed.
+    """
+    edit(made / "Snakefile", "onerror:\n    say_what_failed()\n", "")
     edit(made / "config/presets/small.yaml", "default: {epochs: 12}", "default: {epochs: 13}")
     failed = snakemake.fail(made, "--cores", "1", f"{RUN_ON_CIFAR}/accuracy.csv")
-    assert "train failed: results/small/logs/train/cifar10-sdnet18-seed0.log" in failed  # the images are no images
+    assert "Error in rule train" in failed  # the images are no images
     assert not (made / RUN_ON_CIFAR / "model.pt").exists()
     jobs = snakemake.plan(made, f"{RUN_ON_CIFAR}/accuracy.csv").jobs
     assert {name: jobs[name] for name in ("train", "evaluate")} == {"train": 1, "evaluate": 1}
@@ -254,6 +265,30 @@ def test_a_measurement_that_failed_after_a_setting_changed_is_made_by_the_same_c
     failed = snakemake.fail(own_fresh, "--cores", "1", target)
     assert "stability failed: results/quick/logs/stability/digits-" in failed  # the weights are no weights
     assert snakemake.plan(own_fresh, target).jobs["stability"] == 2
+
+
+def test_weights_that_are_the_same_by_content_are_not_measured_again(made, snakemake):
+    """Of more than a megabyte, up to which Snakemake compares contents by default."""
+    weights, target = made / RUN_ON_CIFAR / "model.pt", f"{RUN_ON_CIFAR}/accuracy.csv"
+    weights.write_bytes(bytes(3_000_000))
+    snakemake.succeed(made, "--touch", "--forceall", target)
+    for content, planned in ((bytes(3_000_000), {}), (bytes(2_999_999) + b"1", {"evaluate": 1})):
+        weights.write_bytes(content)
+        os.utime(weights, (time.time() + 10, time.time() + 10))
+        assert snakemake.plan(made, target).jobs == planned
+
+
+def test_without_snakemake_s_records_a_changed_setting_is_told(made, snakemake):
+    spec, target = made / RUN_ON_CIFAR / "spec.json", f"{RUN_ON_CIFAR}/accuracy.csv"
+    snakemake.succeed(made, "--force", str(spec.relative_to(made)))
+    shutil.rmtree(made / ".snakemake")
+    assert "no records of how these results were made" not in snakemake.succeed(made, target, "-n")
+    edit(made / "config/presets/small.yaml", "default: {epochs: 12}", "default: {epochs: 13}")
+    printed = snakemake.succeed(made, target, "-n")
+    assert "Of other settings than the present are 1 runs" in printed
+    (command,) = re.findall(r"to train them anew: snakemake (--force \S+),", printed)
+    snakemake.succeed(made, *command.split())
+    assert snakemake.plan(made, target).jobs["train"] == 1
 
 
 def test_where_the_images_are_gone_nothing_is_trained_again(made, snakemake):

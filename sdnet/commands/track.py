@@ -37,7 +37,7 @@ def track(folder: Path) -> None:
         tracker.log_results(numbers, sorted({*run.glob("*.csv"), *run.glob("*.json")} - {run / MARKER}))
         tracker.close()
         if not tracker.active:
-            raise OSError(f"MLflow did not take {run}: once its server answers, the same command goes on")
+            raise OSError(f"MLflow did not take {run}: once that is mended, the same command goes on")
         print(f"tracked {run}")
         spec = json.loads((run / "spec.json").read_text())
         if in_results(run, spec):

@@ -71,9 +71,9 @@ def status(folder: Path, run: str, spec: dict | None = None, *, now: float | Non
     # Of a training that died Snakemake has removed history.csv, and not the checkpoints that it goes on from.
     progress = {"epoch": len(history) or _kept(home / "checkpoints" / asked), "epochs": epochs}
     if history:
-        last, seconds = history[-1], [float(row["train_seconds"]) for row in history]
-        progress["accuracy"] = int(last["test_correct"]) / int(last["test_total"])
-        progress["rate"] = int(last["train_total"]) / seconds[-1]
+        last, seconds = history[-1], [row["train_seconds"] for row in history]
+        progress["accuracy"] = last["test_correct"] / last["test_total"]
+        progress["rate"] = last["train_total"] / seconds[-1]
     locked, outdated = _locked(home / ".lock"), epochs and trained_experiment(home) not in (None, asked)
     if (home / "model.pt").exists() and not (outdated and locked):
         return Status(run, "outdated" if outdated else "trained", **progress, measured=tuple(_measured(home)))
@@ -130,13 +130,19 @@ def _spec(path: Path) -> dict:
     return spec
 
 
-def _history(path: Path) -> list[dict[str, str]]:
+def _history(path: Path) -> list[dict[str, float]]:
     """The rows of a run's history.csv; read without pandas, which takes longer to import than all else here."""
+    names = ("train_seconds", "train_total", "test_correct", "test_total")
     try:
         with open(path, newline="") as file:
-            return list(csv.DictReader(file))
+            return [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
     except FileNotFoundError:
         return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); remove it and make it anew, from the last checkpoint, with: "
+            f"snakemake --cores all {path}"
+        ) from None
 
 
 def _kept(checkpoints: Path) -> int:

@@ -59,7 +59,7 @@ def _best_effort(method: Callable) -> Callable:
 
 
 def _warn(error: Exception) -> None:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:600]
     print(f"warning: MLflow tracking is off for this job: {type(error).__name__}: {reason}", file=sys.stderr)
 
 
@@ -197,7 +197,7 @@ def log_summary(preset: str, numbers: dict[str, dict[str, list[float]]], files: 
     except Exception as error:  # of MLflow and its server: of any kind
         _warn(error)
         raise OSError(
-            f"MLflow did not take the tables and figures of {preset}: once its server answers, the same command goes on"
+            f"MLflow did not take the tables and figures of {preset}: once that is mended, the same command goes on"
         ) from error
 
 

@@ -21,8 +21,16 @@ def tables_and_figures(name):
 
 
 def targets(name):
-    """All that a preset comes to: its tables and figures, and the report with the verdict on the paper's claims."""
-    return tables_and_figures(name) + [f"{places.results_of(name)}/report.html"]
+    """All that a preset comes to: its tables and figures, and the report with the verdict on the paper's claims.
+
+    Every file of these, so that one that is missing is made again.
+    """
+    shown = [Path(path).stem for path in tables_and_figures(name)]
+    return [
+        str(file.apply_wildcards({"root": places.results_of(name)}))
+        for rule in (*shown, "claims", "report")
+        for file in workflow.get_rule(rule).output
+    ]
 
 
 def preset_of(wildcards):

@@ -95,17 +95,41 @@ def say_what_was_made():
         logger.info(f"Read {' and '.join(reports)}; `{named}make ui` shows the runs.")
 
 
-def forget_what_failed():
-    """Let no job that failed pass for done.
+def forget_what_fails():
+    """Let no job that failed pass for done, even if Snakemake is killed before it ends.
 
     Snakemake removes its outputs, but records them as made of the present inputs and parameters. Where something made of
     older ones stands, such as a table, the same command would find nothing to do, and the table would stay as it is.
     """
-    records = workflow.persistence
-    for file in {file for job in workflow.scheduler.failed for file in job.output}:
-        if record := records.metadata(file):
-            record.params = ["failed"]
-            records._write_record(str(file), record)
+    remove_outputs = Job.cleanup
+
+    async def remove_and_forget(job, skip_outputs):
+        await remove_outputs(job, skip_outputs)
+        records = workflow.persistence
+        for file in job.output:
+            if record := records.metadata(file):
+                record.params = ["failed"]
+                records._write_record(str(file), record)
+
+    Job.cleanup = remove_and_forget  # which Snakemake calls right after such a record
+
+
+def warn_of_lost_records():
+    """Without Snakemake's records of what files were made of, it notices no changed setting."""
+    if any(Path(".snakemake/metadata").glob("*")):
+        return
+    specs = {Path(folder, "spec.json"): run.spec_json for folder, run in RUN.items()}
+    stale = [
+        str(path)
+        for path, planned in specs.items()
+        if path.exists() and path.read_text() != planned + "\n"
+    ]
+    if stale:
+        logger.warning(
+            "There are no records of how these results were made (.snakemake was removed, or not copied with them), so "
+            f"that changed settings go unnoticed. Of other settings than the present are {len(stale)} runs; to train "
+            f"them anew: snakemake --force {' '.join(stale)}, and then the same command again"
+        )
 
 
 def say_what_failed():

@@ -57,7 +57,7 @@ def preset_files(folder: Path = PRESETS) -> dict[str, Path]:
     Raises:
         SettingsError: if there is none, or a name that cannot be typed as a target.
     """
-    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name[0] != "."}
     if not files:
         raise SettingsError(f"{folder} holds no preset (*.yaml)")
     for name, path in files.items():

@@ -154,5 +154,6 @@ def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:
 
 def _clean(batch: Sequence, model: nn.Module) -> tuple:
     """A batch of clean images and labels, once it is seen to be one; noise could hide what is wrong with the images."""
-    _images(labelled(batch, "calibrate"), model)
-    return tuple(batch)
+    pair = labelled(batch, "calibrate")
+    _images(pair, model)
+    return pair

@@ -41,8 +41,8 @@ def read_yaml(path: Path) -> dict:
 def site_setting(name: str) -> str | None:
     """A setting of the site, for a command: `data_dir`, `imagenet_root`, `folder_root`, `jobs_per_gpu` or `mlflow_uri`.
 
-    The variable SDNET_<NAME>, which the Snakefile sets, wins over the working directory's config/config.yaml. Without
-    PyYAML, which training does not need, only the variable is read.
+    The variable SDNET_<NAME>, which the Snakefile sets, wins over the working directory's config/config.yaml, and that
+    over the default. Without PyYAML, which training does not need, the file is not read.
     """
     given = os.environ.get(f"SDNET_{name.upper()}")
     if given is None and SITE_FILE.is_file() and find_spec("yaml"):

@@ -2,13 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from sdnet.experiments.labels import SYSTEMS
 from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES, Dataset, check_size

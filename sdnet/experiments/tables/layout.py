@@ -63,8 +63,8 @@ def laid_out(
     Args:
         cells: one a row.
         rows: columns of `cells` that a row of the table begins with, and what they are called there.
-        column: that which the table has a column for each value of,
-        titles: in this order and called so; values that no cell has are passed over.
+        column: the column of `cells` for whose values the table has a column each.
+        titles: these values in order, and what they are called; those that no cell has are passed over.
         blank: where there is no cell.
     """
     order = pd.MultiIndex.from_frame(cells[list(rows)].drop_duplicates())

@@ -10,7 +10,7 @@ import yaml
 
 from sdnet.experiments import labels
 from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES
-from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.files import SettingsError, data_dir, read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.names import DatasetName, ModelName
 from sdnet.experiments.settings.networks import WIDTHS, check_width
@@ -274,6 +274,8 @@ def test_settings_cannot_be_changed_once_read(tmp_path):
         ({"dat_dir": "x"}, r"unknown key 'dat_dir'; allowed are data_dir, .*"),
         ({"data_dir": 3}, r"data_dir: given 3 \(int\); .*string"),
         ({"mlflow_uri": None}, r"mlflow_uri: given None .*string"),
+        ({"mlflow_uri": "mlruns"}, r"mlflow_uri: given 'mlruns' \(str\); must be a server .*"),
+        ({"data_dir": "$NOWHERE/x"}, r"data_dir: given '\$NOWHERE/x' \(str\); .*variable that is not set.*"),
         ({"imagenet_root": False}, r"imagenet_root: given False \(bool\); .*string"),
         ({"downloads": {"svhn": {"urls": ["https://a"], "checksum": CHECKSUM}}}, r"downloads\.svhn: .*'cifar10'.*"),
         ({"downloads": {"cifar10": {"urls": [], "checksum": CHECKSUM}}}, r"downloads\.cifar10\.urls: given \[\] .*"),
@@ -288,6 +290,30 @@ def test_a_wrong_site_setting_is_refused_in_one_sentence(change, message):
     with pytest.raises(SettingsError) as error:
         load_site(values)
     assert re.fullmatch(f"config/config.yaml: {message}", str(error.value))
+
+
+def test_a_preset_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "tiny.yaml").mkdir()
+    with pytest.raises(SettingsError, match=r"tiny\.yaml cannot be read: Is a directory; make it a file"):
+        load_presets(tmp_path)
+
+
+def test_settings_are_utf_8_in_every_locale(tmp_path, monkeypatch):
+    (tmp_path / "x.yaml").write_bytes("word: λ".encode())
+    monkeypatch.setattr("locale.getencoding", lambda: "latin-1")
+    monkeypatch.setattr("io.text_encoding", lambda encoding, *_: encoding or "latin-1")
+    assert read_yaml(tmp_path / "x.yaml") == {"word": "λ"}
+
+
+def test_a_folder_is_found_as_a_shell_would_find_it(monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch/me/")
+    monkeypatch.setenv("HOME", "/home/me")
+    site = load_site(
+        read_yaml(PROJECT / "config" / "config.yaml") | {"data_dir": "$SCRATCH/data", "imagenet_root": "~/images/"}
+    )
+    assert (site.data_dir, site.imagenet_root) == ("/scratch/me/data", "/home/me/images")
+    monkeypatch.setenv("SDNET_DATA_DIR", "${SCRATCH}data")
+    assert str(data_dir()) == "/scratch/me/data"
 
 
 def test_the_shipped_settings_load():

@@ -29,7 +29,7 @@ def write_page(done: NotebookNode, html: Path, title: str, exclude_input: bool =
     shown = {"exclude_input": exclude_input, "exclude_input_prompt": True, "exclude_output_prompt": True}
     exporter = HTMLExporter(template_name="basic", anchor_link_text="", **shown)
     body, _ = exporter.from_notebook_node(done)
-    write_text(html, Template(PAGE.read_text()).substitute(title=escape(title), body=body))
+    write_text(html, Template(PAGE.read_text(encoding="utf-8")).substitute(title=escape(title), body=body))
 
 
 def execute(source: Path, parameters: dict[str, str], executed: Path) -> NotebookNode:

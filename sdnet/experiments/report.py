@@ -168,8 +168,10 @@ def tables_and_figures(folder: Path) -> Iterator[tuple[str, str, Path | None]]:
             wanted = folder.relative_to(project_folder()) / catalogue.file_of(name)
             yield TITLES[name], f"Not there yet; make it with: `snakemake --cores all {wanted}`", None
             continue
-        caption = (project_folder() / "workflow" / "report" / f"{name}.rst").read_text()
-        yield TITLES[name], caption + ("\n" + path.read_text() if table else ""), None if table else path
+        caption = (project_folder() / "workflow" / "report" / f"{name}.rst").read_text(encoding="utf-8")
+        if table:
+            caption += "\n" + path.read_text(encoding="utf-8")
+        yield TITLES[name], caption, None if table else path
 
 
 def _runs(folder: Path) -> Iterator[tuple[Path, dict, dict]]:
@@ -233,7 +235,7 @@ def provenance(folder: Path) -> pd.DataFrame:
 
 def differences() -> str:
     """Where the paper's text and its authors' code differ, in Markdown; what it links to is named instead."""
-    text = (project_folder() / "docs" / "differences.md").read_text().partition("\n")[2]
+    text = (project_folder() / "docs" / "differences.md").read_text(encoding="utf-8").partition("\n")[2]
     within = re.sub(r"\[([^]]+)\]\(#[^)]+\)", r"\1", text)
     return re.sub(r"\[([^]]+)\]\(([^)#]+)[^)]*\)", r"\1 (`docs/\2`)", within)
 

@@ -1,9 +1,10 @@
 """What every table of settings is made of."""
 
-import os
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from sdnet.experiments.settings.files import expanded
 
 
 class Settings(BaseModel):
@@ -35,9 +36,4 @@ def ascending(values: list[float]) -> list[float]:
     return values
 
 
-def _folder(value: str) -> str:
-    """One name for each folder, as Snakemake compares names; no shell stands between to find ~."""
-    return os.path.normpath(os.path.expanduser(value))
-
-
-Folder = Annotated[str, AfterValidator(_folder)]
+Folder = Annotated[str, AfterValidator(expanded)]

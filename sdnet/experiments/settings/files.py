@@ -28,9 +28,11 @@ def read_yaml(path: Path) -> dict:
             return super().construct_mapping(node, deep)
 
     try:
-        values = yaml.load(path.read_text(), Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist; run this in the project's folder") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}; make it a file that you may read") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -50,9 +52,21 @@ def site_setting(name: str) -> str | None:
     return DEFAULTS.get(name) if given in (None, "") else str(given)
 
 
+def expanded(path: str) -> str:
+    """A path as a shell would read it, with ~ and $VARIABLES, under the one name that Snakemake is to know it by.
+
+    Raises:
+        SettingsError: if a variable is not set.
+    """
+    found = os.path.normpath(os.path.expanduser(os.path.expandvars(path)))
+    if "$" in found:
+        raise SettingsError(f"{path} names a variable that is not set; set it, or write the path out")
+    return found
+
+
 def image_folder(setting: str) -> Path | None:
     """A folder of images: `data_dir`, `imagenet_root` or `folder_root`, as `site_setting` has it."""
-    return Path(given).expanduser() if (given := site_setting(setting)) else None
+    return Path(expanded(given)) if (given := site_setting(setting)) else None
 
 
 def data_dir() -> Path:

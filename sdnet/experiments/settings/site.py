@@ -16,6 +16,14 @@ def _checksum(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    if not re.fullmatch(r"sqlite:///.+|(https?|postgresql|mysql|mssql)(\+\w+)?://.+|databricks(://.+)?", value):
+        raise ValueError(
+            "must be a server (http://...) or a database (sqlite:///mlflow.db); MLflow records in no folder"
+        )
+    return value
+
+
 class Download(Settings):
     """Where an archive comes from."""
 
@@ -32,7 +40,9 @@ class Site(Settings):
     imagenet_c_root: Folder | None = Field(None, description="A folder with <noise>_noise/<severity>/<class>/.")
     folder_root: Folder | None = Field(None, description="Any folder with train/<class>/ and val/<class>/.")
     jobs_per_gpu: PositiveInt = Field(int(DEFAULTS["jobs_per_gpu"]), description="How many jobs share one GPU.")
-    mlflow_uri: str = Field(DEFAULTS["mlflow_uri"], description="MLflow's tracking address.")
+    mlflow_uri: Annotated[str, AfterValidator(_address)] = Field(
+        DEFAULTS["mlflow_uri"], description="MLflow's tracking address."
+    )
 
     @model_validator(mode="after")
     def _all_downloads(self) -> "Site":

@@ -6,6 +6,8 @@ snakemake all                                   everything of the paper's preset
 snakemake short                                 of another; config/presets/ has them all
 """
 
+import base64
+import json
 import os
 import sys
 from pathlib import Path
@@ -48,13 +50,6 @@ try:
 except SettingsError as error:
     raise WorkflowError(str(error))
 
-RESULTS = Path("results")
-if os.path.lexists(RESULTS) and not (RESULTS.is_dir() and os.access(RESULTS, os.W_OK)):
-    raise WorkflowError(
-        f"{RESULTS.absolute()} is no folder that can be written to: move it away, or make it one; "
-        "a link to a folder elsewhere does as well"
-    )
-
 # By the results folder and path that Snakemake asks for.
 FOLDERS = {places.results_of(name): name for name in PRESETS}
 RUN = {
@@ -62,11 +57,18 @@ RUN = {
     for name, runs in RUNS.items()
     for run in runs
 }
+for folder in map(Path, ("results", *FOLDERS)):
+    if os.path.lexists(folder) and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise WorkflowError(
+            f"{folder.absolute()} is no folder that can be written to: move it away, or make it one; "
+            "a link to a folder elsewhere does as well"
+        )
 
 # Jobs run the Python that runs Snakemake. What differs by site reaches them through the environment, and so is
 # no part of any rule: nothing runs again when it changes.
 os.environ.setdefault("MLFLOW_TRACKING_URI", SITE.mlflow_uri)
 os.environ.update(
+    PYTHONUTF8="1",  # whatever the locale, λ is a λ
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]),
     SDNET_DATA_DIR=SITE.data_dir,
     SDNET_JOBS_PER_GPU=str(SITE.jobs_per_gpu),
@@ -116,6 +118,7 @@ for name in [name for name in PRESETS if name != "paper"]:
             f"{places.results_of(name)}/logs/tracked",
 
 
+refuse_missing_profile()
 forget_what_fails()
 if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it likes
     warn_of_lost_records()

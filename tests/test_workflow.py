@@ -1,5 +1,6 @@
 """The workflow, run for real: a small project from nothing to its tables and figures, then what a user does to it."""
 
+import base64
 import json
 import os
 import re
@@ -278,15 +279,22 @@ def test_weights_that_are_the_same_by_content_are_not_measured_again(made, snake
         assert snakemake.plan(made, target).jobs == planned
 
 
-def test_without_snakemake_s_records_a_changed_setting_is_told(made, snakemake):
-    spec, target = made / RUN_ON_CIFAR / "spec.json", f"{RUN_ON_CIFAR}/accuracy.csv"
-    snakemake.succeed(made, "--force", str(spec.relative_to(made)))
-    shutil.rmtree(made / ".snakemake")
-    assert "no records of how these results were made" not in snakemake.succeed(made, target, "-n")
+@pytest.mark.parametrize("how", ["records lost", "record lost", "--touch"])
+def test_where_snakemake_has_no_true_record_a_changed_setting_is_told(made, snakemake, how):
+    spec, target = f"{RUN_ON_CIFAR}/spec.json", f"{RUN_ON_CIFAR}/accuracy.csv"
+    snakemake.succeed(made, "--force", spec)
+    if how == "records lost":
+        shutil.rmtree(made / ".snakemake")
+    elif how == "record lost":
+        (made / ".snakemake/metadata" / base64.urlsafe_b64encode(spec.encode()).decode()).unlink()
+    assert "of other settings" not in snakemake.succeed(made, target, "-n")
     edit(made / "config/presets/small.yaml", "default: {epochs: 12}", "default: {epochs: 13}")
+    if how == "--touch":
+        assert "of other settings" not in snakemake.succeed(made, target, "-n"), "Snakemake itself notices"
+        snakemake.succeed(made, target, "--touch")
     printed = snakemake.succeed(made, target, "-n")
-    assert "Of other settings than the present are 1 runs" in printed
-    (command,) = re.findall(r"to train them anew: snakemake (--force \S+),", printed)
+    assert "1 runs are of other settings than the present" in printed
+    (command,) = re.findall(r"To train them anew: snakemake (--force \S+),", printed)
     snakemake.succeed(made, *command.split())
     assert snakemake.plan(made, target).jobs["train"] == 1
 
@@ -608,6 +616,16 @@ def test_a_results_folder_that_cannot_be_written_to_is_named(own_fresh, snakemak
     (own_fresh / "results").unlink()
     (own_fresh / "results").symlink_to("not-mounted")
     assert "is no folder that can be written to" in snakemake.fail(own_fresh, "-n", "results/quick/table1.csv")
+    (own_fresh / "results").unlink()
+    (own_fresh / "results").mkdir()
+    (own_fresh / "results/small").symlink_to("not-mounted")
+    printed = snakemake.fail(own_fresh, "-n", "results/small/table1.csv")
+    assert re.search("results/small is no folder that can be written to", printed)
+
+
+def test_a_workflow_profile_that_is_not_there_is_refused(own_fresh, snakemake):
+    printed = snakemake.fail(own_fresh, "--workflow-profile", "profiles/slrm", "-n", "--", "results/quick/table1.csv")
+    assert "there is no folder profiles/slrm; profiles/ holds default, slurm" in printed
 
 
 def test_a_failing_notebook_is_kept_up_to_its_cell_and_stops_no_other(project, snakemake):
@@ -636,6 +654,7 @@ def test_a_failing_notebook_is_kept_up_to_its_cell_and_stops_no_other(project, s
         assert all(earlier.execution_count for earlier in done), "the executed copy must show what ran"
         assert f"notebooks/{name}.ipynb failed in cell [{cell.execution_count}]: {error}" in log
         assert error in printed, "the log of a failed job belongs on the screen"
+        assert '"cell_type"' not in printed, "and not the notebook"
         assert not list(results.glob(f"{name}.*")), "of a failed job no output may remain"
     assert (results / "figure6.pdf").stat().st_mtime_ns > before
 

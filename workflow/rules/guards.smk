@@ -1,6 +1,15 @@
 """Around the jobs: what is refused before the first, what is said and set right after the last."""
 
 
+def refuse_missing_profile():
+    """Snakemake works without a workflow profile that is not there: on this machine, and by its own defaults."""
+    given = get_argument_parser().parse_known_args(sys.argv[1:])[0].workflow_profile
+    if given not in (None, "none") and not Path(given).is_dir():
+        raise WorkflowError(
+            f"--workflow-profile: there is no folder {given}; profiles/ holds {', '.join(sorted(os.listdir('profiles')))}"
+        )
+
+
 def refuse_swallowed_targets():
     """These options take every word behind them: a target typed there is read as one of their values."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
@@ -115,27 +124,38 @@ def forget_what_fails():
 
 
 def warn_of_lost_records():
-    """Without Snakemake's records of what files were made of, it notices no changed setting."""
-    if any(Path(".snakemake/metadata").glob("*")):
-        return
-    specs = {Path(folder, "spec.json"): run.spec_json for folder, run in RUN.items()}
+    """Without Snakemake's record of what a file was made of, or with that of --touch, it notices no changed setting."""
     stale = [
-        str(path)
-        for path, planned in specs.items()
-        if path.exists() and path.read_text() != planned + "\n"
+        f"{folder}/spec.json"
+        for folder, run in RUN.items()
+        if is_other(f"{folder}/spec.json", run.spec_json)
     ]
     if stale:
         logger.warning(
-            "There are no records of how these results were made (.snakemake was removed, or not copied with them), so "
-            f"that changed settings go unnoticed. Of other settings than the present are {len(stale)} runs; to train "
-            f"them anew: snakemake --force {' '.join(stale)}, and then the same command again"
+            f"{len(stale)} runs are of other settings than the present, which goes unnoticed: Snakemake has no record of "
+            "how they were made (.snakemake was removed or not copied with them, or their folder renamed), or was told by "
+            f"--touch that they are up to date. To train them anew: snakemake --force {' '.join(stale)}, and then the "
+            "same command again"
         )
+
+
+def is_other(path, planned):
+    """Whether a spec.json is not the planned one, and Snakemake does not know."""
+    if (
+        not os.path.isfile(path)
+        or Path(path).read_text(errors="replace") == planned + "\n"
+    ):
+        return False
+    record = Path(
+        ".snakemake/metadata", base64.urlsafe_b64encode(path.encode()).decode()
+    )
+    return not record.exists() or planned in json.loads(record.read_text())["shellcmd"]
 
 
 def say_what_failed():
     """Each job that failed, after all its retries, with its log and the error that this ends in."""
-    for job in sorted(workflow.scheduler.failed, key=lambda job: job.log[-1]):
-        path = Path(job.log[-1])
+    for job in sorted(workflow.scheduler.failed, key=lambda job: job.log[0]):
+        path = Path(job.log[0])
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         error = [line for line in lines if line.startswith("error:")][-1:]
         logger.error("\n    ".join([f"{job.rule.name} failed: {path}", *error]))

@@ -30,8 +30,7 @@ for target, reads in catalogue.READS.items():
             ),
             page=in_report(page, "Tables", label) if table else page,
         log:
-            executed=f"{{root}}/notebooks/{target}.ipynb",
-            text=f"{{root}}/logs/{target}.log",
+            f"{{root}}/logs/{target}.log",
         conda:
             "../../envs/environment.yaml"
         resources:
@@ -41,7 +40,7 @@ for target, reads in catalogue.READS.items():
             f"{label} of {{wildcards.root}}."
         shell:
             "python -m sdnet notebook {input.notebook} --results {wildcards.root} --out {wildcards.root}/notebooks"
-            " > {log.text} 2>&1"
+            " > {log} 2>&1"
 
 
 rule claims:
@@ -74,8 +73,7 @@ rule report:
     output:
         page=in_report("{root}/report.html", "Verdict", "The paper's claims"),
     log:
-        executed="{root}/notebooks/report.ipynb",
-        text="{root}/logs/report.log",
+        "{root}/logs/report.log",
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -86,7 +84,7 @@ rule report:
     message:
         "The report of {wildcards.root}."
     shell:
-        "python -m sdnet report {wildcards.root} > {log.text} 2>&1"
+        "python -m sdnet report {wildcards.root} > {log} 2>&1"
 
 
 rule track:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sdnet.experiments import results
-from sdnet.experiments.columns import COLUMNS
+from sdnet.experiments.columns import COLUMNS, MAY_BE_EMPTY
 
 ROW = {"dataset": "digits", "system": "sdnet18", "seed": 0, "layer": "conv1", "lambda": 0.1}
 ROWS = [ROW | {"bin_low": -0.5, "bin_high": 0.1 + 0.2, "count": 3}, ROW | {"bin_low": 0.0, "bin_high": 0.0, "count": 9}]
@@ -23,7 +23,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["codes.csv"]
 
 
-@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("kind", MAY_BE_EMPTY)
 def test_a_file_without_rows_has_its_columns(tmp_path, kind):
     results.write(tmp_path / "empty.csv", kind, [])
     frame = results.read(tmp_path / "empty.csv", kind)
@@ -121,6 +121,14 @@ def test_a_file_that_is_no_csv_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is no CSV file \(.*\); remove it and make it anew"):
         results.read(path, "codes")
+
+
+def test_a_file_without_rows_is_named_where_there_must_be_some(tmp_path):
+    results.write(tmp_path / "accuracy.csv", "accuracy", [])
+    with pytest.raises(
+        ValueError, match=r"accuracy\.csv is no CSV file \(it holds no rows\); remove it and make it anew"
+    ):
+        results.read(tmp_path / "accuracy.csv", "accuracy")
 
 
 def test_counts_stay_whole_numbers_and_numbers_keep_every_digit(tmp_path):

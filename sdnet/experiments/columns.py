@@ -267,4 +267,5 @@ TEXT = {
     "effects": ("over", "condition", "level", "unequal", "measure"),
     "claims": ("reading", "paper", "without", "scale", "reason"),
 }
+MAY_BE_EMPTY = ("history", "codes", "dictionary", "effects")  # imported weights, no CSC layer, nothing to compare
 EXTRA = {"history": "solver_"}  # columns of this prefix are allowed too: what a network's inner solver reports

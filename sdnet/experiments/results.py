@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sdnet.experiments.columns import COLUMNS, EXTRA, TEXT
+from sdnet.experiments.columns import COLUMNS, EXTRA, MAY_BE_EMPTY, TEXT
 from sdnet.files import whole, write_text
 
-# The command for each file of a run's folder, beside those that training writes, and for the verdicts.
+# The command for each file of a run's folder, and for the verdicts.
 MADE_BY = {
+    "history": "train",
     "accuracy": "evaluate",
     "codes": "evaluate",
     "dictionary": "evaluate",
@@ -59,6 +60,8 @@ def read(path: Path, kind: str) -> pd.DataFrame:
             raise ValueError("its last line is cut short")
         # From pandas 3.1 on, numbers are read to the last digit.
         frame = pd.read_csv(io.BytesIO(content), dtype=dict.fromkeys(TEXT.get(kind, ()), str))
+        if frame.empty and kind not in MAY_BE_EMPTY:
+            raise ValueError("it holds no rows")
     except FileNotFoundError:
         raise _missing(path) from None
     except ValueError as error:

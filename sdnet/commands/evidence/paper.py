@@ -9,7 +9,6 @@ from sdnet.commands.evidence.clean import CLEAN_PAIRS
 from sdnet.commands.evidence.noise import NOISE_PAIRS, variance_fit
 from sdnet.commands.evidence.runs import KEYS, SEVERITY, Row, kendall, spearman
 from sdnet.experiments.claims.claim import COSTS
-from sdnet.experiments.tables.codes import PAPER_ZEROS
 from sdnet.experiments.tables.layout import paper_values
 
 
@@ -35,10 +34,7 @@ def paper_effects(values: pd.DataFrame | None = None) -> pd.DataFrame:
         *_paper_orders(values),
     ]
     absolute = values[~values.quantity.isin(COSTS)].assign(over="", paper=values.value)
-    frame = pd.concat([absolute[[*KEYS, "paper"]], pd.DataFrame(rows)], ignore_index=True)
-    zeros = ("cifar10", "zeros", "sdnet18", "", "clean", "", PAPER_ZEROS)
-    frame.loc[len(frame)] = dict(zip([*KEYS, "paper"], zeros, strict=True))
-    return frame
+    return pd.concat([absolute[[*KEYS, "paper"]], pd.DataFrame(rows)], ignore_index=True)
 
 
 def _paper_pairs(values: pd.DataFrame, pairs: list[tuple[str, str]]) -> Iterator[Row]:

@@ -25,7 +25,7 @@ class Robustness(Settings):
     seed: NonNegativeInt = Field(0, description="Of generated noise.")
     lambdas: Annotated[list[NonNegativeFloat], Field(min_length=2), AfterValidator(ascending)] = Field(
         [round(0.1 * k, 1) for k in range(1, 16)],
-        description="The set Lambda of Algorithm 1 (section 4.2: 0.1 to 1.5).",
+        description="The set Lambda of Algorithm 1; the paper prints the range of Figure 2, 0.1 to 1.5.",
     )
     test_images: PositiveInt | None = Field(None, description="Size of a class-balanced part; null for all.")
     # ASSUME: 2,000 are enough for a line through ten levels or so; Algorithm 1 has the whole training set.

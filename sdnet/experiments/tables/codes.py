@@ -2,8 +2,6 @@
 
 import pandas as pd
 
-PAPER_ZEROS = 52.0  # percent of SDNet-18's code, section D.1
-
 
 def zero_shares(codes: pd.DataFrame) -> pd.DataFrame:
     """The share of exact zeros in each CSC layer's code, per run, in percent (section D.1: 52%)."""

@@ -56,7 +56,7 @@ def _rows(dataset: str, system: str, runs: pd.DataFrame, folder: Path) -> list[d
     memory = speed.peak_memory_bytes if on_gpu else speed.saved_bytes
     how = f"{speed.device}, {speed.precision}, batch size {speed.batch_size}"
     if (gpus := preset_of(folder).datasets[dataset].gpus) > 1:
-        how += f" (the part of one of {gpus} GPUs; the paper's figure is of all)"
+        how += f" (the part of one of {gpus} GPUs; the paper's is taken to be of all)"
     held = "largest memory allocated" if on_gpu else KEPT
     return [
         common | {"quantity": "parameters", "unit": "million", "ours": first.parameters / 1e6, "measure": "counted"},

@@ -10,7 +10,7 @@ from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
-from sdnet.experiments.tables.codes import PAPER_ZEROS, zero_shares
+from sdnet.experiments.tables.codes import zero_shares
 from sdnet.experiments.tables.layout import accuracy, beside, cell, laid_out, paper_values
 
 KEYS = ["dataset", "system", "setting", "noise", "severity"]
@@ -239,7 +239,7 @@ def readings_layout(table: pd.DataFrame) -> pd.DataFrame:
         [
             _paper_rows("table1").query("quantity == 'accuracy'").assign(setting="fixed"),
             _paper_rows("table3"),
-            pd.DataFrame([{"dataset": "cifar10", "setting": "fixed", "quantity": "zeros", "value": PAPER_ZEROS}]),
+            _paper_rows("figure6").assign(setting="fixed"),
         ]
     ).fillna({"system": "sdnet18", "noise": "clean"})
     printed = printed[(printed.system == "sdnet18") & printed.dataset.isin(table.dataset)]

@@ -350,7 +350,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit("interrupted; the same command goes on from the last checkpoint")
+        sys.exit("interrupted; the same command goes on from what is kept")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

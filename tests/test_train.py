@@ -49,7 +49,7 @@ def test_an_interrupted_training_says_how_to_go_on(tmp_path, bare, how):
     process.send_signal(how)
     _, messages = process.communicate()
     assert process.returncode == 1
-    assert messages.rstrip().endswith("interrupted; the same command goes on from the last checkpoint")
+    assert messages.rstrip().endswith("interrupted; the same command goes on from what is kept")
     assert "Traceback" not in messages
 
 

@@ -126,7 +126,8 @@ def _spec(path: Path) -> dict:
         int(spec["training"]["epochs"])
         str(spec["dataset"]["checksum"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} describes no run ({error}); put it back, or remove its folder") from None
+        remedy = f"put it back, or make it anew with: snakemake --force {path}"
+        raise ValueError(f"{path} describes no run ({error}); {remedy}") from None
     return spec
 
 

@@ -310,7 +310,8 @@ def scn18(num_classes: int, **options) -> ResNet:
     model = resnet18(num_classes, **options)
     conv = model.conv1
     # ASSUME: unit-norm atoms as in SDNet, lambda1 learned from SDNet's 0.1, lambda2 = 0.1 (well-conditioned active
-    # sets), no batch norm before the layer and no ReLU behind its codes >= 0; the paper says only that the layer is SCN's.
+    # sets), no batch norm before the layer and no ReLU behind its codes >= 0 and their batch norm; the paper says only
+    # that the layer is SCN's.
     model.conv1 = SparseCoding2d(
         conv.in_channels,
         conv.out_channels,

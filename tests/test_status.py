@@ -229,7 +229,7 @@ def test_status_and_plan_load_neither_torch_nor_pandas():
 @pytest.mark.parametrize("text", ["{", "[]", '{"training": {}}', '{"training": {"epochs": 3}}'])
 def test_a_damaged_description_is_named(tmp_path, spec, text):
     spec.write_text(text)
-    with pytest.raises(ValueError, match=r"spec.json describes no run .* put it back, or make it anew with: snakemake --force "):
+    with pytest.raises(ValueError, match=r"spec.json describes no run .* make it anew with: snakemake --force "):
         status(tmp_path, RUN)
 
 

@@ -88,7 +88,7 @@ class Contender:
 
 
 def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
-    """Measure the networks of some runs in turns, write benchmark.csv, and print the ratios beside the paper's.
+    """Measure the networks of some runs in turns, write the result file `out`, and print the ratios beside the paper's.
 
     Raises:
         ValueError: if resnet18, which the ratios are taken against, is not among them, or they differ in data set,

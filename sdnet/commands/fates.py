@@ -98,7 +98,7 @@ def _together(target: Target, fates: list[Fate], robust: np.ndarray) -> Iterator
         of_step = [fates[a] for a in np.flatnonzero(chosen)]
         attacked = np.unique(np.concatenate([fate.rows for fate in of_step]))
         survived = robust[chosen].all(axis=0)[:, attacked]
-        # One is chosen of the lambdas that were attacked: over all steps, of those of the strong descent, step c.
+        # Lambda is chosen among those that were attacked; over all steps, among those of step c, the strong descent.
         hard = {fate.attempt.lmbd for fate in of_step if step != "worst" or fate.attempt.step == "c"}
         crafted = [lmbd for lmbd in target.lambdas if lmbd in hard]
         for row in _counts(target, survived, attacked, crafted, None):

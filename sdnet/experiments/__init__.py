@@ -1,1 +1,3 @@
-"""The bookkeeping: settings, plan, device leases, tracking and result files. Imports no torch."""
+"""The bookkeeping, without torch: settings, plan and catalogue of what is shown; device leases, tracking and status;
+result files, tables, claims and the report.
+"""

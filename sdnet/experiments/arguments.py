@@ -7,7 +7,8 @@ from sdnet.experiments.settings.preset import Preset
 def noise_options(run: Run, preset: Preset) -> str:
     """The options of `python -m sdnet sweep` that say which noise and lambdas the preset wants.
 
-    Of official noise they end in `--official`: what follows is `run.official_noise`, on which no result depends.
+    Where noise is official they end in `--official`. The caller adds its folder, `run.official_noise`, which is kept
+    out of the rule's params: to move that folder repeats nothing.
     """
     images, robustness = preset.datasets[run.dataset], preset.robustness
     options = f"--lambdas {_listed(robustness.lambdas)} --scale {images.noise_scale} --noise-seed {robustness.seed}"

@@ -121,7 +121,7 @@ def command_for(path: Path) -> str:
 
 def _check(path: Path, kind: str, given: list[str]) -> None:
     extra = [name for name in given if kind in EXTRA and name.startswith(EXTRA[kind])]
-    wrong = set(given) - set(extra) ^ set(COLUMNS[kind])
+    wrong = (set(given) - set(extra)) ^ set(COLUMNS[kind])
     if wrong:
         raise ValueError(
             f"{path} is no {kind} file: missing or unknown columns {', '.join(sorted(wrong))}; "

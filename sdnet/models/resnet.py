@@ -73,7 +73,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(8 * width, num_classes)
 
     def stem(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first layer makes of images (N, in_channels, H, W), and what reaches the first stage of it."""
+        """The first layer's output for images (N, in_channels, H, W), and the input of the first stage."""
         z = self.conv1(x)
         return z, self.maxpool(self.relu(self.bn1(z)))
 

@@ -1,3 +1,8 @@
-"""Accuracy against lambda, Algorithm 1 (`inference.calibrate`, `inference.predict`), attacks and their checks (`pgd`,
-`autoattack`, `ladder`, `diagnostics`).
+"""Under noise: accuracy against lambda (`sweep`), Algorithm 1 (`calibration`; for a network of one's own
+`inference.calibrate` and `inference.predict`), how far a code moves (`stability`).
+
+Under attack: `pgd`, `autoattack`, attackers who know lambda (`adaptive`), all of them in order (`ladder`), what is left
+(`outcome`), and whether they are good ones (`diagnostics`).
+
+Intervals and paired tests: `statistics`.
 """

@@ -134,7 +134,10 @@ def bootstrap_counts(n: int, resamples: int) -> Iterator[np.ndarray]:
 
 
 def _all_alike(difference: float, images: int) -> Interval:
-    """Of so many images 0 differ from this: of all images a share (Clopper-Pearson) may, by as much as they can."""
+    """The interval where every image has this same difference.
+
+    Of images not seen a share (Clopper-Pearson) may have any other, from -1 to 1.
+    """
     unseen = float(stats.binomtest(0, images).proportion_ci().high)
     seen = (1 - unseen) * float(difference)
     return Interval(float(difference), seen - unseen, seen + unseen)

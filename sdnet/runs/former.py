@@ -1,4 +1,4 @@
-"""Results of weights that a run's folder is about to lose."""
+"""Sets aside what was measured of a run's former weights."""
 
 import sys
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from pathlib import Path
 def set_aside(folder: Path) -> None:
     """Move what was measured of a run's former weights into a folder of its own, where nothing reads it.
 
-    Of commands by hand nothing else would notice. Snakemake measures anew what it is asked for, and no more.
+    After a command by hand nothing else would tell that it is stale; Snakemake measures anew only what it is asked for.
     """
     measured = [path for path in folder.glob("*") if path.suffix in (".csv", ".npz") and path.name != "history.csv"]
     if not measured:

@@ -1,3 +1,3 @@
-"""Training: the loop and its steps, schedule and checkpoints, shared by processes or repeated to the bit if asked for,
-evaluation on clean images, and the plain loop that all of it is compared with.
+"""Training: the `loop` and its `step`, `schedule` and `checkpoint`, several processes (`distributed`), the same result to
+the bit (`deterministic`), evaluation on clean images (`evaluate`), and a `plain` loop to compare all of it with.
 """

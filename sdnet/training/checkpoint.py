@@ -19,8 +19,9 @@ class DamagedCheckpoint(ValueError):
 
 
 def save_checkpoint(folder: Path, epoch: int, state: dict) -> None:
-    """Write the state after `epoch` epochs and remove all but the last two; the file, or the old ones, survive a kill.
+    """Write the state after `epoch` epochs and remove all but the last two files.
 
+    Killed at any moment, it leaves the new file whole, or the old ones as they were.
     Checkpoints of later epochs stay: they are damaged, or this one would not have been reached again.
 
     Raises:

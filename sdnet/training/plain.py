@@ -43,7 +43,7 @@ def fit_plainly(
     seed: int,
     workers: int,
 ) -> Iterator[float]:
-    """Train on the CPU in float32 with SGD and a cosine schedule, as `loop.fit` does but for its means.
+    """Train on the CPU in float32 with SGD and a cosine schedule, as `loop.fit` does, without what makes that fast.
 
     Pixels lie channel by channel in memory, a loader with worker processes crops and mirrors image by image with
     torchvision, and nothing is written down.

@@ -1,4 +1,4 @@
-"""Around the jobs: what is refused before the first, what is said and set right after the last."""
+"""Checks before the first job, messages after the last, and the records of jobs that failed."""
 
 
 def refuse_missing_profile():

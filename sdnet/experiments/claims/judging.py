@@ -40,9 +40,9 @@ def judge(
         claim: the claim.
         effects: rows of effects.csv.
         expected: which of the claim's effects there must be; no others are looked at.
-        noises: those that the claim is about and the preset has: there must be results under each, and no others are
-            looked at. None of claims that are about no noise.
-        lacking: further ones, which the paper has and the preset does not.
+        noises: of the noises that the claim is about, those that the preset has. There must be results under each;
+            those under other noises are ignored. Empty for a claim that is about no noise.
+        lacking: the noises that the claim is about and the preset lacks.
     """
     others = set(get_args(Noise)) - set(noises)
     effects = effects[~effects.condition.isin(others)] if noises else effects

@@ -36,6 +36,7 @@ from sdnet.csc import csc_layers, use_lambda
 from sdnet.experiments import arguments, catalogue, results
 from sdnet.experiments.claims.claim import load_claims
 from sdnet.experiments.columns import TOGETHER
+from sdnet.experiments.tables import attack_checks
 from sdnet.experiments.tables import attacks as attack_tables
 from sdnet.models import build
 from sdnet.robustness.adaptive import AlgorithmOne
@@ -811,10 +812,10 @@ def test_autoattack_s_own_warnings_are_told_and_that_there_are_none(monkeypatch)
     rows = rows.assign(system="sdnet18", seed=[0, 1, 0, 0], warnings=["zero gradient", "zero gradient", np.nan, "no"])
     monkeypatch.setattr(attack_tables, "read_runs", lambda *_: rows)
     told = " AutoAttack's own warnings: zero gradient (SDNet-18, L2, 2 seeds)."
-    assert attack_tables.autoattack_note(None) == told
+    assert attack_checks.autoattack_note(None) == told
     for others, note in ((slice(2, 4), " AutoAttack's own warnings: none."), (slice(3, 4), "")):
         monkeypatch.setattr(attack_tables, "read_runs", lambda *_, rows=rows[others]: rows)
-        assert attack_tables.autoattack_note(None) == note
+        assert attack_checks.autoattack_note(None) == note
 
 
 def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
@@ -833,11 +834,11 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
             "accepted": [True, False],
         }
     ).astype({"lambda": float})
-    layout = attack_tables.diagnostics_layout(checks)
+    layout = attack_checks.diagnostics_layout(checks)
     assert layout["Data set"].tolist() == ["scikit-learn digits", "CIFAR-10"]
     assert layout["ResNet-18"].tolist() == ["0 ok", "50 FAILS"]
     monkeypatch.setattr(attack_tables, "read_runs", lambda *_: pd.concat([counts, other]))
-    weaker = attack_tables.weaker_layout(folder).set_index(["Data set", "Norm", "Attack"])["ResNet-18"]
+    weaker = attack_checks.weaker_layout(folder).set_index(["Data set", "Norm", "Attack"])["ResNet-18"]
     assert (weaker.loc["CIFAR-10"] == 0).all()
     assert len(weaker) == 2 * len(weaker.loc["CIFAR-10"])
 
@@ -847,7 +848,7 @@ def test_weaker_attacks_stand_beside_the_paper_s_at_the_lambda_of_training(folde
     monkeypatch.setattr(attack_tables, "read_runs", lambda *_: rows)
     made = rows[rows.step.isin(["a", "a'"]) & (rows.attack != TOGETHER) & (rows["lambda"] == 0.1)]
     expected = {(attack_tables.NORMS[row.norm], row.attack): 100 * row.correct / IMAGES for row in made.itertuples()}
-    found = attack_tables.weaker_layout(folder).set_index(["Norm", "Attack"])["SDNet-18"].to_dict()
+    found = attack_checks.weaker_layout(folder).set_index(["Norm", "Attack"])["SDNet-18"].to_dict()
     assert found == pytest.approx(expected, abs=0.005)
 
 
@@ -858,7 +859,7 @@ def test_checks_that_accept_something_are_laid_out_by_number_and_lambda():
         for name, threshold in {"D10": 1.0, "D2": 1.0, "D3": np.nan}.items()
         for lmbd in (0.1, 0.5)
     ]
-    layout = attack_tables.diagnostics_layout(pd.DataFrame(rows))
+    layout = attack_checks.diagnostics_layout(pd.DataFrame(rows))
     assert layout.Check.tolist() == ["D2", "D10"]
     assert layout.columns[-2:].tolist() == ["SDNet-18 at λ = 0.1", "SDNet-18 at λ = 0.5"]
 

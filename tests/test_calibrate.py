@@ -13,7 +13,8 @@ from sdnet.commands.sweep import sweep, sweep_rows
 from sdnet.commands.train import train
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results
-from sdnet.robustness.calibration import bootstrap_lambdas, find_peaks
+from sdnet.robustness.calibration import bootstrap_lambdas
+from sdnet.robustness.peaks import find_peaks
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model

@@ -3,17 +3,8 @@
 import numpy as np
 import pytest
 
-from sdnet.robustness.calibration import (
-    argmax,
-    best_lambdas,
-    bootstrap_lambdas,
-    find_peaks,
-    fit_calibration,
-    image_residuals,
-    parabola,
-    plateau,
-    released_residuals,
-)
+from sdnet.robustness.calibration import bootstrap_lambdas, fit_calibration, image_residuals, released_residuals
+from sdnet.robustness.peaks import argmax, best_lambdas, find_peaks, parabola, plateau
 
 GRID = np.arange(1, 16) / 10  # 0.1 to 1.5, section 4.2
 

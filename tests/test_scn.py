@@ -1,7 +1,6 @@
 """The sparse coding layer solves its problem and differentiates the solution; SCN and SCN-18 have the paper's sizes."""
 
 import copy
-import sys
 
 import numpy as np
 import pytest
@@ -12,15 +11,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import ElasticNet, Lasso
 from torch import nn
 
-from sdnet.models.scn import (
-    SCN,
-    SparseCoding2d,
-    _masked_conjugate_gradients,
-    largest_eigenvalue,
-    scn,
-    scn18,
-    sparse_code,
-)
+from sdnet.models.scn import SCN, SparseCoding2d, scn, scn18
+from sdnet.models.sparse_code import _masked_conjugate_gradients, largest_eigenvalue, sparse_code
 
 SCN_SHAPES = [(27, 16), (144, 64), (576, 16), (576, 256)]  # patch size M x number of atoms N
 
@@ -116,7 +108,7 @@ def test_slices_change_nothing(generator, monkeypatch):
     layer = SparseCoding2d(2, 5, n_iter=10, n_backward=5).double()
     x = draw(generator, 2, 2, 4, 5)
     whole = codes_and_gradients(layer, x)
-    monkeypatch.setattr(sys.modules[SparseCoding2d.__module__], "_CPU_SLICE", 35)  # 7 patches
+    monkeypatch.setattr("sdnet.models.sparse_code._CPU_SLICE", 35)  # 7 patches
     for a, b in zip((whole[0], *whole[1]), (lambda z, g: (z, *g))(*codes_and_gradients(layer, x)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 

@@ -14,8 +14,9 @@ from sdnet.data.digits import load_digits_images
 from sdnet.data.images import subset
 from sdnet.data.loaders import DeviceLoader
 from sdnet.models import build
-from sdnet.training.evaluate import autocast, evaluate
+from sdnet.training.evaluate import evaluate
 from sdnet.training.loop import TrainingDiverged, fit
+from sdnet.training.precision import autocast
 from sdnet.training.schedule import learning_rate_factor
 from sdnet.training.step import TrainingStep
 

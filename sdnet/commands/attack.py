@@ -15,7 +15,6 @@ from sdnet.commands.target import Defence, Target
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.robustness import autoattack
-from sdnet.robustness.calibration import check_grid
 from sdnet.robustness.ladder import (
     AT_LAMBDA0,
     Attempt,
@@ -24,6 +23,7 @@ from sdnet.robustness.ladder import (
     paper_attempt,
     weaker_attempts,
 )
+from sdnet.robustness.peaks import check_grid
 from sdnet.runs.spec import read_spec
 
 

@@ -19,7 +19,7 @@ from sdnet.experiments.devices import lease
 from sdnet.runs.device import choose_device, device_name, precision_on
 from sdnet.runs.network import build_model
 from sdnet.runs.spec import image_size, read_spec
-from sdnet.training.evaluate import autocast
+from sdnet.training.precision import autocast
 from sdnet.training.step import WARM_UP, TrainingStep
 
 REFERENCE = "resnet18"

@@ -18,13 +18,12 @@ from sdnet.experiments import results
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
-    Peak,
     bootstrap_lambdas,
-    find_peaks,
     fit_calibration,
     image_residuals,
     released_residuals,
 )
+from sdnet.robustness.peaks import Peak, find_peaks
 from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model

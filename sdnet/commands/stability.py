@@ -14,7 +14,7 @@ from sdnet.csc import CSCConv2d, training_lambda, use_lambda
 from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import results
 from sdnet.models.resnet import ResNet
-from sdnet.robustness.calibration import check_grid
+from sdnet.robustness.peaks import check_grid
 from sdnet.robustness.stability import stability_under
 from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, open_split

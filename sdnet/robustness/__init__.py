@@ -1,4 +1,4 @@
-"""Under noise: accuracy against lambda (`sweep`), Algorithm 1 (`calibration`; for a network of one's own
+"""Under noise: accuracy against lambda (`sweep`), Algorithm 1 (`peaks`, `calibration`; for a network of one's own
 `inference.calibrate` and `inference.predict`), how far a code moves (`stability`).
 
 Under attack: `pgd`, `autoattack`, attackers who know lambda (`adaptive`), all of them in order (`ladder`), what is left

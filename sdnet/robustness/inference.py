@@ -26,10 +26,10 @@ from sdnet.robustness.batches import as_input, labelled
 from sdnet.robustness.calibration import (
     Calibration,
     LambdaEstimate,
-    best_lambdas,
     fit_calibration,
     image_residuals,
 )
+from sdnet.robustness.peaks import best_lambdas
 from sdnet.robustness.sweep import evaluate_at, logits_and_residuals
 
 

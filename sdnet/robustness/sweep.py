@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from sdnet.csc import csc_layers, evaluation_mode, record_residuals, training_lambda, use_lambda
 from sdnet.robustness.batches import Batches, as_input, labelled
-from sdnet.robustness.calibration import check_grid
+from sdnet.robustness.peaks import check_grid
 
 
 @dataclass(frozen=True)

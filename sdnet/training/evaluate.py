@@ -9,6 +9,7 @@ from torch import nn
 from sdnet.csc import evaluation_mode
 from sdnet.data.loaders import Loader
 from sdnet.training import distributed
+from sdnet.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,6 @@ class Score:
     correct: int
     total: int
     loss: float
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """A context that computes in the given precision.
-
-    Raises:
-        ValueError: if it is neither "float32" nor "bfloat16".
-    """
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision {precision!r} is unknown; choose float32 or bfloat16")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @torch.inference_mode()

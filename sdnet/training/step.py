@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdnet.csc import update_dictionaries
 from sdnet.training import distributed
-from sdnet.training.evaluate import autocast
+from sdnet.training.precision import autocast
 
 RECORDING = ("cuda",)  # kinds of device that record
 WARM_UP = 3  # steps before it is recorded, in which libraries choose their algorithms, and momentum comes to be

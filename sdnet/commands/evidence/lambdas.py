@@ -17,7 +17,7 @@ from sdnet.commands.evidence.runs import (
     percent,
     point,
 )
-from sdnet.robustness.calibration import find_peaks
+from sdnet.robustness.peaks import find_peaks
 from sdnet.robustness.statistics import Interval, adaptive_difference, paired_difference, split_half
 
 

@@ -11,7 +11,7 @@ import torch
 from small_project import PROJECT, copy_project
 
 from sdnet.__main__ import cli
-from sdnet.commands import calibrate, work
+from sdnet.commands import work
 from sdnet.data.datasets import load
 from sdnet.experiments import arguments, plan
 from sdnet.experiments.settings.files import read_yaml
@@ -72,7 +72,6 @@ def test_what_is_known_without_the_data_agrees_with_it():
     digits = load("digits", None)
     assert tuple(work.NUMBER_OF_IMAGES["digits"].values()) == (len(digits.train_images), len(digits.test_images))
     assert work.PARAMETERS.keys() == MODELS.keys()
-    assert work.RELEASED_LAMBDA_MAX == calibrate.RELEASED_LAMBDA_MAX
 
 
 @pytest.mark.parametrize("name", ["resnet18", "sdnet18", "sdnet18-all", "scn"])

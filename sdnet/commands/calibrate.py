@@ -13,7 +13,7 @@ from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts
 from sdnet.commands.sweep import made_of, sweep_rows
 from sdnet.csc import training_lambda
-from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES
+from sdnet.data.corruptions import CALIBRATION_LEVELS, RELEASED_LAMBDA_MAX, SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.calibration import (
     Calibration,
@@ -30,7 +30,6 @@ from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, Split, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
-RELEASED_LAMBDA_MAX = 1.4  # the released code's grid: 0.1 to 1.4
 LINE = ["variant", "slope", "intercept", "r_squared"]  # what is printed
 CHOSEN = ["variant", "severity", "residual", "lambda", "fixed_correct", "correct", "total", "gain"]
 

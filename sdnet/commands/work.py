@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdnet.data.corruptions import CALIBRATION_LEVELS, SEVERITIES
+from sdnet.data.corruptions import CALIBRATION_LEVELS, RELEASED_LAMBDA_MAX, SEVERITIES
 from sdnet.data.datasets import INFO
 from sdnet.experiments import catalogue, plan
 from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
@@ -16,7 +16,6 @@ from sdnet.experiments.settings.datasets import NUMBER_OF_IMAGES
 from sdnet.experiments.settings.preset import Preset
 from sdnet.experiments.settings.site import Site
 
-RELEASED_LAMBDA_MAX = 1.4
 INVERTED_IMAGES = 100
 # ASSUME: that many of the images withstand the first attack; those that try again or harder get no more.
 SURVIVORS = 0.1

@@ -60,6 +60,7 @@ CALIBRATION_LEVELS = {
         "impulse": (None, 0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.24, 0.27, 0.30),
     },
 }
+RELEASED_LAMBDA_MAX = 1.4  # the released code's grid of lambdas goes from 0.1 to this
 
 # Added to the position of a calibration level in C, so that its slot is none of the severities 1 to 5.
 CALIBRATION_SLOT = 100

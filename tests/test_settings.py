@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from sdnet.experiments import labels
-from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES
+from sdnet.experiments.plan import IMAGENET_C_SIZE
+from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES, NUMBER_OF_IMAGES
 from sdnet.experiments.settings.files import SettingsError, data_dir, read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.names import DatasetName, ModelName
@@ -355,6 +356,17 @@ def test_the_settings_know_the_models_and_data_sets_that_there_are():
     assert set(get_args(ModelName)) == set(MODELS)
     assert set(get_args(DatasetName)) == set(INFO)
     assert {name: info.num_classes for name, info in INFO.items() if info.num_classes} == NUMBER_OF_CLASSES
+
+
+def test_the_settings_know_how_many_images_there_are_and_how_large():
+    from sdnet.data.cifar import IMAGES_PER_SPLIT
+    from sdnet.data.imagenet_c import SIZE
+    from sdnet.runs.images import IMAGENET_IMAGES
+
+    counts = {name: list(of.values()) for name, of in NUMBER_OF_IMAGES.items()}
+    assert counts["cifar10"] == counts["cifar100"] == list(IMAGES_PER_SPLIT.values())
+    assert counts["imagenet"] == list(IMAGENET_IMAGES.values())
+    assert IMAGENET_C_SIZE == SIZE
 
 
 def refuses(function, *arguments, **options):

@@ -6,17 +6,15 @@ refused before it runs.
 
 import hashlib
 import io
-import lzma
 import pickle
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from sdnet.data.datasets import INFO
-from sdnet.data.download import file_checksum
+from sdnet.data.download import DAMAGED_ARCHIVE, file_checksum
 from sdnet.files import whole
 
 # torchvision's classes list the members of the official archives and their MD5s.
@@ -73,7 +71,7 @@ def _read_members(archive: Path, official: type[CIFAR10]) -> dict[str, bytes]:
                 folder, _, member = entry.name.rpartition("/")
                 if folder.removeprefix("./") == official.base_folder and member in names and entry.isreg():
                     contents[member] = tar.extractfile(entry).read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise ValueError(f"{archive} is damaged or cut short ({error}): delete it and download it again.") from error
     if missing := [name for name in names if name not in contents]:
         raise ValueError(

@@ -7,10 +7,8 @@ severity 5. Four of the arrays are needed: 0.6 of 2.9 GB.
 
 import functools
 import hashlib
-import lzma
 import shutil
 import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from sdnet.data.corruptions import check_cell
-from sdnet.data.download import file_checksum
+from sdnet.data.download import DAMAGED_ARCHIVE, file_checksum
 from sdnet.files import whole
 
 
@@ -97,7 +95,7 @@ def _take(archive: Path, folder: Path, members_md5: Mapping[str, str]) -> None:
                 name = PurePosixPath(member.name).name
                 if name in missing and member.isfile():
                     _write_checked(tar.extractfile(member), folder / name, missing.pop(name))
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise ValueError(f"{archive} is damaged ({error}); delete it and download it again") from error
     if missing:
         raise ValueError(f"{archive} does not contain {', '.join(missing)}; is it the right archive?")

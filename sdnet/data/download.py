@@ -3,9 +3,12 @@
 import errno
 import hashlib
 import logging
+import lzma
 import os
 import re
 import shutil
+import tarfile
+import zlib
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -18,6 +21,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 30  # of silence, while connecting and between packets
+DAMAGED_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)  # what reading one can raise
 
 
 def fetch(urls: list[str], checksum: str, path: Path) -> Path:

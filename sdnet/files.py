@@ -1,10 +1,14 @@
-"""Files that are whole or not there, however the writing ends."""
+"""Files that are whole or not there, however the writing ends; and what reading a damaged one can raise."""
 
 import contextlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+DAMAGED_ARRAYS = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)  # what reading an .npz can raise
 
 
 @contextlib.contextmanager

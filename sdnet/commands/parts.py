@@ -4,14 +4,13 @@ import contextlib
 import hashlib
 import shutil
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from sdnet.experiments import results
+from sdnet.files import DAMAGED_ARRAYS
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,7 +33,7 @@ class Parts:
             try:
                 with np.load(path, allow_pickle=False) as kept:
                     return dict(kept)
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            except DAMAGED_ARRAYS as error:
                 print(f"warning: {path} is damaged ({error}); computing it again", file=sys.stderr)
         arrays = compute()
         with contextlib.suppress(FileNotFoundError):  # a process that does the same is done, and has cleared the folder

@@ -1,13 +1,12 @@
 """The data sets of the replication: their facts, and those that fit in memory, loaded by name."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sdnet.data.images import Images
+from sdnet.files import DAMAGED_ARRAYS
 
 SMALL_IMAGES = 64  # pixels; larger ones are cropped as ImageNet's are, and met by its stem
 
@@ -88,7 +87,7 @@ def load(name: str, path: Path | None) -> Images:
             )
     except PermissionError:
         raise
-    except (TypeError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGED_ARRAYS, TypeError, KeyError) as error:
         raise ValueError(
             f"{name}: {path} is damaged or holds something else; if it is no other file of yours, delete it: "
             f"{remedy} again."

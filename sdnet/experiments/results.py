@@ -1,8 +1,6 @@
 """Result files, read and written whole, with the columns that `columns` describes."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sdnet.experiments.columns import COLUMNS, EXTRA, MAY_BE_EMPTY, TEXT
-from sdnet.files import whole, write_text
+from sdnet.files import DAMAGED_ARRAYS, whole, write_text
 
 # The command for each file of a run's folder, and for the verdicts.
 MADE_BY = {
@@ -94,7 +92,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except FileNotFoundError:
         raise _missing(path) from None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED_ARRAYS as error:
         remedy = f"remove it and make it anew with: {command_for(path)}"
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from None
 

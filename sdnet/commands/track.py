@@ -7,6 +7,7 @@ from pathlib import Path
 from sdnet.experiments import environment, results
 from sdnet.experiments.plan import has_run
 from sdnet.experiments.project import project_folder
+from sdnet.experiments.settings.files import PRESETS
 from sdnet.experiments.settings.loading import load_preset, preset_files
 from sdnet.experiments.tracking import MARKER, Tracker, in_results, log_summary
 
@@ -48,7 +49,7 @@ def track(folder: Path) -> None:
 
 def _summarise(folder: Path, preset: str, tracked: list[tuple[Path, dict[str, float]]]) -> None:
     """Log the means over those seeds that the preset has, and the folder's tables and figures."""
-    home, networks = project_folder() / "config" / "presets", defaultdict(lambda: defaultdict(list))
+    home, networks = project_folder() / PRESETS, defaultdict(lambda: defaultdict(list))
     if preset not in preset_files(home):
         return
     planned = load_preset(preset, home)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from sdnet.experiments import places
+from sdnet.experiments.settings.files import PRESETS
 from sdnet.experiments.settings.loading import load_preset, preset_files
 from sdnet.experiments.settings.preset import Preset
 
@@ -15,7 +16,7 @@ def project_folder() -> Path:
         FileNotFoundError: if neither the working directory nor one above it is the project.
     """
     for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "config" / "presets").is_dir():
+        if (folder / PRESETS).is_dir():
             return folder
     raise FileNotFoundError(f"{Path.cwd()} is not inside the project's folder; work there")
 
@@ -43,7 +44,7 @@ def preset_of(folder: Path) -> Preset:
 
 def named_preset(folder: Path) -> tuple[str, Preset]:
     """The preset whose results folder this is, behind its name; the folder, or the project's, may be a link."""
-    presets = project_folder() / "config" / "presets"
+    presets = project_folder() / PRESETS
     names = {os.path.realpath(project_folder() / places.results_of(name)): name for name in preset_files(presets)}
     name = names.get(os.path.realpath(folder))
     if name is None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sdnet.experiments.columns import COLUMNS, EXTRA, MAY_BE_EMPTY, TEXT
+from sdnet.experiments.settings.files import PRESETS
 from sdnet.files import DAMAGED_ARRAYS, whole, write_text
 
 # The command for each file of a run's folder, and for the verdicts.
@@ -107,7 +108,7 @@ def command_for(path: Path) -> str:
     of_project = [
         Path(*path.parts[k:])
         for k, part in enumerate(path.parts)
-        if part == "results" and Path(*path.parts[:k], "config", "presets").is_dir()
+        if part == "results" and Path(*path.parts[:k], PRESETS).is_dir()
     ]
     if of_project and MADE_BY.get(kind) != "claims":  # which need not wait for all that a preset has
         return f"snakemake --cores all {of_project[-1]}"

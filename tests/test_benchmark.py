@@ -10,7 +10,8 @@ import torch
 from small_run import edited, make_spec
 
 from sdnet.__main__ import cli
-from sdnet.commands.benchmark import PAPER, Contender, against, paper_ratios
+from sdnet.commands.benchmark import PAPER, against, paper_ratios
+from sdnet.commands.contender import Contender
 from sdnet.commands.speed import leased_machine
 from sdnet.csc import csc_layers
 from sdnet.experiments import results

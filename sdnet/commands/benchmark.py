@@ -1,90 +1,26 @@
 """Speed and memory of networks, each against ResNet-18 of the same run (Tables 1 and 6)."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from scipy import stats
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from sdnet.data.datasets import INFO
+from sdnet.commands.contender import Contender, rates
 from sdnet.experiments import results
 from sdnet.experiments.devices import lease
-from sdnet.runs.device import choose_device, device_name, precision_on
-from sdnet.runs.network import build_model
+from sdnet.runs.device import choose_device, device_name
 from sdnet.runs.spec import image_size, read_spec
-from sdnet.training.precision import autocast
-from sdnet.training.step import WARM_UP, TrainingStep
+from sdnet.training.step import WARM_UP
 
 REFERENCE = "resnet18"
 PAPER = Path(__file__).parents[2] / "config" / "paper_values.csv"
-LEARNING_RATE = 0.01
 ROUNDS = 13  # of which the first warms up; the networks take turns, so that a busy machine slows all alike
-SECONDS_PER_TURN = 0.1
 SLOW, ROUNDS_OF_SLOW = 1.0, 5  # a network with steps of so many seconds sits out the other rounds
 STEPS = ("train", "inference")
 TRAIN_RATIO = ("train_rate_ratio_low", "train_rate_ratio", "train_rate_ratio_high")
-
-
-class Contender:
-    """One network with its optimiser, on random images of its data set's size."""
-
-    def __init__(self, spec: dict, batch_size: int, device: torch.device):
-        info = INFO[spec["dataset"]["name"]]
-        size = image_size(spec)
-        self.spec, self.device, num_classes = spec, device, info.num_classes or 1000
-        self.model = build_model(spec, num_classes).to(device, memory_format=torch.channels_last)
-        pixels = torch.rand(batch_size, size, size, info.channels, device=device)
-        self.x, self.y = pixels.permute(0, 3, 1, 2), torch.arange(batch_size, device=device) % num_classes
-        self.precision = precision_on(device, spec["training"]["precision"])
-        optimiser = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, momentum=0.9, nesterov=True)
-        self.step = TrainingStep(self.model, self.model, optimiser, self.precision, device)
-
-    def loss(self) -> Tensor:
-        """One forward pass."""
-        with autocast(self.precision, self.device):
-            return F.cross_entropy(self.model(self.x).float(), self.y)
-
-    def train_step(self) -> None:
-        """One whole training step, as in a training."""
-        self.model.train()
-        self.step(self.x, self.y, LEARNING_RATE)
-
-    @torch.inference_mode()
-    def inference_step(self) -> None:
-        """One forward pass in evaluation mode."""
-        self.model.eval()
-        self.loss()
-
-    def gradient_step(self) -> None:
-        """A forward pass in evaluation mode and the gradient by the images, as attacks take it."""
-        self.model.eval()
-        self.x.requires_grad_()
-        torch.autograd.grad(self.loss(), self.x)
-        self.x.requires_grad_(False)
-
-    def saved_bytes(self) -> int:
-        """What a training step keeps for its backward pass, besides the parameters; shared memory counts once."""
-        own = {t.untyped_storage().data_ptr() for t in (*self.model.parameters(), *self.model.buffers())}
-        seen: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                seen[storage.data_ptr()] = storage.nbytes()
-            return tensor.detach()  # a step's own output would keep the step alive
-
-        self.model.train()
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = self.loss()
-        del loss
-        return sum(seen.values())
 
 
 def benchmark(spec_paths: tuple[Path, ...], out: Path, batch_size: int | None, gpus: int) -> None:
@@ -161,24 +97,6 @@ def against(measured: np.ndarray, reference: int) -> np.ndarray:
     count = np.isfinite(ratios).sum(axis=0)
     spread = stats.t.ppf(0.975, count - 1) * np.nanstd(ratios, axis=0, ddof=1) / np.sqrt(count)
     return np.exp(np.nanmean(ratios, axis=0) + np.multiply.outer([-1, 0, 1], spread))
-
-
-def warm_up(step: Callable[[], None], contender: Contender) -> None:
-    """Call a step until it is as fast as it gets: on a GPU until it is recorded."""
-    for _ in range(WARM_UP + 1 if contender.device.type == "cuda" else 1):
-        step()
-
-
-def rates(step: Callable[[], None], contender: Contender, seconds: float = SECONDS_PER_TURN) -> tuple[float, float]:
-    """Images per second of a step, over one turn: by the clock, and by the time that this process had a processor."""
-    steps, started, busy, elapsed = 0, time.perf_counter(), time.process_time(), 0.0
-    while elapsed < seconds:
-        step()
-        if contender.device.type == "cuda":
-            torch.cuda.synchronize(contender.device)
-        steps, elapsed = steps + 1, time.perf_counter() - started
-    images = steps * len(contender.x)
-    return images / elapsed, images / (time.process_time() - busy)
 
 
 def _memory(contender: Contender, others: int) -> tuple[int, int | None]:

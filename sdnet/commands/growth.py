@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from sdnet.commands.benchmark import Contender, rates, warm_up
+from sdnet.commands.contender import Contender, rates, warm_up
 from sdnet.experiments.devices import lease
 from sdnet.files import whole
 from sdnet.robustness.sweep import evaluate_at

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from sdnet.commands.benchmark import Contender, rates, warm_up
+from sdnet.commands.contender import Contender, rates, warm_up
 from sdnet.commands.work import Speed
 from sdnet.experiments.devices import lease
 from sdnet.runs.device import choose_device, cores, device_name

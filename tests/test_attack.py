@@ -20,14 +20,8 @@ from tqdm import tqdm
 
 from sdnet.__main__ import main
 from sdnet.commands import fates
-from sdnet.commands.attack import (
-    Campaign,
-    Effort,
-    adversarial_images,
-    attack_adaptively,
-    attack_as_the_paper,
-    tuned_lambda,
-)
+from sdnet.commands.attack import Campaign, Effort, attack_adaptively, attack_as_the_paper
+from sdnet.commands.attacked import adversarial_images, tuned_lambda
 from sdnet.commands.diagnose import diagnose
 from sdnet.commands.parts import Parts
 from sdnet.commands.target import Defence, Target

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sdnet.commands.attack import adversarial_images, reference_name, tuned_lambda
+from sdnet.commands.attacked import adversarial_images, reference_name, tuned_lambda
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts, file_digest
 from sdnet.commands.target import Defence, Target

@@ -9,7 +9,8 @@ import torch
 from small_run import make_spec
 
 from sdnet.commands.calibrate import calibrate
-from sdnet.commands.sweep import sweep, sweep_rows
+from sdnet.commands.sweep import sweep
+from sdnet.commands.swept import sweep_rows
 from sdnet.commands.train import train
 from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.experiments import results

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts
-from sdnet.commands.sweep import made_of, sweep_rows
+from sdnet.commands.swept import made_of, sweep_of, sweep_rows
 from sdnet.csc import training_lambda
 from sdnet.data.corruptions import CALIBRATION_LEVELS, RELEASED_LAMBDA_MAX, SEVERITIES
 from sdnet.experiments import results
@@ -89,7 +89,7 @@ def calibrate(
         model = load_model(folder, spec, len(test.classes), device)
         if (lambda0 := training_lambda(model)) is None:
             raise ValueError(f"{folder}: {spec['model']['name']} has no CSC layer, so there is no lambda to calibrate")
-        swept = _sweep_of(folder, test, noise, lambdas)
+        swept = sweep_of(folder, test, noise, lambdas)
         train = open_split(spec, data_path, "train", images)
         clean = evaluate_at(model, test.clean(), [lambda0], lambda0)
         # Of the clean test set, then of each severity: the residual of each image and layer at lambda_0.
@@ -138,27 +138,6 @@ def calibrate(
     print(f"{folder}/lines-{noise.name}.csv: lambda as a function of the residual\n{_page(lines, LINE)}\n")
     print(f"{folder}/adaptive-{noise.name}.csv: its lambda for clean images (severity 0) and each severity")
     print(_page(adaptive, CHOSEN))
-
-
-def _sweep_of(folder: Path, test: Split, noise: Noise, lambdas: list[float]) -> dict[str, np.ndarray]:
-    """The run's sweep under one noise.
-
-    Raises:
-        ValueError: if it is not of these images, this noise, these lambdas, or the run's present weights.
-    """
-    path = folder / f"sweep-{noise.name}.npz"
-    swept = results.read_arrays(path)
-    if swept.get("made_of") != made_of(folder, test, noise):
-        raise ValueError(
-            f"{path} is of other weights, images or noise than are to be calibrated for; sweep again, "
-            "with the same --images, --scale, --noise-seed and --official"
-        )
-    if not np.array_equal(swept["lambdas"], lambdas):
-        raise ValueError(
-            f"{path} is of the lambdas {', '.join(f'{value:g}' for value in swept['lambdas'])}, and --lambdas are "
-            f"{', '.join(f'{value:g}' for value in lambdas)}; give the same, or sweep again with these"
-        )
-    return swept
 
 
 def _fit(

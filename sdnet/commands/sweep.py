@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from sdnet.commands.measuring import measuring
-from sdnet.commands.parts import Arrays, Parts, digest, file_digest
+from sdnet.commands.parts import Arrays, Parts
+from sdnet.commands.swept import made_of, sweep_rows
 from sdnet.csc import training_lambda
 from sdnet.data.corruptions import SEVERITIES
 from sdnet.experiments import results
 from sdnet.robustness.sweep import Sweep, evaluate_at
 from sdnet.runs.network import load_model
-from sdnet.runs.noisy import Noise, Split, open_split
+from sdnet.runs.noisy import Noise, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
 
@@ -73,27 +74,3 @@ def _page(sweeps: list[Sweep]) -> str:
     lambdas = ["" if np.isnan(lmbd) else f"{lmbd:g}" for lmbd in sweeps[0].lambdas]
     percent = {severity: 100 * one.correct.mean(axis=1) for severity, one in zip(SEVERITIES, sweeps, strict=True)}
     return pd.DataFrame(percent, lambdas).to_string(float_format="{:.1f}".format)
-
-
-def made_of(folder: Path, images: Split, noise: Noise) -> str:
-    """What a sweep depends on besides its lambdas: the weights, the images, the noise."""
-    weights, source = file_digest(folder / "model.pt"), images.noise_source(noise)
-    return digest(weights, images.contents(noise), images.indices.tobytes(), source, str(noise.seed))
-
-
-def sweep_rows(one: Sweep) -> list[dict]:
-    """One row per lambda; the residuals, at lambda_0, are those of all rows. Empty without a CSC layer."""
-    has_layers = len(one.residuals) > 0
-    residual = {
-        "residual_norm": one.residuals.mean() if has_layers else None,
-        "residual_squared": np.square(one.residuals, dtype=np.float64).mean() if has_layers else None,
-    }
-    return [
-        {
-            "lambda": None if np.isnan(lmbd) else float(lmbd),
-            "correct": int(correct.sum()),
-            "total": correct.size,
-        }
-        | residual
-        for lmbd, correct in zip(one.lambdas, one.correct, strict=True)
-    ]

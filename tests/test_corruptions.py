@@ -29,23 +29,25 @@ def random_images(n=6, size=(9, 7), channels=3, seed=0):
 
 def test_the_severities_of_imagenet_are_those_of_its_published_generator():
     """make_imagenet_c.py of Hendrycks and Dietterich; those of CIFAR are seen by their moments, below."""
-    assert STRENGTHS["imagenet"] == {
+    published = {
         "gaussian": (0.08, 0.12, 0.18, 0.26, 0.38),
         "shot": (60, 25, 12, 5, 3),
         "speckle": (0.15, 0.20, 0.35, 0.45, 0.60),
         "impulse": (0.03, 0.06, 0.09, 0.17, 0.27),
     }
+    assert {noise: STRENGTHS["imagenet"][noise] for noise in published} == published
 
 
 def test_the_released_levels_are_those_of_the_authors_code():
     """And clean images, the first of each set C."""
     assert {levels[0] for levels in CALIBRATION_LEVELS["released"].values()} == {None}
-    assert {noise: levels[1:] for noise, levels in CALIBRATION_LEVELS["released"].items()} == {
+    published = {
         "gaussian": pytest.approx([0.02 * k for k in range(1, 11)]),
         "shot": tuple(range(60, 0, -6)),
         "speckle": pytest.approx([0.1 * k for k in range(1, 7)]),
         "impulse": pytest.approx([0.03 * k for k in range(1, 11)]),
     }
+    assert {noise: CALIBRATION_LEVELS["released"][noise][1:] for noise in published} == published
 
 
 @pytest.mark.parametrize("severity", range(1, 6))
@@ -190,7 +192,7 @@ def test_no_level_is_the_clean_image():
         (random_images(), {"noise": "fog"}, "noise 'fog' is unknown; choose one of gaussian, shot, speckle"),
         (random_images(), {"severity": 0}, "severity 0 is not one of 1, 2, 3, 4, 5"),
         (random_images(), {"severity": 6}, "severity 6 is not one of"),
-        (random_images(), {"scale": "svhn"}, "scale 'svhn' is unknown; choose one of cifar, imagenet"),
+        (random_images(), {"scale": "svhn"}, "scale 'svhn' is unknown; choose one of cifar, imagenet.*"),
         (random_images().astype(float), {}, r"float64 of shape \(6, 9, 7, 3\); give uint8"),
         (random_images()[0], {}, r"uint8 of shape \(9, 7, 3\); give uint8, \(N, H, W, channels\)"),
         (random_images(), {"indices": [0, 1]}, "2 indices for 6 images"),

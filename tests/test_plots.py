@@ -220,10 +220,12 @@ def test_the_worst_of_all_attacks_is_drawn_where_every_seed_was_attacked():
     (worst,) = [line for line in alone.lines if line.get_label() == "worst of all attacks"]
     assert worst.get_xydata().tolist() == [[0.1, 10], [0.3, 20], [0.5, 30]]
     plain = attacks[attacks.step == "worst"].iloc[:1].assign(**{"lambda": np.nan})
-    others = [plain.assign(system=name, correct=count, total=100) for name, count in (("resnet18", 25), ("mynet", 31))]
+    others = [
+        plain.assign(system=name, correct=count, total=100) for name, count in (("resnet18", 25), ("unlabelled", 31))
+    ]
     (axis,) = plots.attack_curves(pd.concat([attacks, *others]), "note").axes
     drawn = {line.get_label(): line.get_ydata()[0] for line in axis.lines if ", worst" in line.get_label()}
-    assert drawn == {"ResNet-18, worst of all attacks": 25, "mynet, worst of all attacks": 31}
+    assert drawn == {"ResNet-18, worst of all attacks": 25, "unlabelled, worst of all attacks": 31}
 
 
 def test_each_attackers_lambda_is_drawn_against_each_that_classifies():

@@ -56,7 +56,9 @@ def _that_read(file: str) -> tuple[str, ...]:
 
 BENCHMARKED, SWEPT, CALIBRATED = map(_that_read, ("benchmark", "sweep-*.csv", "adaptive-*.csv"))
 ATTACKED, STABLE, INVERTED = map(_that_read, ("attack-adaptive.csv", "stability.csv", "inversion.npz"))
-OF_LAMBDA = (*CALIBRATED, "figure_attacks", *STABLE)  # which have nothing to show without a network with a lambda
+# Of codes, of lambda or of Algorithm 1 alone: a network without a lambda has no place there.
+OF_LAMBDA_ALONE = ("table5", "readings", *(f"figure{number}" for number in range(1, 7)), "figure_transfer")
+OF_LAMBDA = (*CALIBRATED, "figure_attacks", *STABLE, *OF_LAMBDA_ALONE)  # with nothing to show where no network has one
 REFERENCE = "resnet18"  # speed, memory and stability are measured against its
 
 
@@ -113,6 +115,16 @@ def shows(target: str, dataset: str, preset: Preset) -> bool:
     return target not in ATTACKED or dataset in preset.adversarial.datasets
 
 
+def systems_of(target: str, preset: Preset) -> list[str]:
+    """The networks of a preset that a table or figure can show."""
+    return [
+        name
+        for name in SYSTEMS_OF[target]
+        if name in preset.systems and (target not in OF_LAMBDA_ALONE or has_lambda(preset.systems[name].model))
+    ]
+
+
 def runs_of(target: str, planned: list[Run], preset: Preset) -> list[Run]:
     """The runs that a table or figure shows."""
-    return [run for run in planned if run.system in SYSTEMS_OF[target] and shows(target, run.dataset, preset)]
+    systems = systems_of(target, preset)
+    return [run for run in planned if run.system in systems and shows(target, run.dataset, preset)]

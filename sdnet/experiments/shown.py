@@ -64,7 +64,7 @@ def _run_folders(folder: Path, target: str, need_lambda: bool = False, first_see
         folder / "runs" / run_name(dataset, system, seed)
         for dataset in preset.datasets
         if catalogue.shows(target, dataset, preset) and has_runs(folder, dataset)
-        for system in catalogue.SYSTEMS_OF[target]
+        for system in catalogue.systems_of(target, preset)
         if system in preset.systems_on(dataset) and (not need_lambda or has_lambda(preset.systems[system].model))
         for seed in (preset.seeds[:1] if first_seed else preset.seeds_of(system))
     ]

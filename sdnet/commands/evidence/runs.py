@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sdnet.experiments import results
 from sdnet.experiments.claims.claim import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
-from sdnet.experiments.labels import SYSTEMS, dataset_label, scale_label
+from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.places import run_name
 from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES
 from sdnet.experiments.settings.networks import has_lambda
@@ -82,7 +82,7 @@ class Runs:
         measure: str = "",
     ) -> Row:
         """An effect, from one estimate per seed; `keys` are those of `KEYS` behind the data set."""
-        networks = dict.fromkeys(word for word in f"{keys[1]} {keys[2]}".split() if word in SYSTEMS)
+        networks = dict.fromkeys(word for word in f"{keys[1]} {keys[2]}".split() if word in self.preset.systems)
         trained = {network: [self.last(network, seed) for seed in seeds] for network in networks}
         subject = trained[keys[1].split()[0]]
         full = all(
@@ -118,17 +118,17 @@ def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
     for column in ("width",) if quantity in COSTS else ("width", "train_images", "data_source"):
         found = {name: sorted({run[column] for run in of_seeds}) for name, of_seeds in trained.items()}
         if len(set(itertools.chain(*found.values()))) > 1 and len(trained) > 1:
-            values = [f"{SYSTEMS[name]} {' and '.join(map(str, of_seeds))}" for name, of_seeds in found.items()]
+            values = [f"{system_label(name)} {' and '.join(map(str, of_seeds))}" for name, of_seeds in found.items()]
             return f"not the same {column.replace('_', ' ')}: {', '.join(values)}"
     if quantity in COSTS:
         return ""
     for name, of_seeds in trained.items():
         lowest = min(run.correct / run.total for run in of_seeds)
         if lowest < ABOVE_CHANCE / NUMBER_OF_CLASSES.get(of_seeds[0].dataset, math.inf):
-            return f"{SYSTEMS[name]} has hardly learned, it classifies {lowest:.1%} of the clean images correctly"
+            return f"{system_label(name)} has hardly learned, it classifies {lowest:.1%} of the clean images correctly"
         if len(scales := _scales(of_seeds)) > 1:
-            return f"seeds of {SYSTEMS[name]} differ: {'; '.join(scales)}"
-    epochs = {SYSTEMS[name]: of_seeds[0].epochs for name, of_seeds in trained.items()}
+            return f"seeds of {system_label(name)} differ: {'; '.join(scales)}"
+    epochs = {system_label(name): of_seeds[0].epochs for name, of_seeds in trained.items()}
     shortest, longest = min(epochs.values()), max(epochs.values())
     if quantity not in ("accuracy", "robust") or shortest == 0 or shortest >= EQUAL_TRAINING * longest:
         return ""  # 0: imported, trained by others

@@ -277,7 +277,7 @@ def benchmark(specs: tuple[Path, ...], out: Path, batch_size: int | None, gpus: 
 @click.option("--seeds", type=AtLeast1, default=3, show_default=True, help="How many trainings in each loop.")
 def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
     """Our training loop against a plain one, on the CPU. SPEC: a run's spec.json, or its folder."""
-    from sdnet.commands.loops import compare
+    from sdnet.commands.benchmark_loop import compare
 
     compare(spec, data_path, seeds)
 
@@ -287,7 +287,7 @@ def benchmark_loop(spec: Path, data_path: Path | None, seeds: int) -> None:
 @gpus_option
 def benchmark_growth(out: Path, gpus: int) -> None:
     """Measure what a training step and a sweep cost. Of growing batches, images, networks and iterations."""
-    from sdnet.commands.growth import growth
+    from sdnet.commands.benchmark_growth import growth
 
     growth(out, gpus)
 

@@ -19,7 +19,7 @@ from small_run import make_spec
 from tqdm import tqdm
 
 from sdnet.__main__ import main
-from sdnet.commands import fates
+from sdnet.commands import attack_results
 from sdnet.commands.attack import Campaign, Effort, attack_adaptively, attack_as_the_paper
 from sdnet.commands.attacked import adversarial_images, tuned_lambda
 from sdnet.commands.diagnose import diagnose
@@ -141,7 +141,7 @@ def test_what_is_printed_of_all_attacks_is_the_worst_of_each_norm(attacked, name
     target = Target(run, None, IMAGES, DEFENCE, CPU)
     table = pd.read_csv(run / "attack-adaptive.csv")
     worst = table[(table.step == "worst") & ((table.choice != "given") | ~(table["lambda"] > 0.1))]
-    _, *lines = fates._page(table.to_dict("records"), target).splitlines()
+    _, *lines = attack_results._page(table.to_dict("records"), target).splitlines()
     assert len(lines) == len(worst) > 0
     assert [int(line.split()[-2]) for line in lines] == worst.correct.tolist()
 
@@ -345,7 +345,7 @@ def test_a_choice_of_lambda_is_the_one_that_it_says(attacked):
 def test_each_choice_of_lambda_counts_its_own_clean_images():
     clean, survived = (np.arange(20) < np.array(counts)[:, None] for counts in ((20, 18, 16, 14), (2, 12, 6, 9)))
     target = SimpleNamespace(lambda0=0.1, lambdas=LAMBDAS, clean={"correct": clean})
-    rows = fates._counts(target, survived, np.arange(20), LAMBDAS, 0.6)
+    rows = attack_results._counts(target, survived, np.arange(20), LAMBDAS, 0.6)
     columns = ["choice", "lambda", "clean_correct", "correct", "total", "gain"]
     assert [[row[name] for name in columns] for row in rows] == [
         ["given", 0.1, 20, 2, 20, None],

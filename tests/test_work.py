@@ -115,7 +115,7 @@ def test_images_in_class_folders_are_counted_by_split(tmp_path):
             (tmp_path / split / "cat" / name).touch()
     preset = Preset.model_validate(TINY | {"datasets": {"folder": {"test_images": 9}}})
     site = SITE.model_copy(update={"folder_root": str(tmp_path)})
-    assert work.size("folder", preset, site) == (3, 2)
+    assert work.image_counts("folder", preset, site) == (3, 2)
 
 
 def test_a_job_takes_its_start_and_its_images_at_their_speeds():

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sdnet.commands.attack_results import COURSE, OUTCOME, AttackResult, write_attack_results
 from sdnet.commands.attacked import adversarial_images, reference_name, tuned_lambda
-from sdnet.commands.fates import COURSE, OUTCOME, Fate, write_fates
 from sdnet.commands.measuring import measuring
 from sdnet.commands.parts import Arrays, Parts, digest, file_digest
 from sdnet.commands.target import Defence, Target
@@ -44,8 +44,8 @@ class Campaign:
         self.target, self.parts = target, Parts(target.folder / "parts", *depends)
         self.starts: dict[str, np.ndarray] = {}
 
-    def run(self, attempt: Attempt, batches: list[np.ndarray], progress: tqdm) -> tuple[Fate, np.ndarray]:
-        """The fate of the images in these batches, and the adversarial images (n, channels, H, W)."""
+    def run(self, attempt: Attempt, batches: list[np.ndarray], progress: tqdm) -> tuple[AttackResult, np.ndarray]:
+        """What became of the images in these batches, and the adversarial images (n, channels, H, W)."""
         progress.set_postfix_str(f"{attempt.pgd.norm} {attempt.step}: {attempt.title}")
         start = self.starts[attempt.start] if attempt.start else None
         kept = []
@@ -56,7 +56,8 @@ class Campaign:
             progress.update()
         flags = " ".join(sorted({str(part.pop("flags")) for part in kept} - {""}))
         columns = {name: np.concatenate([part[name] for part in kept], axis=-1) for name in kept[0] if name != "images"}
-        return Fate(attempt, np.concatenate(batches), columns, flags), np.concatenate([part["images"] for part in kept])
+        images = np.concatenate([part["images"] for part in kept])
+        return AttackResult(attempt, np.concatenate(batches), columns, flags), images
 
     def _craft(self, attempt: Attempt, rows: np.ndarray, start: np.ndarray | None) -> Arrays:
         target = self.target
@@ -93,8 +94,8 @@ def attack_as_the_paper(
         campaign = Campaign(target, "paper")
         attempts = [paper_attempt(norm, eps, target.lambda0) for norm, eps in radii.items()]
         with tqdm(total=len(attempts) * len(target.batches()), desc="attack", unit="batch", disable=None) as progress:
-            fates = [campaign.run(attempt, target.batches(), progress)[0] for attempt in attempts]
-    write_fates(folder, "attack-paper", target, fates)
+            attacks = [campaign.run(attempt, target.batches(), progress)[0] for attempt in attempts]
+    write_attack_results(folder, "attack-paper", target, attacks)
     campaign.parts.clear()
 
 
@@ -136,7 +137,7 @@ def attack_adaptively(
         target = Target(folder, data_path, limit, defence, device)
         autoattack.check_classes(effort.autoattack, target.classes)
         campaign = Campaign(target, "adaptive")
-        fates, crafted = [], {}
+        attacks, crafted = [], {}
         tuned = {norm: tuned_lambda(folder, norm, eps) for norm, eps in radii.items()}
         if missing := {lmbd for lmbd in tuned.values() if lmbd is not None} - set(target.lambdas):
             raise ValueError(
@@ -165,9 +166,9 @@ def attack_adaptively(
             total = sum(len(batches) for _, batches in work)
             with tqdm(total=total, desc=f"attacks, {norm}", unit="batch", disable=None) as progress:
                 for number, (attempt, batches) in enumerate(work, 1):
-                    fate, images = campaign.run(attempt, batches, progress)
-                    fates.append(fate)
-                    line = f"{norm} {number}/{len(work)}  {attempt.step}: {fate.in_words(target)}"
+                    attack, images = campaign.run(attempt, batches, progress)
+                    attacks.append(attack)
+                    line = f"{norm} {number}/{len(work)}  {attempt.step}: {attack.in_words(target)}"
                     progress.write(line, file=sys.stderr)
                     if attempt.step == "c" and attempt.pgd.loss == "cross-entropy":
                         at = "lambda0" if attempt.lmbd == target.lambda0 else "tuned"
@@ -176,5 +177,5 @@ def attack_adaptively(
                             campaign.starts[AT_LAMBDA0] = images
     radius = {f"{norm}_eps": np.array(eps) for norm, eps in radii.items()}
     results.write_arrays(folder / "adversarial.npz", index=target.indices, **radius, **crafted)
-    write_fates(folder, "attack-adaptive", target, fates)
+    write_attack_results(folder, "attack-adaptive", target, attacks)
     campaign.parts.clear()

@@ -77,7 +77,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     """The jobs of one run, without those that it shares with others."""
     images, recipe, robustness = preset.datasets[run.dataset], run.spec["training"], preset.robustness
     targets = _targets(run, planned, preset)
-    train_images, test_images = size(run.dataset, preset, site)
+    train_images, test_images = image_counts(run.dataset, preset, site)
     yield Job("spec")
     if not preset.imported:
         yield Job("train", trained=recipe["epochs"] * train_images, passed=recipe["epochs"] * test_images)
@@ -160,7 +160,7 @@ def shared_jobs(planned: list[Run], preset: Preset) -> list[str]:
     return [*downloads, *(f"benchmark {name}" for name in measured), *targets, *concluding]
 
 
-def size(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
+def image_counts(dataset: str, preset: Preset, site: Site) -> tuple[int, int]:
     """How many training and test images a preset takes of a data set."""
     if dataset == "folder":
         root = Path(site.folder_root)

@@ -20,7 +20,7 @@ COURSE = ("first_broken_step", "loss_start", "loss_end")  # of PGD alone
 
 
 @dataclass(frozen=True)
-class Fate:
+class AttackResult:
     """What one attack did: a column per attacked image.
 
     Attributes:
@@ -49,25 +49,25 @@ class Fate:
         return f"{self.attempt.title}{at}: {left.max():.1f}% of {len(self.rows)} images robust{where}"
 
 
-def write_fates(folder: Path, name: str, target: Target, fates: list[Fate]) -> None:
+def write_attack_results(folder: Path, name: str, target: Target, attacks: list[AttackResult]) -> None:
     """The counts of every attack at every lambda, those of all attacks together, and each image's fate."""
     run = run_columns(target.spec) | {"data_source": target.data_source}
     rows, arrays = [], {name: target.clean[name] for name in ("correct", "residual", "lambda_hat")}
-    for norm in dict.fromkeys(fate.attempt.pgd.norm for fate in fates):
-        of_norm = [fate for fate in fates if fate.attempt.pgd.norm == norm]
-        robust = np.stack([fate.robust(target) for fate in of_norm])
-        for fate, survived in zip(of_norm, robust, strict=True):
-            pgd = fate.attempt.pgd
+    for norm in dict.fromkeys(attack.attempt.pgd.norm for attack in attacks):
+        of_norm = [attack for attack in attacks if attack.attempt.pgd.norm == norm]
+        robust = np.stack([attack.robust(target) for attack in of_norm])
+        for attack, survived in zip(of_norm, robust, strict=True):
+            pgd = attack.attempt.pgd
             about = {
                 "norm": norm,
                 "eps": pgd.eps,
-                "step": fate.attempt.step,
-                "attack": fate.attempt.title,
-                "lambda_attack": fate.attempt.lmbd,
-                "warnings": fate.flags,
+                "step": attack.attempt.step,
+                "attack": attack.attempt.title,
+                "lambda_attack": attack.attempt.lmbd,
+                "warnings": attack.flags,
             }
-            lambda_hat = fate.columns["lambda_hat"].mean()
-            counts = _counts(target, survived[:, fate.rows], fate.rows, target.lambdas, lambda_hat)
+            lambda_hat = attack.columns["lambda_hat"].mean()
+            counts = _counts(target, survived[:, attack.rows], attack.rows, target.lambdas, lambda_hat)
             rows += [run | about | row for row in counts]
         if len(of_norm) > 1:
             about = {"norm": norm, "eps": of_norm[0].attempt.pgd.eps, "attack": TOGETHER, "warnings": ""}
@@ -77,7 +77,7 @@ def write_fates(folder: Path, name: str, target: Target, fates: list[Fate]) -> N
         folder / f"{name}.npz", index=target.indices, label=target.labels, lambdas=np.array(target.lambdas), **arrays
     )
     results.write(folder / f"{name}.csv", name, rows)
-    print(f"{folder / name}.csv: {len(fates)} attacks on {len(target.indices)} images\n{_page(rows, target)}")
+    print(f"{folder / name}.csv: {len(attacks)} attacks on {len(target.indices)} images\n{_page(rows, target)}")
 
 
 def _page(rows: list[dict], target: Target) -> str:
@@ -90,16 +90,16 @@ def _page(rows: list[dict], target: Target) -> str:
     return table.fillna({"lambda": np.nan})[shown].to_string(index=False, na_rep="", float_format="{:.3g}".format)
 
 
-def _together(target: Target, fates: list[Fate], robust: np.ndarray) -> Iterator[dict]:
+def _together(target: Target, attacks: list[AttackResult], robust: np.ndarray) -> Iterator[dict]:
     """Rows that count each image at its worst: over the attacks of each step, then over all ("worst")."""
-    steps = np.array([fate.attempt.step for fate in fates])
+    steps = np.array([attack.attempt.step for attack in attacks])
     for step in [*dict.fromkeys(steps), "worst"]:
         chosen = (steps == step) | (step == "worst")
-        of_step = [fates[a] for a in np.flatnonzero(chosen)]
-        attacked = np.unique(np.concatenate([fate.rows for fate in of_step]))
+        of_step = [attacks[a] for a in np.flatnonzero(chosen)]
+        attacked = np.unique(np.concatenate([attack.rows for attack in of_step]))
         survived = robust[chosen].all(axis=0)[:, attacked]
         # Lambda is chosen among those that were attacked; over all steps, among those of step c, the strong descent.
-        hard = {fate.attempt.lmbd for fate in of_step if step != "worst" or fate.attempt.step == "c"}
+        hard = {attack.attempt.lmbd for attack in of_step if step != "worst" or attack.attempt.step == "c"}
         crafted = [lmbd for lmbd in target.lambdas if lmbd in hard]
         for row in _counts(target, survived, attacked, crafted, None):
             yield {"step": step, "lambda_attack": None} | row
@@ -146,17 +146,17 @@ def _count(
     }
 
 
-def _arrays(norm: str, fates: list[Fate], robust: np.ndarray) -> Arrays:
+def _arrays(norm: str, attacks: list[AttackResult], robust: np.ndarray) -> Arrays:
     """What is kept of each image, for A attacks in this norm: (A, N), robust (A, E, N)."""
-    number, images = len(fates), robust.shape[-1]
+    number, images = len(attacks), robust.shape[-1]
     columns = {name: np.full((number, images), np.nan) for name in (*OUTCOME, *COURSE, "residual", "lambda_hat")}
     columns["broken_by"] = np.full((number, images), "", dtype="U8")
-    for a, fate in enumerate(fates):
+    for a, attack in enumerate(attacks):
         for name, column in columns.items():
-            column[a, fate.rows] = fate.columns[name]
+            column[a, attack.rows] = attack.columns[name]
     names = {
-        "step": np.array([fate.attempt.step for fate in fates]),
-        "attack": np.array([fate.attempt.title for fate in fates]),
-        "lambda_attack": np.array([fate.attempt.lmbd for fate in fates], dtype=float),
+        "step": np.array([attack.attempt.step for attack in attacks]),
+        "attack": np.array([attack.attempt.title for attack in attacks]),
+        "lambda_attack": np.array([attack.attempt.lmbd for attack in attacks], dtype=float),
     }
     return {f"{norm}_{name}": values for name, values in (names | columns | {"robust": robust}).items()}

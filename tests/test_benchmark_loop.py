@@ -9,7 +9,7 @@ import torch
 from small_run import edited, make_spec
 
 from sdnet.__main__ import cli
-from sdnet.commands.loops import compare
+from sdnet.commands.benchmark_loop import compare
 from sdnet.data.datasets import INFO, load
 from sdnet.data.images import subset
 from sdnet.data.loaders import DeviceLoader
@@ -54,7 +54,7 @@ def test_both_loops_are_trained_and_compared(tmp_path, capsys, monkeypatch, seed
         seen.append((len(images.train_images), len(images.test_images), seed))
         return fit_plainly(model, images, info, seed=seed, **recipe)
 
-    monkeypatch.setattr("sdnet.commands.loops.fit_plainly", watched)
+    monkeypatch.setattr("sdnet.commands.benchmark_loop.fit_plainly", watched)
     cli.main(["benchmark-loop", str(make_spec(tmp_path / "run", epochs=1)), *options], standalone_mode=False)
     *turns, title, ours, plain, ratio = capsys.readouterr().out.splitlines()
     expected = [f"seed {seed}, {name}" for seed in range(seeds) for name in ("ours", "plain")]

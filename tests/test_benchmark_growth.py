@@ -3,13 +3,13 @@
 from PIL import Image
 
 from sdnet.__main__ import cli
-from sdnet.commands import growth
+from sdnet.commands import benchmark_growth
 
 
 def test_costs_are_measured_and_drawn(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(growth, "BASE", {"batch size": 4, "width": 4, "image size": 16, "iterations": 2})
-    monkeypatch.setattr(growth, "GROWTH", {"batch size": (2, 4), "iterations": (1, 2)})
-    monkeypatch.setattr(growth, "LAMBDA_COUNTS", (1, 2))
+    monkeypatch.setattr(benchmark_growth, "BASE", {"batch size": 4, "width": 4, "image size": 16, "iterations": 2})
+    monkeypatch.setattr(benchmark_growth, "GROWTH", {"batch size": (2, 4), "iterations": (1, 2)})
+    monkeypatch.setattr(benchmark_growth, "LAMBDA_COUNTS", (1, 2))
     cli.main(["benchmark-growth", "--gpus", "0", "--out", str(tmp_path / "growth.png")], standalone_mode=False)
     table = capsys.readouterr().out
     columns, _, *lines = table.splitlines()

@@ -804,11 +804,11 @@ def test_what_the_paper_prints_stands_beside_attacks_of_its_radius_alone():
 def test_autoattack_s_own_warnings_are_told_and_that_there_are_none(monkeypatch):
     rows = pd.DataFrame({"step": ["d", "d", "d", "c"], "attack": ["AutoAttack"] * 3 + ["PGD"], "norm": "l2"})
     rows = rows.assign(system="sdnet18", seed=[0, 1, 0, 0], warnings=["zero gradient", "zero gradient", np.nan, "no"])
-    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: rows)
+    monkeypatch.setattr(attack_checks, "read_runs", lambda *_: rows)
     told = " AutoAttack's own warnings: zero gradient (SDNet-18, L2, 2 seeds)."
     assert attack_checks.autoattack_note(None) == told
     for others, note in ((slice(2, 4), " AutoAttack's own warnings: none."), (slice(3, 4), "")):
-        monkeypatch.setattr(attack_tables, "read_runs", lambda *_, rows=rows[others]: rows)
+        monkeypatch.setattr(attack_checks, "read_runs", lambda *_, rows=rows[others]: rows)
         assert attack_checks.autoattack_note(None) == note
 
 
@@ -831,7 +831,7 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
     layout = attack_checks.diagnostics_layout(checks)
     assert layout["Data set"].tolist() == ["scikit-learn digits", "CIFAR-10"]
     assert layout["ResNet-18"].tolist() == ["0 ok", "50 FAILS"]
-    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: pd.concat([counts, other]))
+    monkeypatch.setattr(attack_checks, "read_runs", lambda *_: pd.concat([counts, other]))
     weaker = attack_checks.weaker_layout(folder).set_index(["Data set", "Norm", "Attack"])["ResNet-18"]
     assert (weaker.loc["CIFAR-10"] == 0).all()
     assert len(weaker) == 2 * len(weaker.loc["CIFAR-10"])
@@ -839,7 +839,7 @@ def test_two_attacked_data_sets_stay_apart(folder, attacked, monkeypatch):
 
 def test_weaker_attacks_stand_beside_the_paper_s_at_the_lambda_of_training(folder, attacked, monkeypatch):
     rows = rows_of(attacked["sdnet18"], "adaptive", choice="given")
-    monkeypatch.setattr(attack_tables, "read_runs", lambda *_: rows)
+    monkeypatch.setattr(attack_checks, "read_runs", lambda *_: rows)
     made = rows[rows.step.isin(["a", "a'"]) & (rows.attack != TOGETHER) & (rows["lambda"] == 0.1)]
     expected = {(attack_tables.NORMS[row.norm], row.attack): 100 * row.correct / IMAGES for row in made.itertuples()}
     found = attack_checks.weaker_layout(folder).set_index(["Norm", "Attack"])["SDNet-18"].to_dict()

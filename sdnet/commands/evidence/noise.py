@@ -148,7 +148,7 @@ def _gains(runs: Runs, system: str, seeds: list[int], noise: str) -> Iterator[Ro
     order = [point(kendall(one["lambda"])) for one in by_severity]
     yield runs.row(("kendall", f"{subject} lambda", "severity", noise, ""), order, seeds, how)
     if noise == "gaussian":
-        scale = runs.preset.datasets[runs.dataset].noise_scale
+        scale = "imagenet" if "imagenet" in how.lower() else "cifar"
         fits = [point(variance_fit(one["lambda"], scale)) for one in by_severity]
         yield runs.row(("r_squared", f"{subject} lambda", "noise variance", noise, ""), fits, seeds, how)
 

@@ -68,7 +68,7 @@ class CSCConv2d(nn.Module):
         # ASSUME: uniform Kaiming, then projected, as in the released code; the paper names no initialisation.
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         # image_size is what `update_step_size` works at: the largest height and width of training passes, 3k before
-        # any. _seen is the largest since its last call, which sets it back: torch.compile compiles for these values.
+        # any. _seen is the largest since its last call, which sets it back: torch.compile compiles for its value.
         self.image_size = tuple(3 * k for k in pair(kernel_size))
         self._largest = self._seen = (0, 0)
         self.register_buffer("step_size", torch.empty(()))

@@ -118,9 +118,9 @@ for name in [name for name in PRESETS if name != "paper"]:
             f"{places.results_of(name)}/logs/tracked",
 
 
-refuse_missing_profile()
 forget_what_fails()
 if not workflow.remote_exec:  # on a cluster's nodes Snakemake asks for what it likes
+    refuse_missing_profile()
     warn_of_lost_records()
     refuse_swallowed_targets()
     refuse_unknown_targets()

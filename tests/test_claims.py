@@ -467,6 +467,21 @@ def test_clean_accuracies_are_compared_as_of_different_images(folder):
     assert [row[name] for name in ("estimate", "low", "high")] == pytest.approx([20, 5.24, 33.39], abs=0.005)
 
 
+def test_a_network_of_one_s_own_is_compared_by_the_name_that_its_preset_has(folder, monkeypatch):
+    preset = folder.parents[1] / "config/presets/tiny.yaml"
+    preset.write_text(
+        preset.read_text().replace("recipes:", "  mine: {model: sdnet18, options: {n_iter: 3}}\nrecipes:")
+    )
+    monkeypatch.setitem(evidence.clean.__globals__, "CLEAN_PAIRS", [("mine", "resnet18")])
+    for seed in (0, 1):
+        write_accuracy(folder, "cifar10", "mine", seed, 1900)
+        write_accuracy(folder, "cifar10", "resnet18", seed, 1800)
+    assert next(evidence.clean(runs_of(folder)))["estimate"] == pytest.approx(5)
+    for seed in (0, 1):
+        write_accuracy(folder, "cifar10", "mine", seed, 200)
+    assert next(evidence.clean(runs_of(folder)))["unequal"].startswith("mine has hardly learned")
+
+
 def test_each_severity_is_compared_with_itself(folder):
     """Of 2,000 images; variances are those of ImageNet-C's Gaussian noise, of which lambda is a linear function."""
     resnet = [[1000], [990], [980], [970], [960]]

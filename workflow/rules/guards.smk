@@ -143,7 +143,7 @@ def is_other(path, planned):
     """Whether a spec.json is not the planned one, and Snakemake does not know."""
     if (
         not os.path.isfile(path)
-        or Path(path).read_text(errors="replace") == planned + "\n"
+        or Path(path).read_text(errors="replace").removesuffix("\n") == planned
     ):
         return False
     record = Path(

@@ -528,7 +528,7 @@ def test_the_best_lambda_of_each_severity_is_compared_with_both_ends_and_with_th
     sdnet = [[1000, 1100, 1500], [1100, 1500, 1200], [1100, 1500, 1200], [1500, 1100, 1000], [1480, 1100, 1000]]
     for seed in (0, 1):
         write_noisy(folder, "cifar10", "sdnet18", seed, "shot", sdnet)
-    rows = pd.DataFrame(evidence.best_lambdas(runs_of(folder)))
+    rows = pd.DataFrame(evidence.best_lambda_effects(runs_of(folder)))
     rows = rows[(rows.condition == "shot") & rows.subject.str.startswith("sdnet18 best")]
     by_over = rows.groupby("over").estimate.apply(list)
     assert by_over["sdnet18 fixed"] == pytest.approx([25, 20, 20, 0, 0])

@@ -13,7 +13,7 @@ import pandas as pd
 from sdnet.commands.evidence.attacks import attacks
 from sdnet.commands.evidence.clean import clean
 from sdnet.commands.evidence.codes import codes, inversion
-from sdnet.commands.evidence.lambdas import best_lambdas, lines
+from sdnet.commands.evidence.lambdas import best_lambda_effects, lines
 from sdnet.commands.evidence.noise import noisy
 from sdnet.commands.evidence.paper import paper_effects
 from sdnet.commands.evidence.runs import KEYS, Runs
@@ -32,7 +32,7 @@ def effects(folder: Path) -> pd.DataFrame:
     rows = [
         row
         for runs in [Runs(folder, dataset, preset) for dataset in preset.datasets]
-        for measure in (clean, noisy, best_lambdas, lines, codes, inversion, attacks, stability)
+        for measure in (clean, noisy, best_lambda_effects, lines, codes, inversion, attacks, stability)
         for row in measure(runs)
     ]
     ours = pd.DataFrame(rows, columns=[name for name in COLUMNS["effects"] if name != "paper"])

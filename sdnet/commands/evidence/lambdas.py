@@ -21,7 +21,7 @@ from sdnet.robustness.peaks import find_peaks
 from sdnet.robustness.statistics import Interval, adaptive_difference, paired_difference, split_half
 
 
-def best_lambdas(runs: Runs) -> Iterator[Row]:
+def best_lambda_effects(runs: Runs) -> Iterator[Row]:
     """What the best lambda gains, where it is, and whether it grows with the severity."""
     for system, noise in itertools.product(BOTH, runs.preset.noises_on(runs.dataset)):
         seeds = runs.seeds([system], f"sweep-{noise}.csv", f"sweep-{noise}.npz")

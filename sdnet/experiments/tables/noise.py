@@ -85,7 +85,7 @@ def readings(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def noise_note(folder: Path, target: str, table: pd.DataFrame) -> str:
+def noise_and_calibration_note(folder: Path, target: str, table: pd.DataFrame) -> str:
     """How the noise of a table was made, and on how many test and training images its numbers are, in words."""
     return f"{shown.noise_note(table.noise_source, table.images)}; {shown.calibration_note(folder, target)}"
 

@@ -33,7 +33,7 @@ from sdnet.experiments.columns import TOGETHER
 from sdnet.experiments.tables import attack_checks
 from sdnet.experiments.tables import attacks as attack_tables
 from sdnet.models import build
-from sdnet.robustness.adaptive import AlgorithmOne
+from sdnet.robustness.adaptive_attacks import AlgorithmOne
 from sdnet.robustness.autoattack import STANDARD
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.diagnostics import Check

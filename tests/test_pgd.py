@@ -13,7 +13,7 @@ from torch import nn
 
 from sdnet.csc import CSCConv2d, csc_layers, use_lambda
 from sdnet.models.normalize import Normalize
-from sdnet.robustness.adaptive import AlgorithmOne, softer_backward
+from sdnet.robustness.adaptive_attacks import AlgorithmOne, softer_backward
 from sdnet.robustness.autoattack import autoattack
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.outcome import judge, margin

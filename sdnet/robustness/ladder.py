@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from sdnet.csc import use_lambda
-from sdnet.robustness.adaptive import AlgorithmOne, softer_backward
+from sdnet.robustness.adaptive_attacks import AlgorithmOne, softer_backward
 from sdnet.robustness.autoattack import STANDARD, autoattack
 from sdnet.robustness.calibration import Calibration
 from sdnet.robustness.outcome import Outcome

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sdnet.csc import use_lambda
 from sdnet.data.loaders import derive_seed
-from sdnet.robustness.adaptive import AlgorithmOne
+from sdnet.robustness.adaptive_attacks import AlgorithmOne
 from sdnet.robustness.batches import Batches, as_input, labelled
 from sdnet.robustness.outcome import Outcome, check_radius, checked_batch, frozen_in_float32, judge, margin
 

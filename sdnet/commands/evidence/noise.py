@@ -8,7 +8,6 @@ import pandas as pd
 from scipy import stats
 
 from sdnet.commands.evidence.runs import (
-    RESAMPLES,
     SEVERITY,
     Row,
     Runs,
@@ -34,6 +33,7 @@ NOISE_PAIRS = [
     ("sdnet18-iter8 adaptive", "sdnet18 adaptive"),
     ("sdnet18-iter8 adaptive", "sdnet18-iter4 adaptive"),
 ]
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ SEVERITY = ["1", "2", "3", "4", "5"]
 BOTH = (TEXT, RELEASED)  # SDNet-18 in either reading
 ABOVE_CHANCE = 2  # times as accurate as by chance; what classifies fewer images correctly tells nothing of the method
 EQUAL_TRAINING = 0.75  # of another network's epochs; the paper's schedules of SCN and ResNet are at 0.91
-RESAMPLES = 1000
 # What no interval goes beyond: of rank correlations and R², and of what was measured itself, which is no difference.
 ALWAYS_WITHIN = {"kendall": (-1, 1), "spearman": (-1, 1), "r_squared": (0, 1)}
 ITSELF_WITHIN = {"accuracy": (0, 100), "robust": (0, 100), "zeros": (0, 100), "new": (0, 100), "correlation": (-1, 1)}

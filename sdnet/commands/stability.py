@@ -20,6 +20,7 @@ from sdnet.runs.network import load_model
 from sdnet.runs.noisy import Noise, open_split
 from sdnet.runs.spec import read_spec, run_columns
 
+IMAGE = ("image", None, None)  # its place, lambda and iterations
 ITERATIONS = (1, 2, 4, 8, 16, 32, 64)  # towards the solution of Eq. 4, with the dictionary as it is
 ITERATED_AT = 3  # of the severities, since so many take time and the severity matters little
 
@@ -70,13 +71,10 @@ def stability(
         | {"image_noise_to_signal": of_severity[IMAGE].noise_to_signal}
         for severity, of_severity in found.items()
         for (place, lmbd, count), one in of_severity.items()
-        if place != "image"
+        if place != IMAGE[0]
     ]
     results.write(folder / "stability.csv", "stability", rows)
     print(f"{folder}/stability.csv: noise to signal over that of the images, {noise.name} noise\n{_page(rows)}")
-
-
-IMAGE = ("image", None, None)
 
 
 def _feature_maps(

@@ -39,13 +39,15 @@ def shown(folder, *arguments):
     return done.stdout, done.stderr
 
 
-def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare):
+def test_a_run_waits_is_trained_is_killed_and_is_done(tmp_path, bare, monkeypatch):
     spec = make_spec(tmp_path / "runs" / RUN, epochs=12)
     assert status(tmp_path, RUN).state == "waiting"
     process = start(bare, "train", spec, "--gpus", 0)
     read_until(process, "epoch  2/12")
     process.send_signal(signal.SIGSTOP)
-    now = status(tmp_path, RUN, now=(spec.parent / "history.csv").stat().st_mtime)
+    epoch_ended = (spec.parent / "history.csv").stat().st_mtime
+    monkeypatch.setattr(time, "time", lambda: epoch_ended)
+    now = status(tmp_path, RUN)
     assert now.state == "training"
     assert 2 <= now.epoch < now.epochs == 12
     assert 0 < now.accuracy < 1
@@ -132,14 +134,19 @@ def test_a_training_that_died_in_the_workflow_is_as_far_as_its_last_checkpoint(t
     assert (found.state, found.epoch) == ("stopped", 5)
 
 
-def test_a_training_is_as_far_and_as_fast_as_its_history_says(tmp_path, spec):
+def test_a_training_is_as_far_and_as_fast_as_its_history_says(tmp_path, spec, monkeypatch):
     """Two of eight epochs, of 4 and 8 seconds: the other six take 6 seconds each, 5 of which are over."""
     history = spec.with_name("history.csv")
     counted = "train_correct,train_total,train_seconds,test_correct,test_total"
     history.write_text(f"epoch,{counted}\n1,10,96,4,30,60\n2,20,96,8,45,60\n")
     os.utime(history, (1000, 1000))
+
+    def at(seconds):
+        monkeypatch.setattr(time, "time", lambda: seconds)
+        return status(tmp_path, RUN)
+
     with FileLock(spec.parent / ".lock", timeout=0):
-        now, late = (status(tmp_path, RUN, now=seconds) for seconds in (1005, 2000))
+        now, late = at(1005), at(2000)
     assert (now.state, now.epoch, now.epochs) == ("training", 2, 8)
     assert (now.accuracy, now.rate, now.seconds_left, late.seconds_left) == (45 / 60, 96 / 8, 6 * 6 - 5, 0)
     assert table([now])[1].split() == [RUN, "training", "2/8", "75.00%", "12", "31", "s"]

@@ -52,7 +52,7 @@ class Status:
     reason: str = ""
 
 
-def status(folder: Path, run: str, spec: dict | None = None, *, now: float | None = None) -> Status:
+def status(folder: Path, run: str, spec: dict | None = None) -> Status:
     """How far a run is.
 
     Args:
@@ -60,7 +60,6 @@ def status(folder: Path, run: str, spec: dict | None = None, *, now: float | Non
         run: <dataset>/<system>/seed<k>.
         spec: the resolved experiment that the plan has for the run; None if it has none, for that of its spec.json.
             The checksum of the images is that of spec.json in any case: --configfile may have given it.
-        now: in seconds since the epoch; None for the present.
     """
     home = folder / "runs" / run
     described = _spec(home / "spec.json")
@@ -79,7 +78,7 @@ def status(folder: Path, run: str, spec: dict | None = None, *, now: float | Non
         return Status(run, "outdated" if outdated else "trained", **progress, measured=tuple(_measured(home)))
     if locked:
         if history:
-            since = (time.time() if now is None else now) - (home / "history.csv").stat().st_mtime
+            since = time.time() - (home / "history.csv").stat().st_mtime
             left = sum(seconds) / len(seconds) * (epochs - len(history)) - since
             progress["seconds_left"] = max(0.0, left)
         return Status(run, "training", **progress)

@@ -16,14 +16,7 @@ from sdnet.commands.target import Defence, Target
 from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.robustness import autoattack
-from sdnet.robustness.ladder import (
-    AT_LAMBDA0,
-    Attempt,
-    adaptive_attempts,
-    craft,
-    paper_attempt,
-    weaker_attempts,
-)
+from sdnet.robustness.ladder import AT_LAMBDA0, Attempt, adaptive_attempts, craft, paper_attempt, weaker_attempts
 from sdnet.robustness.peaks import check_grid
 
 

@@ -24,11 +24,7 @@ def sweep_rows(one: Sweep) -> list[dict]:
         "residual_squared": np.square(one.residuals, dtype=np.float64).mean() if has_layers else None,
     }
     return [
-        {
-            "lambda": None if np.isnan(lmbd) else float(lmbd),
-            "correct": int(correct.sum()),
-            "total": correct.size,
-        }
+        {"lambda": None if np.isnan(lmbd) else float(lmbd), "correct": int(correct.sum()), "total": correct.size}
         | residual
         for lmbd, correct in zip(one.lambdas, one.correct, strict=True)
     ]

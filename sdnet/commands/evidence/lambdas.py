@@ -7,16 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sdnet.commands.evidence.noise import Swept, chosen_by, lambda_draws, read_swept
-from sdnet.commands.evidence.runs import (
-    BOTH,
-    SEVERITY,
-    Row,
-    Runs,
-    kendall,
-    normal,
-    percent,
-    point,
-)
+from sdnet.commands.evidence.runs import BOTH, SEVERITY, Row, Runs, kendall, normal, percent, point
 from sdnet.robustness.peaks import find_peaks
 from sdnet.robustness.statistics import Interval, adaptive_difference, paired_difference, split_half
 

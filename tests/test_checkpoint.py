@@ -136,6 +136,13 @@ def test_a_pickle_that_would_run_code_is_never_executed(folder, tmp_path, disgui
     assert trace.exists(), "the file must be able to do harm, or the test shows nothing"
 
 
+def test_the_ten_thousandth_epoch_comes_after_the_one_before(folder):
+    for epoch in (9_998, 9_999, 10_000, 10_001):
+        save_checkpoint(folder, epoch, state(epoch))
+    assert names(folder) == ["epoch10000.pt", "epoch10001.pt"]
+    assert_is(latest_checkpoint(folder), 10_001)
+
+
 def test_saving_again_after_damage_leaves_two_good_ones(folder):
     for path in folder.iterdir():
         path.write_bytes(truncated(path.read_bytes()))

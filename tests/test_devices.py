@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
 from sdnet.experiments import devices
 from sdnet.experiments.devices import lease
@@ -32,7 +33,7 @@ def claim(file):
             time.sleep(0.01)
     sys.exit("two processes on one device")
 
-with devices.lease(count, available=available) as held:
+with devices.lease(count, available=available, alone=end == "alone") as held:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, held))
     files = [open(f"{checks}/{device}", "w") for device in held]
     for file in files:
@@ -48,7 +49,7 @@ with devices.lease(count, available=available) as held:
             os._exit(0)
         os.read(reader, 1)
     print(*held, flush=True)
-    if end in ("input", "forked"):
+    if end in ("input", "forked", "alone"):
         sys.stdin.read()
     else:
         time.sleep(float(end.removeprefix("killed after ")))
@@ -106,7 +107,7 @@ def held(process):
 
 def finish(process):
     _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_twenty_jobs_on_four_devices_and_random_kills_never_two_on_one_and_none_left_behind(start, capsys):
@@ -295,6 +296,7 @@ def test_the_outer_variable_limits_the_choice(start, monkeypatch):
         ("MIG-cccc", ["MIG-cccc"]),
         ("1,GPU-bbb,1", [1]),
         ("0,-1,1", [0]),
+        ("0,GPU-dddd,1", [0]),
     ],
 )
 def test_what_is_visible(tmp_path, monkeypatch, outer, expected):
@@ -306,6 +308,9 @@ def test_what_is_visible(tmp_path, monkeypatch, outer, expected):
 
 def test_a_machine_without_a_driver_has_no_device(tmp_path, monkeypatch):
     assert devices.visible() == [], "nvidia-smi fails"
+    with monkeypatch.context() as outer:
+        outer.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa,GPU-bbbb")
+        assert devices.visible() == ["GPU-aaaa", "GPU-bbbb"], "which CUDA may know"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert devices.visible() == [], "there is none"
     with lease(1) as own:
@@ -414,3 +419,23 @@ def test_the_users_of_a_machine_share_its_devices():
         options = {"env": os.environ | {"SDNET_GPU_LOCKS": f"{folder}/locks"}, "cwd": folder}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
     assert (done.stdout, done.stderr) == ("65533 0 1\n65534 0 1\n", "")
+
+
+def test_a_job_that_measures_keeps_what_it_has_of_a_shared_device_and_lets_nobody_pass(monkeypatch, start):
+    monkeypatch.setenv("SDNET_JOBS_PER_GPU", "2")
+    with lease(1, available=[0]), lease(1, available=[0]):
+        measuring = start(1, "[0]", end="alone")
+        assert measuring.stderr.readline() == "waiting for 1 of 1 GPUs; 1 of 1 in use\n"
+        with pytest.raises(Timeout):
+            devices._lock("gate-0").acquire(timeout=1)
+    assert held(measuring) == [0]
+
+
+def test_gates_are_taken_in_one_order_whatever_the_order_of_the_devices(monkeypatch):
+    """Or two jobs would wait for each other, for ever."""
+    taken, lock = [], devices._lock
+    monkeypatch.setattr(devices, "_lock", lambda name: (taken.append(name), lock(name))[1])
+    for pool in ([0, 1], [1, 0]):
+        with lease(2, available=pool):
+            pass
+    assert [name for name in taken if name.startswith("gate-")] == ["gate-0", "gate-1"] * 2

@@ -1,6 +1,7 @@
 """Training shared among processes: what each of them gets, that together they train as one does, and how they end."""
 
 import copy
+import logging
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from sdnet.runs.network import build_model
 from sdnet.runs.spec import read_spec
 from sdnet.training import distributed
 from sdnet.training.evaluate import evaluate
-from sdnet.training.loop import fit
+from sdnet.training.loop import _solver_report, fit
 
 pytestmark = pytest.mark.usefixtures("untracked")
 CPU = torch.device("cpu")
@@ -326,3 +327,62 @@ def test_the_shared_batch_norm_computes_what_torchs_does(norm, shape):
         torch.testing.assert_close(shared.train(training)(scale * x), norm.train(training)(scale * x))
     for ours, theirs in zip(shared.buffers(), norm.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_shared_batch_norm_sums_in_float32_and_gives_what_it_was_given():
+    """As torch's on a GPU under autocast. Far from 0, so that sums in bfloat16 would lose what differs."""
+    norm = torch.nn.BatchNorm2d(4)
+    x = (10 + torch.randn(8, 4, 9, 9, generator=torch.Generator().manual_seed(0))).bfloat16()
+    shared = copy.deepcopy(norm)
+    shared.__class__ = distributed._BatchNormOfAll
+    out = shared(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), norm(x.float()), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(shared.running_var, norm.running_var)
+
+
+def note_threads(folder):
+    with distributed.joined(gpu=False):
+        distributed.total(torch.ones(1))  # the other has come, too
+        (folder / str(distributed.rank())).write_text(str(torch.get_num_threads()))
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_processes_share_the_threads_and_logging_goes_on_afterwards(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        distributed.launch(2, note_threads, tmp_path)
+    finally:
+        torch.set_num_threads(before)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["3", "3"]
+    assert logging.getLogger().isEnabledFor(logging.ERROR)
+
+
+class Solver(torch.nn.Module):
+    def solver_report(self):
+        return {"residual": 1.0 + distributed.rank(), "steps": 3.0}
+
+
+def note_report(folder):
+    with distributed.joined(gpu=False) as device:
+        (folder / str(distributed.rank())).write_text(repr(_solver_report(Solver(), device)))
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_what_inner_solvers_report_is_of_all_processes(tmp_path):
+    distributed.launch(2, note_report, tmp_path)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == 2 * ["{'solver_residual': 1.5, 'solver_steps': 3.0}"]
+
+
+@pytest.mark.parametrize(("batch_size", "fewest"), [(4, 2), (5, 5), (16, 10)])
+def test_a_batch_that_cannot_be_shared_is_refused(tree, tmp_path, monkeypatch, batch_size, fewest):
+    """Of 10 images: a process without one would leave the others waiting, for ever."""
+    spec = read_spec(make_spec(tmp_path / "run", batch_size=batch_size))
+    monkeypatch.setattr(distributed, "size", lambda: fewest + 1)
+    with pytest.raises(ValueError, match=f"the last batch of an epoch, of {fewest}, cannot be shared by {fewest + 1}"):
+        next(epochs_of(spec, tree, tmp_path, CPU))
+    monkeypatch.setattr(distributed, "size", lambda: fewest)
+    monkeypatch.setattr(distributed, "agree", lambda *_: 1 / 0)  # what comes next
+    with pytest.raises(ZeroDivisionError):
+        next(epochs_of(spec, tree, tmp_path, CPU))

@@ -383,3 +383,37 @@ def test_workers_end_when_the_process_they_read_for_is_killed(tree):
         finally:
             if reader.returncode is None:
                 os.killpg(reader.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("part", ["order", "crops"])
+def test_the_order_and_the_crops_of_a_tree_each_follow_seed_and_epoch(tree, part):
+    def epoch(seed, k):
+        loader = folder_loader(tree, seed=seed)
+        if part == "order":
+            loader.transform = lambda image: image
+        else:
+            loader.augment = False
+        return all_of(loader, k)[0].tobytes()
+
+    assert len({epoch(seed, k) for seed in (0, 1) for k in (0, 1)}) == 4
+
+
+def test_images_of_64_pixels_are_small_ones(tmp_path):
+    written = write_tree(tmp_path, (64, 64))
+    assert np.array_equal(all_of(folder_loader(tmp_path, "val", image_size=64))[0][:3], written["val", 0])
+    possible = {crop for label in (0, 1) for image in written["train", label] for crop in crops(image, 4)}
+    assert all(x.tobytes() in possible for x in all_of(folder_loader(tmp_path, image_size=64))[0])
+
+
+def test_val_is_taken_where_there_is_a_test_too(tree):
+    expected, _ = all_of(folder_loader(tree, "val"))
+    shutil.copytree(tree / "train", tree / "test")
+    assert np.array_equal(all_of(folder_loader(tree, "val"))[0], expected)
+
+
+def test_an_image_of_floats_is_refused_and_not_clipped(tree):
+    Image.fromarray(np.full((SIZE, SIZE), 0.5, dtype=np.float32)).save(tree / "train" / "cat" / "2.tiff")
+    with pytest.raises(
+        ValueError, match=r"2\.tiff cannot be read as an image \(it has more than 8 bits a channel, mode F"
+    ):
+        list(folder_loader(tree).epoch(0))

@@ -51,13 +51,17 @@ def visible() -> list[Device]:
     outer = os.environ.get("CUDA_VISIBLE_DEVICES")
     if outer is None:
         return list(installed().values())
-    names = (name.strip() for name in outer.split(","))
     index = installed() if "GPU-" in outer else {}
-    named = [
-        int(name) if name.isdigit() else next((i for uuid, i in index.items() if uuid.startswith(name)), name)
-        for name in itertools.takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names)
-    ]
-    return list(dict.fromkeys(named))
+
+    def named(name: str) -> Device | None:
+        if name.isdigit():
+            return int(name)
+        unknown = None if index and name.startswith("GPU-") else name  # without nvidia-smi, it may be there
+        found = next((i for uuid, i in index.items() if uuid.startswith(name)), unknown)
+        return found if name.startswith(("GPU-", "MIG-")) else None
+
+    found = itertools.takewhile(lambda device: device is not None, (named(name.strip()) for name in outer.split(",")))
+    return list(dict.fromkeys(found))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> None:
     with whole(path) as file:
         file.write(HEADER + _digest(folder, content).encode() + b"\n")
         file.write(content)
-    earlier = [other for other in sorted(folder.glob("epoch*.pt")) if other <= path]
+    earlier = [other for other in _by_epoch(folder) if _order(other) <= _order(path)]
     killed_while_writing = folder.glob(".epoch*.pt.*")
     for old in (*earlier[:-KEPT], *killed_while_writing):
         old.unlink(missing_ok=True)
@@ -73,12 +73,21 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
 
 def latest_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict | None:
     """The newest checkpoint that is whole, or None; a damaged one is named in a warning and passed over."""
-    for path in sorted(folder.glob("epoch*.pt"), reverse=True):
+    for path in reversed(_by_epoch(folder)):
         try:
             return load_checkpoint(path, device)
         except DamagedCheckpoint as error:
             warnings.warn(f"{error}; an earlier checkpoint, or else the start, takes its place", stacklevel=2)
     return None
+
+
+def _by_epoch(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch*.pt"), key=_order)
+
+
+def _order(path: Path) -> tuple[int, str]:
+    """Numbers of more digits, as from the ten-thousandth epoch on, come behind."""
+    return len(path.name), path.name
 
 
 def _digest(folder: Path, content: memoryview | bytes) -> str:

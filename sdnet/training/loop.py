@@ -162,7 +162,7 @@ def _resume(
 def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
     """One pass over the training images; what is counted stays on the device, so that no step waits for a number."""
     set_progress = [m.set_progress for m in model.modules() if hasattr(m, "set_progress")]
-    _solver_report(model)  # forgets what evaluation did
+    _solver_report(model, train_step.device)  # forgets what evaluation did
     counts = torch.empty(len(train), 3, dtype=torch.float64, device=train_step.device)  # loss, hits and images
     title = f"epoch {epoch + 1}/{epochs}"
     batches = tqdm(train.epoch(epoch), title, len(train), leave=False, disable=distributed.rank() > 0 or None)
@@ -179,7 +179,7 @@ def _train_epoch(model, train_step, train, epoch, epochs, rate) -> dict:
         "total": int(total),
         "loss": loss / total,
         "diverged_at": diverged[0] if diverged else None,
-        "solver": _solver_report(model),
+        "solver": _solver_report(model, train_step.device),
     }
 
 
@@ -191,10 +191,16 @@ def _trained(model: nn.Module) -> Iterator[torch.Tensor]:
             yield from module.buffers()
 
 
-def _solver_report(model: nn.Module) -> dict[str, float]:
-    """Each statistic that the network's inner solvers recorded since the last call; of several layers the largest."""
+def _solver_report(model: nn.Module, device: torch.device) -> dict[str, float]:
+    """Each statistic that the network's inner solvers recorded since the last call; of several layers the largest.
+
+    Of several processes the mean, as each has its part of the images.
+    """
     reports = [m.solver_report() for m in model.modules() if hasattr(m, "solver_report")]
-    return {f"solver_{key}": max(report[key] for report in reports) for key in (reports or [{}])[0]}
+    keys = list((reports or [{}])[0])
+    largest = torch.tensor([max(report[key] for report in reports) for key in keys], dtype=torch.float64)
+    means = distributed.total(largest.to(device)) / distributed.size()
+    return {f"solver_{key}": value for key, value in zip(keys, means.tolist(), strict=True)}
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -27,6 +27,7 @@ from sdnet.commands.options import (
     attack_options,
     data_option,
     gpus_option,
+    lambdas_option,
     noise_options,
 )
 
@@ -106,6 +107,7 @@ def evaluate(run: Path, data_path: Path | None, gpus: int) -> None:
 @cli.command()
 @click.argument("run", type=ExistingFolder)
 @data_option
+@lambdas_option
 @noise_options
 @gpus_option
 def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
@@ -121,6 +123,20 @@ def sweep(run, data_path, noise, lambdas, scale, noise_seed, official, images, g
 @data_option
 @noise_options
 @gpus_option
+def renormalise(run, data_path, noise, scale, noise_seed, official, images, gpus) -> None:
+    """Accuracy with batch norms of the noisy images. RUN: its folder. With a lambda, it has been calibrated."""
+    from sdnet.commands.renormalise import renormalise
+    from sdnet.runs.noisy import Noise
+
+    renormalise(run, data_path, Noise(noise, scale, noise_seed, official), images, gpus)
+
+
+@cli.command()
+@click.argument("run", type=ExistingFolder)
+@data_option
+@lambdas_option
+@noise_options
+@gpus_option
 def stability(run, data_path, noise, lambdas, scale, noise_seed, official, images, gpus) -> None:
     """How far noise moves what the first layer puts out. RUN: the folder of a trained network."""
     from sdnet.commands.stability import stability
@@ -132,6 +148,7 @@ def stability(run, data_path, noise, lambdas, scale, noise_seed, official, image
 @cli.command()
 @click.argument("run", type=ExistingFolder)
 @data_option
+@lambdas_option
 @noise_options
 @click.option(
     "--levels",

@@ -85,7 +85,7 @@ def test_every_command_explains_itself(command, monkeypatch, capsys):
 
 
 def test_the_list_of_commands_cuts_no_sentence_short():
-    assert "..." not in CliRunner().invoke(cli, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+    assert "..." not in CliRunner().invoke(cli, ["--help"], terminal_width=78).output.partition("Commands:")[2]
 
 
 def test_every_option_of_every_command_explains_itself():

@@ -1,4 +1,4 @@
-"""Tables 2, 3 and 5 and the two readings from hand-made result files."""
+"""Tables 2, 3 and 5, the two readings and the control from hand-made result files."""
 
 import math
 import shutil
@@ -33,6 +33,12 @@ robustness: {noises: [gaussian, speckle]}
 CLEAN = {"resnet18": 930, "sdnet18": 950, "sdnet18-nonnegative": 940, "sdnet18-iter4": 960}
 FIXED = {"resnet18": 400, "sdnet18": 500, "sdnet18-nonnegative": 520, "sdnet18-iter4": 510}
 ADAPTIVE = {"sdnet18": 600, "sdnet18-nonnegative": 640, "sdnet18-iter4": 620}
+RENORMALISED = {  # with batch norms of the noisy images, at lambda_0 and at Algorithm 1's
+    "resnet18": (700, None),
+    "sdnet18": (650, 660),
+    "sdnet18-nonnegative": (670, 690),
+    "sdnet18-iter4": (0, 0),
+}
 ZEROS = {"sdnet18": 6, "sdnet18-nonnegative": 52, "sdnet18-iter4": 7}  # percent
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -81,6 +87,15 @@ def write_run(folder, dataset, system, seed):
             for lmbd, correct in zip(lambdas, (at_lambda0, 0), strict=False)
         ]
         results.write(run / f"sweep-{noise}.csv", "sweep", sweep)
+        renormalised = [
+            noisy
+            | {"severity": severity, "choice": choice, "lambda": None, "total": 1000}
+            | {"correct": correct + 10 * seed + 50 * (3 - severity)}
+            for severity in SEVERITIES
+            for choice, correct in zip(("trained", "algorithm1"), RENORMALISED[system], strict=True)
+            if correct is not None
+        ]
+        results.write(run / f"renormalised-{noise}.csv", "renormalised", renormalised)
         if not adjustable:
             continue
         columns = dict.fromkeys(COLUMNS["adaptive"]) | noisy | {"fixed_correct": sum(fixed), "total": 5000}
@@ -159,6 +174,28 @@ def test_the_readings_are_laid_out_above_the_paper_s_values(folder):
     assert rows["SDNet-18, released reading at adaptive λ"] == ["", "64.50 ± 0.71", "64.50 ± 0.71", ""]
     assert rows["SDNet-18 of the paper at the λ of training"] == ["95.20", "50.58", "67.11", "52.00"]
     assert rows["SDNet-18 of the paper at adaptive λ"] == ["", "64.92", "71.42", ""]
+
+
+def test_the_control_has_each_network_as_trained_by_algorithm_1_and_with_batch_norms_of_the_noisy_images(folder):
+    table = noise_tables.control(folder)
+    rows = {row[1]: row[2:] for row in noise_tables.table3_layout(table).to_numpy().tolist()}
+    assert list(rows) == [
+        "ResNet-18",
+        "ResNet-18, batch norms of the noisy images",
+        "SDNet-18 at the λ of training",
+        "SDNet-18 at adaptive λ",
+        "SDNet-18, batch norms of the noisy images",
+        "SDNet-18 at adaptive λ, batch norms of the noisy images",
+        "SDNet-18, released reading at the λ of training",
+        "SDNet-18, released reading at adaptive λ",
+        "SDNet-18, released reading, batch norms of the noisy images",
+        "SDNet-18, released reading at adaptive λ, batch norms of the noisy images",
+    ]
+    assert rows["SDNet-18 at adaptive λ"][0] == "60.50 ± 0.71 (64.92)", "the paper's value of Table 3 in brackets"
+    assert rows["ResNet-18, batch norms of the noisy images"] == 2 * ["70.50 ± 0.71"]
+    assert rows["SDNet-18, batch norms of the noisy images"] == 2 * ["65.50 ± 0.71"]
+    assert rows["SDNet-18 at adaptive λ, batch norms of the noisy images"] == 2 * ["66.50 ± 0.71"]
+    assert (table.images == 1000).all()
 
 
 def test_table_2_has_each_severity_at_both_lambdas_and_the_lambda_itself(folder):

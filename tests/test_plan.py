@@ -319,7 +319,7 @@ def test_a_preset_s_targets_are_those_it_has_networks_for():
     paper = load_presets(PROJECT / "config" / "presets")["paper"]
     assert targets_of(paper) == list(catalogue.SYSTEMS_OF)
     shown = targets_of(Preset.model_validate(of("systems", {"sdnet18": {"model": "sdnet18"}})))
-    assert {"table2", "table3", "readings"} <= set(shown)
+    assert {"table2", "table3", "readings", "control"} <= set(shown)
     assert not {"table1", "table6"} & set(shown), "speeds are compared with those of ResNet-18"
     assert "figure2" in shown
     assert "figure4" not in shown
@@ -329,7 +329,7 @@ def test_without_a_network_with_a_lambda_nothing_of_algorithm_1_is_a_target():
     preset = of("systems", {"resnet18": {"model": "resnet18"}, "scn": {"model": "scn"}})
     shown = targets_of(Preset.model_validate(preset))
     assert "table1" in shown
-    assert not {"table2", "table3", "table5", "readings"} & set(shown)
+    assert not {"table2", "table3", "table5", "readings", "control"} & set(shown)
     assert not {"figure3", "figure_attacks"} & set(shown)
 
 

@@ -29,6 +29,7 @@ OF_RUNS = {
     "invert",
     "sweep",
     "calibrate",
+    "renormalise",
     "stability",
     "attack",
     "attack_adaptive",
@@ -108,8 +109,9 @@ def test_no_more_images_are_counted_than_there_are():
     assert asked(500, 600) == asked(30, 40)
 
 
-def test_images_in_class_folders_are_counted_by_split(tmp_path):
-    for split, count in {"train": 3, "test": 2}.items():
+@pytest.mark.parametrize("tested", ["val", "test"])
+def test_images_in_class_folders_are_counted_by_split(tmp_path, tested):
+    for split, count in {"train": 3, tested: 2}.items():
         (tmp_path / split / "cat").mkdir(parents=True)
         for name in (*(f"{number}.PNG" for number in range(count)), "notes.txt"):
             (tmp_path / split / "cat" / name).touch()
@@ -140,8 +142,13 @@ def test_a_run_leaves_its_weights_two_checkpoints_and_adversarial_images():
 
 def test_what_is_downloaded_is_the_images_and_their_official_noise():
     sizes = {"cifar10": {"noise_source": "official"}, "cifar100": {}, "digits": {}}
-    _, planned, _ = tiny(datasets=sizes)
+    preset, planned, _ = tiny(datasets=sizes)
     assert work.data_gigabytes(planned) == 2 * work.DOWNLOADED_GB + work.NOISY_GB
+    assert {job for job in work.shared_jobs(planned, preset) if job.startswith("cifar")} == {
+        "cifar10",
+        "cifar100",
+        "cifar10-c",
+    }
     assert work.data_gigabytes([]) == 0
 
 
@@ -166,7 +173,7 @@ def processed(tmp_path_factory):
     noise = f"--noise gaussian {arguments.noise_options(planned[1], preset)}"
     strong = f"{arguments.attack_options(preset, 'attack-adaptive')} --reference {reference}"
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("sweep", "calibrate", "target"):
+        for module in ("sweep", "calibrate", "renormalise", "target"):
             patch.setattr(f"sdnet.commands.{module}.load_model", counting)
         for module in ("attack", "diagnose"):
             patch.setattr(f"sdnet.commands.{module}.tuned_lambda", lambda run, *_: 0.5 if run == Path(home) else None)
@@ -175,6 +182,7 @@ def processed(tmp_path_factory):
             f"attack-adaptive {reference}": arguments.attack_options(preset, "attack-adaptive"),
             f"sweep {home}": noise,
             f"calibrate {home}": f"{noise} {arguments.calibration_options(planned[1], preset)}",
+            f"renormalise {home}": f"--noise gaussian {arguments.renormalise_options(planned[1], preset)}",
             f"attack {home}": arguments.attack_options(preset, "attack"),
             f"attack-adaptive {home}": strong,
             f"diagnose {home}": f"{arguments.attack_options(preset, 'diagnose')} --reference {reference}",
@@ -189,6 +197,7 @@ def test_the_images_of_noise_are_counted_exactly(processed):
     """But for variants of Algorithm 1 that choose the same lambda, and share a pass over the 20 test images."""
     jobs, seen = processed
     assert seen["sweep"] == (jobs["sweep"].passed, 0)
+    assert seen["renormalise"] == (jobs["renormalise"].passed, 0)
     spared, shared = divmod(jobs["calibrate"].passed - seen["calibrate"][0], 20)
     assert (shared, seen["calibrate"][1]) == (0, 0)
     assert 0 <= spared <= 3 * (1 + len(work.SEVERITIES))
@@ -257,3 +266,38 @@ def test_what_is_not_in_its_tables_yet_is_named():
     unknown = replace(run, spec=run.spec | {"model": run.spec["model"] | {"name": "unheard"}})
     with pytest.raises(ValueError, match=r"unheard is not in PARAMETERS of sdnet/commands/work\.py; add it there"):
         work.result_bytes(unknown, [unknown], preset)
+
+
+def test_attacks_are_counted_on_the_images_that_each_of_them_gets():
+    def attacked(rule, **changes):
+        return jobs_of_last(adversarial=TINY["adversarial"] | changes)[rule]
+
+    def auto(images, *names):
+        return attacked("attack_adaptive", autoattack=[*names], autoattack_images=images).differentiated
+
+    first = auto(5, "apgd-ce") - auto(5)
+    assert first == pytest.approx(2 * 2 * 5 * 100), "in two norms, at two lambdas"
+    assert auto(10, "apgd-ce") - auto(10) == pytest.approx(2 * first)
+    later = auto(5, "apgd-ce", "apgd-t") - auto(5, "apgd-ce")
+    assert later == pytest.approx(9 * work.SURVIVORS * first), "nine targets, for those that are left"
+    for rule, limit in {"attack": "paper_images", "diagnose": "diagnostic_images"}.items():
+        every, half = (attacked(rule, **{limit: n}) for n in (10, 5))
+        assert (every.passed, every.differentiated) == (2 * half.passed, 2 * half.differentiated)
+
+
+def test_adversarial_images_take_the_space_of_the_size_that_is_asked_for(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "1.png").touch()
+    site = SITE.model_copy(update={"folder_root": str(tmp_path)})
+
+    def left(size):
+        changes = {
+            "datasets": {"folder": {"image_size": size}},
+            "adversarial": TINY["adversarial"] | {"datasets": ["folder"]},
+        }
+        preset = Preset.model_validate(TINY | changes)
+        planned = plan.runs("tiny", preset, site)
+        return work.result_bytes(planned[-1], planned, preset)
+
+    assert left(64) - left(32) == pytest.approx(2 * 2 * 10 * 4 * 3 * (64**2 - 32**2))

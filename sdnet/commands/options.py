@@ -96,12 +96,12 @@ def _together(*options: Callable) -> Callable:
     return lambda command: functools.reduce(lambda below, option: option(below), reversed(options), command)
 
 
-# Which noise is meant, and at which lambdas.
+lambdas_option = click.option(
+    "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
+)
+# Which noise is meant, and on how many images.
 noise_options = _together(
     click.option("--noise", required=True, type=NoiseName, help="Which type of noise."),
-    click.option(
-        "--lambdas", required=True, type=Numbers(), help="Sparsity weights to try, ascending, with commas between."
-    ),
     click.option(
         "--scale", type=ScaleName, default="cifar", show_default=True, help="Whose severities generated noise has."
     ),

@@ -17,7 +17,7 @@ from sdnet.experiments.settings.preset import Preset
 # The columns of times, and the rules whose jobs are in each.
 PARTS = {
     "train": ("train",),
-    "noise": ("sweep", "calibrate", "stability"),
+    "noise": ("sweep", "calibrate", "renormalise", "stability"),
     "attacks": ("attack", "attack_adaptive", "diagnose"),
     "other": ("spec", "evaluate", "invert"),
 }

@@ -103,6 +103,8 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
             noisy_levels = len(CALIBRATION_LEVELS["released"][noise]) - 1  # no clean images there
             passed += noisy_levels * noisy_images * released
         yield Job("calibrate", passed=passed)
+    for _ in _noises(run, targets & set(catalogue.RENORMALISED), preset):
+        yield Job("renormalise", passed=2 * len(SEVERITIES) * noisy_images * (1 + adjustable))
     if targets & set(catalogue.STABLE):
         yield Job("stability")  # of the first layer alone: not counted
     if targets & set(catalogue.ATTACKED):

@@ -10,8 +10,13 @@ def noise_options(run: Run, preset: Preset) -> str:
     Where noise is official they end in `--official`. The caller adds its folder, `run.official_noise`, which is kept
     out of the rule's params: to move that folder repeats nothing.
     """
+    return f"--lambdas {_listed(preset.robustness.lambdas)} {renormalise_options(run, preset)}"
+
+
+def renormalise_options(run: Run, preset: Preset) -> str:
+    """The options of `python -m sdnet renormalise`: the same ones, without lambdas."""
     images, robustness = preset.datasets[run.dataset], preset.robustness
-    options = f"--lambdas {_listed(robustness.lambdas)} --scale {images.noise_scale} --noise-seed {robustness.seed}"
+    options = f"--scale {images.noise_scale} --noise-seed {robustness.seed}"
     options += f" --images {robustness.test_images}" if robustness.test_images else ""
     return options + (" --official" if run.official_noise else "")
 

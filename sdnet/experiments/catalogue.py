@@ -13,6 +13,7 @@ TABLES = {
     "table5": ("sdnet18", "sdnet18-iter4", "sdnet18-iter8"),
     "table6": ("sdnet18", "sdnet18-all", "sdnet34", "sdnet34-all"),
     "readings": ("sdnet18", "sdnet18-nonnegative"),
+    "control": ("resnet18", "sdnet18", "sdnet18-nonnegative"),
 }
 FIGURES = {
     "figure1": ("sdnet18", "sdnet18-nonnegative"),
@@ -35,6 +36,7 @@ READS: dict[str, list[str]] = {
     "table5": ["accuracy.csv", "calibration-*.csv", "adaptive-*.csv"],
     "table6": ["accuracy.csv", "benchmark"],
     "readings": ["accuracy.csv", "codes.csv", "sweep-*.csv", "calibration-*.csv", "adaptive-*.csv"],
+    "control": ["accuracy.csv", "sweep-*.csv", "calibration-*.csv", "adaptive-*.csv", "renormalised-*.csv"],
     "figure1": ["accuracy.csv", "inversion.npz"],
     "figure2": ["accuracy.csv", "sweep-*.csv"],
     "figure3": ["accuracy.csv", "calibration-*.csv", "peaks-*.csv", "lines-*.csv", "sweep-*.csv", "adaptive-*.csv"],
@@ -55,6 +57,7 @@ def _that_read(file: str) -> tuple[str, ...]:
 
 
 BENCHMARKED, SWEPT, CALIBRATED = map(_that_read, ("benchmark", "sweep-*.csv", "adaptive-*.csv"))
+RENORMALISED = _that_read("renormalised-*.csv")
 ATTACKED, STABLE, INVERTED = map(_that_read, ("attack-adaptive.csv", "stability.csv", "inversion.npz"))
 # Of codes, of lambda or of Algorithm 1 alone: a network without a lambda has no place there.
 OF_LAMBDA_ALONE = ("table5", "readings", *(f"figure{number}" for number in range(1, 7)), "figure_transfer")

@@ -96,6 +96,15 @@ COLUMNS: dict[str, dict[str, str]] = {
         "total": "noisy test images",
         **_RESIDUALS,
     },
+    # results/runs/<run>/renormalised-<noise>.csv
+    "renormalised": _NOISY
+    | {
+        "severity": "1 (weakest) to 5; the paper's level is one less",
+        "choice": "of lambda. trained: as in training, or a network without one. algorithm1: by Algorithm 1 as printed",
+        "lambda": "sparsity weight of all CSC layers; empty for a network without one",
+        "correct": "noisy test images classified correctly, with the batch norms' statistics of these images",
+        "total": "noisy test images",
+    },
     # results/runs/<run>/stability.csv
     "stability": _NOISY
     | {

@@ -32,6 +32,7 @@ TITLES = {
     "table5": "Table 5: FISTA iterations",
     "table6": "Table 6: CSC layers throughout",
     "readings": "The two readings of the layer",
+    "control": "A control for Algorithm 1: batch norms re-estimated on the noisy images",
     "figure1": "Figure 1: a code and its atoms add up to an image",
     "figure2": "Figure 2: accuracy against λ under noise",
     "figure3": "Figure 3: the best λ against the residual",

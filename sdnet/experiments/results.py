@@ -23,6 +23,7 @@ MADE_BY = {
     "peaks": "calibrate",
     "lines": "calibrate",
     "adaptive": "calibrate",
+    "renormalised": "renormalise",
     "inversion": "invert",
     "attack-paper": "attack",
     "attack-adaptive": "attack-adaptive",

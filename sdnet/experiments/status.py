@@ -18,6 +18,7 @@ MEASURED = {  # what a run's folder may hold beside its weights, in the order in
     "inversion.csv": "inverted",
     "sweep-*.csv": "swept",
     "adaptive-*.csv": "calibrated",
+    "renormalised-*.csv": "renormalised",
     "stability.csv": "stability measured",
     "attack-*.csv": "attacked",
     "diagnostics.csv": "diagnosed",

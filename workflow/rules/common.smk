@@ -175,6 +175,13 @@ def fitted_line(wildcards):
     return [f"{RUN_FOLDER}/lines-{noise}.csv"] if run.has_lambda else []
 
 
+def chosen_lambdas(wildcards):
+    """The lambdas of Algorithm 1 under a noise, if the network has one."""
+    return (
+        [f"{RUN_FOLDER}/adaptive-{{noise}}.csv"] if run_of(wildcards).has_lambda else []
+    )
+
+
 def undefended_folder(wildcards):
     """The folder of the undefended network whose adversarial images are tried on a run, or None."""
     other = plan.undefended(run_of(wildcards), RUNS[FOLDERS[wildcards.root]])

@@ -84,7 +84,7 @@ def refuse_without_images():
     for job in jobs:
         for file in job.input:
             if file in GONE - made or (
-                job.rule.name in ("sweep", "calibrate", "stability")
+                job.rule.name in ("sweep", "calibrate", "renormalise", "stability")
                 and file in made
                 and not Path(file).exists()
                 and file in noisy_images_of(run_of(job.wildcards))

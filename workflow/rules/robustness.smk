@@ -1,4 +1,5 @@
-"""Under noise: accuracy against lambda (Figure 2), Algorithm 1 (Tables 2 and 3, Figure 3), stability of the first layer."""
+"""Under noise: accuracy against lambda (Figure 2), Algorithm 1 (Tables 2 and 3, Figure 3), a control for it, and stability
+of the first layer."""
 
 
 wildcard_constraints:
@@ -63,6 +64,35 @@ rule calibrate:
     shell:
         "python -m sdnet calibrate $(dirname {input.model}) --noise {wildcards.noise} {params.options} {params.official:q}"
         " {params.calibration} --gpus {resources.gpu} > {log} 2>&1"
+
+
+rule renormalise:
+    input:
+        model=f"{RUN_FOLDER}/model.pt",
+        calibrated=chosen_lambdas,
+        images=test_images,
+        noisy=noisy_images,
+    output:
+        f"{RUN_FOLDER}/renormalised-{{noise}}.csv",
+    log:
+        "{root}/logs/renormalise/{dataset}-{system}-seed{seed}-{noise}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=noise_minutes,
+    params:
+        options=lambda wildcards: arguments.renormalise_options(
+            run_of(wildcards), preset_of(wildcards)
+        ),
+        official=official_noise,
+    message:
+        "{wildcards.dataset}, {wildcards.system}, seed {wildcards.seed}: batch norms of the noisy images, {wildcards.noise} noise."
+    shell:
+        "python -m sdnet renormalise $(dirname {input.model}) --noise {wildcards.noise} {params.options} {params.official:q}"
+        " --gpus {resources.gpu} > {log} 2>&1"
 
 
 rule stability:

@@ -1,4 +1,4 @@
-"""Tables 2, 3 and 5 and the two readings: accuracy under noise, at the lambda of training and at Algorithm 1's."""
+"""Accuracy under noise, at the lambda of training and at Algorithm 1's: Tables 2, 3 and 5, the readings, a control."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +39,8 @@ SETTINGS = {
     "squared": "{}, squared residual",
     "parabola": "{}, smoothed maximum",
     "released": "{}, released code's fit",
+    "renormalised": "{}, batch norms of the noisy images",
+    "adaptive, renormalised": "{} at adaptive λ, batch norms of the noisy images",
 }
 
 
@@ -85,6 +87,19 @@ def readings(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
+def control(folder: Path) -> pd.DataFrame:
+    """A control for Algorithm 1: Table 3, and the same with the statistics of batch norms taken from the noisy images.
+
+    Columns as in `table2`.
+    """
+    rows = [
+        *_fixed_rows(_mean_sweep(folder, "control")),
+        *_adaptive_rows(_mean_adaptive(folder, "control", ["paper"])),
+        *_renormalised_rows(folder),
+    ]
+    return _beside_paper("table3", rows)
+
+
 def noise_and_calibration_note(folder: Path, target: str, table: pd.DataFrame) -> str:
     """How the noise of a table was made, and on how many test and training images its numbers are, in words."""
     return f"{shown.noise_note(table.noise_source, table.images)}; {shown.calibration_note(folder, target)}"
@@ -101,10 +116,15 @@ def gains_of_best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_sweep(folder: Path, target: str) -> pd.DataFrame:
     """The sweeps of every noise, all severities together."""
-    columns = ["dataset", "system", "seed", "data_source", "noise", "noise_source", "lambda", "lambda0"]
     sweep = read_runs(folder, target, "sweep", noises_of(target, preset_of(folder)))
-    counts = sweep.groupby(columns, sort=False, dropna=False)[["correct", "total"]].sum()
-    return counts.reset_index().assign(severity="mean")
+    return _severities_together(sweep, ["lambda", "lambda0"])
+
+
+def _severities_together(counts: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Counts of each run and noise, and of further keys, all severities together."""
+    columns = ["dataset", "system", "seed", "data_source", "noise", "noise_source", *keys]
+    together = counts.groupby(columns, sort=False, dropna=False)[["correct", "total"]].sum()
+    return together.reset_index().assign(severity="mean")
 
 
 def _mean_adaptive(folder: Path, target: str, variants: Sequence[str] = ()) -> pd.DataFrame:
@@ -185,6 +205,17 @@ def _adaptive_rows(adaptive: pd.DataFrame) -> list[dict]:
                 }
             )
     return rows
+
+
+def _renormalised_rows(folder: Path) -> list[dict]:
+    """Networks with the batch norms' statistics of the noisy images, all severities together."""
+    settings = {"trained": "renormalised", "algorithm1": "adaptive, renormalised"}
+    counts = read_runs(folder, "control", "renormalised", noises_of("control", preset_of(folder)))
+    groups = _severities_together(counts, ["choice"]).groupby(["dataset", "system", "noise", "choice"], sort=False)
+    return [
+        _common(group) | {"setting": settings[choice], "severity": "mean"} | accuracy(group)
+        for (_, _, _, choice), group in groups
+    ]
 
 
 def _common(group: pd.DataFrame) -> dict:

@@ -563,11 +563,19 @@ def test_accuracies_under_noise_and_attack_are_numbers_to_sort_runs_by(client, t
     with_lambda = trained(tmp_path, SPEC | {"preset": "sorted"}, 0.1, 90)
     adaptive = {"variant": "paper", "severity": "mean", "correct": 450, "total": 500}
     measured(with_lambda, "adaptive", "shot", [adaptive, adaptive | {"variant": "squared", "correct": 0}])
+    control = {"severity": 1, "correct": 80, "total": 100}
+    measured(
+        with_lambda,
+        "renormalised",
+        "shot",
+        [control | {"choice": "trained"}, control | {"choice": "algorithm1", "correct": 0}],
+    )
     without = trained(tmp_path, SPEC | {"preset": "sorted", "system": "resnet18"}, None, 95)
     for _ in range(2):  # twice is once
         track(tmp_path / "results/sorted")
     as_trained = {"attack/l2_paper_as_trained": 0.2, "attack/l2_worst_as_trained": 0.1}
     tuned = {"attack/l2_paper_tuned": 0.4, "attack/l2_worst_tuned": 0.2, "noise/shot_algorithm1": 0.9}
+    tuned["noise/shot_renormalised"] = 0.8
     expected = {
         "sdnet18": {"accuracy": 0.9, "noise/shot_as_trained": 0.87} | as_trained | tuned,
         "resnet18": {"accuracy": 0.95, "noise/shot_as_trained": 0.92} | as_trained,

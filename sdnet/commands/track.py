@@ -64,7 +64,8 @@ def _summarise(folder: Path, preset: str, tracked: list[tuple[Path, dict[str, fl
 def final_numbers(run: Path) -> dict[str, float]:
     """Accuracies of a trained run, clean, under noise and under attack, of the result files that are there.
 
-    As trained is at the lambda of training, or of a network without one; tuned, at a lambda tuned on other images.
+    As trained is at the lambda of training, or of a network without one; renormalised, the same with the batch norms of
+    the noisy images; tuned, at a lambda tuned on other images.
     """
     counted = {}
     if (path := run / "accuracy.csv").exists():
@@ -77,6 +78,9 @@ def final_numbers(run: Path) -> dict[str, float]:
         adaptive = results.read(path, "adaptive")
         mean = (adaptive.variant == "paper") & (adaptive.severity == "mean")
         counted[f"noise/{path.stem.removeprefix('adaptive-')}_algorithm1"] = adaptive[mean]
+    for path in run.glob("renormalised-*.csv"):
+        control = results.read(path, "renormalised")
+        counted[f"noise/{path.stem.removeprefix('renormalised-')}_renormalised"] = control[control.choice == "trained"]
     for kind, step, name in (("attack-paper", "a", "paper"), ("attack-adaptive", "worst", "worst")):
         if (path := run / f"{kind}.csv").exists():
             attacks = results.read(path, kind)

@@ -85,3 +85,22 @@ def test_under_a_table_stands_on_how_many_training_images_algorithm_1_was_fitted
     assert shown.calibration_note(folder, "table3") == "Algorithm 1 on 2,000 training images"
     results.write(path, "calibration", [row | {"images": 120}])
     assert shown.calibration_note(folder, "table3") == "Algorithm 1 on 120 or 2,000 training images"
+
+
+def test_a_solver_that_misses_its_tolerance_is_named(folder):
+    def note(dataset, *unconverged):
+        shares = [{"solver_unconverged": share} for share in unconverged] or [{}]
+        rows = [dict.fromkeys(COLUMNS["history"], 1) | share for share in shares]
+        results.write(folder / f"runs/{dataset}/sdnet18/seed0/history.csv", "history", rows)
+
+    note("digits", 0.0, 0.251)
+    add(folder, "imagenet")
+    note("imagenet", 1.0, 0.0)
+    add(folder, "cifar100")
+    note("cifar100")
+    assert shown.solver_note(folder, "table1") == (
+        " Inner solvers that missed their tolerance in the last epoch of training: SDNet-18's on scikit-learn digits "
+        "for 25.1% of its samples."
+    )
+    note("digits", 0.251, 0.0)
+    assert shown.solver_note(folder, "table1") == ""

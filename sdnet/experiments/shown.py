@@ -1,5 +1,6 @@
 """What a notebook reads: the result files of the runs that its table or figure shows."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def calibration_note(folder: Path, target: str) -> str:
     """On how many training images Algorithm 1 fitted what a table or figure shows, in words."""
     counts = read_runs(folder, target, "calibration", catalogue.noises_of(target, preset_of(folder))).images.unique()
     return f"Algorithm 1 on {' or '.join(f'{count:,}' for count in sorted(counts))} training images"
+
+
+def solver_note(folder: Path, target: str) -> str:
+    """A sentence for a caption: whose inner solvers missed their tolerance in the last epoch; nothing if none did."""
+    missed = defaultdict(list)
+    for run in _run_folders(folder, target):
+        history = results.read(run / "history.csv", "history")
+        if "solver_unconverged" in history and len(history):
+            missed[run.parts[-3:-1]].append(history.solver_unconverged.iloc[-1])
+    notes = [
+        f"{system_label(system)}'s on {dataset_label(dataset)} for {share:.1%} of its samples"
+        for (dataset, system), shares in missed.items()
+        if (share := np.mean(shares)) >= 0.0005
+    ]
+    return (
+        f" Inner solvers that missed their tolerance in the last epoch of training: {', '.join(notes)}."
+        if notes
+        else ""
+    )
 
 
 def left_out_note(folder: Path) -> str:

@@ -2,14 +2,18 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from sdnet.data import cifar_c
 from sdnet.experiments import arguments, catalogue, places, plan
 from sdnet.experiments.settings.files import SettingsError, read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
+from sdnet.experiments.settings.names import Noise
 from sdnet.experiments.settings.preset import Preset
 
 PROJECT = Path(__file__).parents[1]
@@ -408,6 +412,16 @@ def test_images_against_the_undefended_network_are_of_the_same_data_set_and_seed
         undefended = planned[name.replace("sdnet18", "resnet18")] if "sdnet18" in name else None
         assert plan.undefended(run, [*planned.values()]) == undefended
         assert plan.undefended(run, [run]) is None
+
+
+def test_a_noise_that_has_no_official_images_is_refused_before_any_job(monkeypatch):
+    there = {f"{noise}_noise.npy": "" for noise in get_args(Noise) if noise != "speckle"}
+    monkeypatch.setitem(cifar_c.ARCHIVES, "cifar10", cifar_c.Archive("CIFAR-10-C", there))
+    for noises, refused in ((["gaussian", "speckle"], True), (["gaussian"], False)):
+        images = {"digits": {}, "cifar10": {"noise_source": "official", "noises": noises}}
+        preset = Preset.model_validate(PRESET | {"datasets": images})
+        with pytest.raises(SettingsError, match="there is no official speckle") if refused else nullcontext():
+            plan.runs("tiny", preset, SITE)
 
 
 @pytest.mark.parametrize(("noise_source", "official"), [("auto", False), ("generated", False), ("official", True)])

@@ -164,8 +164,8 @@ def _official_noise(name: str, dataset: str, preset: Preset, site: Site) -> str 
         there = ARCHIVES[dataset].members_md5
         if missing := [noise for noise in preset.noises_on(dataset) if f"{noise}_noise.npy" not in there]:
             raise SettingsError(
-                f"config/presets/{name}.yaml: datasets.{dataset}.noise_source: given 'official', but there is no official "
-                f"{missing[0]} noise: use 'generated', or leave it out of datasets.{dataset}.noises"
+                f"config/presets/{name}.yaml: datasets.{dataset}.noise_source: given 'official', but there is no "
+                f"official {missing[0]} noise: use 'generated', or leave it out of datasets.{dataset}.noises"
             )
     if dataset == "imagenet" and folder is not None:
         missing = [noise for noise in preset.noises_on(dataset) if not Path(folder, f"{noise}_noise").is_dir()]

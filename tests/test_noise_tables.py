@@ -184,16 +184,16 @@ def test_the_control_has_each_network_as_trained_by_algorithm_1_and_with_batch_n
         "ResNet-18, batch norms of the noisy images",
         "SDNet-18 at the λ of training",
         "SDNet-18 at adaptive λ",
-        "SDNet-18, batch norms of the noisy images",
+        "SDNet-18 at the λ of training, batch norms of the noisy images",
         "SDNet-18 at adaptive λ, batch norms of the noisy images",
         "SDNet-18, released reading at the λ of training",
         "SDNet-18, released reading at adaptive λ",
-        "SDNet-18, released reading, batch norms of the noisy images",
+        "SDNet-18, released reading at the λ of training, batch norms of the noisy images",
         "SDNet-18, released reading at adaptive λ, batch norms of the noisy images",
     ]
     assert rows["SDNet-18 at adaptive λ"][0] == "60.50 ± 0.71 (64.92)", "the paper's value of Table 3 in brackets"
     assert rows["ResNet-18, batch norms of the noisy images"] == 2 * ["70.50 ± 0.71"]
-    assert rows["SDNet-18, batch norms of the noisy images"] == 2 * ["65.50 ± 0.71"]
+    assert rows["SDNet-18 at the λ of training, batch norms of the noisy images"] == 2 * ["65.50 ± 0.71"]
     assert rows["SDNet-18 at adaptive λ, batch norms of the noisy images"] == 2 * ["66.50 ± 0.71"]
     assert (table.images == 1000).all()
 

@@ -9,6 +9,7 @@ from sdnet.experiments import results, shown
 from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
+from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables.codes import zero_shares
 from sdnet.experiments.tables.layout import accuracy, beside, cell, laid_out, paper_values
@@ -40,6 +41,7 @@ SETTINGS = {
     "parabola": "{}, smoothed maximum",
     "released": "{}, released code's fit",
     "renormalised": "{}, batch norms of the noisy images",
+    "fixed, renormalised": "{} at the λ of training, batch norms of the noisy images",
     "adaptive, renormalised": "{} at adaptive λ, batch norms of the noisy images",
 }
 
@@ -209,12 +211,16 @@ def _adaptive_rows(adaptive: pd.DataFrame) -> list[dict]:
 
 def _renormalised_rows(folder: Path) -> list[dict]:
     """Networks with the batch norms' statistics of the noisy images, all severities together."""
-    settings = {"trained": "renormalised", "algorithm1": "adaptive, renormalised"}
-    counts = read_runs(folder, "control", "renormalised", noises_of("control", preset_of(folder)))
+    preset = preset_of(folder)
+    settings = {"trained": "fixed, renormalised", "algorithm1": "adaptive, renormalised"}
+    counts = read_runs(folder, "control", "renormalised", noises_of("control", preset))
     groups = _severities_together(counts, ["choice"]).groupby(["dataset", "system", "noise", "choice"], sort=False)
     return [
-        _common(group) | {"setting": settings[choice], "severity": "mean"} | accuracy(group)
-        for (_, _, _, choice), group in groups
+        _common(group)
+        | {"setting": settings[choice] if has_lambda(preset.systems[system].model) else "renormalised"}
+        | {"severity": "mean"}
+        | accuracy(group)
+        for (_, system, _, choice), group in groups
     ]
 
 

@@ -53,15 +53,13 @@ def visible() -> list[Device]:
         return list(installed().values())
     index = installed() if "GPU-" in outer else {}
 
-    def named(name: str) -> Device | None:
-        if name.isdigit():
-            return int(name)
-        unknown = None if index and name.startswith("GPU-") else name  # without nvidia-smi, it may be there
-        found = next((i for uuid, i in index.items() if uuid.startswith(name)), unknown)
-        return found if name.startswith(("GPU-", "MIG-")) else None
+    def device(name: str) -> Device | None:
+        if name.startswith("GPU-") and index:  # without nvidia-smi, CUDA may know it
+            return next((i for uuid, i in index.items() if uuid.startswith(name)), None)
+        return int(name) if name.isdigit() else name if name.startswith(("GPU-", "MIG-")) else None
 
-    found = itertools.takewhile(lambda device: device is not None, (named(name.strip()) for name in outer.split(",")))
-    return list(dict.fromkeys(found))
+    named = (device(name.strip()) for name in outer.split(","))
+    return list(dict.fromkeys(itertools.takewhile(lambda one: one is not None, named)))
 
 
 @contextlib.contextmanager

@@ -197,7 +197,9 @@ def _solver_report(model: nn.Module, device: torch.device) -> dict[str, float]:
     Of several processes the mean, as each has its part of the images.
     """
     reports = [m.solver_report() for m in model.modules() if hasattr(m, "solver_report")]
-    keys = list((reports or [{}])[0])
+    if not reports:
+        return {}
+    keys = list(reports[0])
     largest = torch.tensor([max(report[key] for report in reports) for key in keys], dtype=torch.float64)
     means = distributed.total(largest.to(device)) / distributed.size()
     return {f"solver_{key}": value for key, value in zip(keys, means.tolist(), strict=True)}

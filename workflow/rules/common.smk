@@ -176,7 +176,7 @@ def fitted_line(wildcards):
 
 
 def chosen_lambdas(wildcards):
-    """The lambdas of Algorithm 1 under a noise, if the network has one."""
+    """The lambdas of Algorithm 1 under a noise, if the network has a lambda."""
     return (
         [f"{RUN_FOLDER}/adaptive-{{noise}}.csv"] if run_of(wildcards).has_lambda else []
     )

@@ -26,9 +26,7 @@ def one_outlier(monkeypatch):
         for lmbd in LAMBDAS
     ).assign(data_source="official", **RUN)
     frames = {"peaks": peaks, "adaptive": adaptive, "sweep": sweep}
-    monkeypatch.setattr(fits, "read_runs", lambda folder, target, kind, noises: frames[kind])
-    monkeypatch.setattr(fits, "preset_of", lambda folder: None)
-    monkeypatch.setattr(fits, "noises_of", lambda target, preset: ["shot"])
+    monkeypatch.setattr(fits, "read_runs", lambda folder, target, kind: frames[kind])
     return peaks
 
 
@@ -63,8 +61,8 @@ def test_of_several_seeds_the_mean_loss_counts_and_the_largest_shift(one_outlier
     """A second seed, without the outlier, loses nothing by any line."""
     read, first = fits.read_runs, fits.other_fits(None).set_index("fit")
 
-    def two_seeds(folder, target, kind, noises):
-        frame = read(folder, target, kind, noises)
+    def two_seeds(folder, target, kind):
+        frame = read(folder, target, kind)
         second = frame.assign(seed=1)
         if kind == "peaks":
             second["lambda"] = 0.1 * second.residual + 0.1
@@ -97,8 +95,8 @@ def test_that_the_fit_matters_is_said(one_outlier):
 def test_a_line_that_leaves_the_lambdas_tried_gives_their_nearer_end(one_outlier, monkeypatch):
     read = fits.read_runs
 
-    def far_noisier(folder, target, kind, noises):
-        frame = read(folder, target, kind, noises)
+    def far_noisier(folder, target, kind):
+        frame = read(folder, target, kind)
         return frame.assign(residual=100.0) if kind == "adaptive" else frame
 
     monkeypatch.setattr(fits, "read_runs", far_noisier)

@@ -403,7 +403,7 @@ def test_the_options_of_each_command_are_what_the_preset_says():
         " --autoattack 'apgd-ce,square' --autoattack-images 8",
         "diagnose": f"{common} --images 9 --steps 6 --square",
     }
-    assert catalogue.noises_of("figure_stability", preset) == ["shot"]
+    assert catalogue.noises_of("figure_stability", "digits", preset) == ["shot"]
 
 
 def test_images_against_the_undefended_network_are_of_the_same_data_set_and_seed():

@@ -106,15 +106,16 @@ def has_speed(system: str) -> bool:
     return any(system in SYSTEMS_OF[table] for table in BENCHMARKED)
 
 
-def noises_of(target: str, preset: Preset) -> list[str]:
-    """The noises that a table or figure shows; Table 2 has Gaussian noise alone."""
-    return {"table2": ["gaussian"], "figure_stability": [preset.line_noise]}.get(target, preset.robustness.noises)
+def noises_of(target: str, dataset: str, preset: Preset) -> list[str]:
+    """The noises that a table or figure shows on a data set; Table 2 has Gaussian noise alone."""
+    alone = {"table2": "gaussian", "figure_stability": preset.line_noise}
+    return [noise for noise in preset.noises_on(dataset) if noise == alone.get(target, noise)]
 
 
 def shows(target: str, dataset: str, preset: Preset) -> bool:
     """Whether a table or figure shows a data set of the preset: attacked, or tested under a noise that it shows."""
     if target in (*SWEPT, *CALIBRATED, *STABLE):
-        return not set(noises_of(target, preset)).isdisjoint(preset.noises_on(dataset))
+        return bool(noises_of(target, dataset, preset))
     return target not in ATTACKED or dataset in preset.adversarial.datasets
 
 

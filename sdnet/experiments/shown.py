@@ -1,7 +1,6 @@
 """What a notebook reads: the result files of the runs that its table or figure shows."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ from sdnet.experiments.project import preset_of, project_folder
 from sdnet.experiments.settings.networks import has_lambda
 
 
-def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) -> pd.DataFrame:
-    """A result file of every run that a table or figure shows, in the order of the paper.
+def read_runs(folder: Path, target: str, kind: str) -> pd.DataFrame:
+    """A result file of every run, or those of every noise, that a table or figure shows, in the order of the paper.
 
     Runs are those of the preset's present settings: a folder left over from other settings is not read. What is made of
     the first seed alone is read of that one.
@@ -24,23 +23,18 @@ def read_runs(folder: Path, target: str, kind: str, noises: Sequence[str] = ()) 
     Args:
         folder: a results folder.
         target: the table or figure.
-        kind: of result file, a key of `columns.COLUMNS`.
-        noises: read <kind>-<noise>.csv for each of these that the data set is tested under; kinds that need a lambda
-            only of networks that have one.
+        kind: of result file, a key of `columns.COLUMNS`. What needs a lambda is read of networks that have one.
 
     Raises:
         FileNotFoundError: if a file is missing; the message says how to make it.
     """
     preset = preset_of(folder)
-    suffixes = {
-        dataset: [f"-{noise}" for noise in noises if noise in preset.noises_on(dataset)] if noises else [""]
-        for dataset in preset.datasets
-    }
-    frames = [
-        results.read(run / f"{kind}{suffix}.csv", kind)
-        for run in _run_folders(folder, target, kind in catalogue.OF_ALGORITHM_1, kind in catalogue.OF_FIRST_SEED)
-        for suffix in suffixes[run.parts[-3]]
-    ]
+    by_noise = f"{kind}-*.csv" in catalogue.READS[target]
+    frames = []
+    for run in _run_folders(folder, target, kind in catalogue.OF_ALGORITHM_1, kind in catalogue.OF_FIRST_SEED):
+        noises = catalogue.noises_of(target, run.parts[-3], preset)
+        files = [f"{kind}-{noise}.csv" for noise in noises] if by_noise else [f"{kind}.csv"]
+        frames += [results.read(run / file, kind) for file in files]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -107,7 +101,7 @@ def noise_note(sources: pd.Series, images: pd.Series) -> str:
 
 def calibration_note(folder: Path, target: str) -> str:
     """On how many training images Algorithm 1 fitted what a table or figure shows, in words."""
-    counts = read_runs(folder, target, "calibration", catalogue.noises_of(target, preset_of(folder))).images.unique()
+    counts = read_runs(folder, target, "calibration").images.unique()
     return f"Algorithm 1 on {' or '.join(f'{count:,}' for count in sorted(counts))} training images"
 
 

@@ -146,11 +146,6 @@ def shown_files(wildcards, target, names):
     """The result files that a table or figure reads; a star stands for a noise, "benchmark" for speeds."""
     files, preset = [], preset_of(wildcards)
     for run in shown_runs(wildcards, target):
-        noises = [
-            noise
-            for noise in catalogue.noises_of(target, preset)
-            if noise in preset.noises_on(run.dataset)
-        ]
         for name in names:
             if name == "benchmark":
                 files.append(f"{wildcards.root}/benchmark/{run.dataset}.csv")
@@ -163,7 +158,7 @@ def shown_files(wildcards, target, names):
             elif not name.startswith(catalogue.OF_ALGORITHM_1) or run.has_lambda:
                 files += [
                     f"{wildcards.root}/runs/{run.name}/{name.replace('*', noise)}"
-                    for noise in noises
+                    for noise in catalogue.noises_of(target, run.dataset, preset)
                 ]
     return list(dict.fromkeys(files))
 

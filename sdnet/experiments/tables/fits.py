@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
-from sdnet.experiments.project import preset_of
 from sdnet.experiments.shown import read_runs
 from sdnet.experiments.tables.layout import laid_out
 
@@ -32,8 +30,7 @@ def other_fits(folder: Path) -> pd.DataFrame:
     Columns: data, system, noise, fit; `lost`, accuracy below that at the best lambda of each severity, percentage
     points, mean over severities and seeds; `shift`, the largest distance of a lambda from that of least squares.
     """
-    noises = noises_of("figure3", preset_of(folder))
-    peaks, adaptive, sweep = (read_runs(folder, "figure3", kind, noises) for kind in ("peaks", "adaptive", "sweep"))
+    peaks, adaptive, sweep = (read_runs(folder, "figure3", kind) for kind in ("peaks", "adaptive", "sweep"))
     sweep = sweep.assign(percent=100 * sweep.correct / sweep.total, severity=sweep.severity.astype(str))
     keys = ["dataset", "system", "seed", "noise"]
     tested = adaptive[(adaptive.variant == "paper") & ~adaptive.severity.isin(["0", "mean"])].groupby(keys)

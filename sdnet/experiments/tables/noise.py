@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from sdnet.experiments import results, shown
-from sdnet.experiments.catalogue import noises_of
 from sdnet.experiments.labels import dataset_label, system_label
 from sdnet.experiments.project import preset_of
 from sdnet.experiments.settings.networks import has_lambda
@@ -52,10 +51,9 @@ def table2(folder: Path) -> pd.DataFrame:
     `gain` is adaptive minus fixed in percentage points, paired over the same images, with its 95% interval
     (mean of both over seeds); variants of Algorithm 1 are settings of their own.
     """
-    noises = noises_of("table2", preset_of(folder))
     rows = [
-        *_fixed_rows(read_runs(folder, "table2", "sweep", noises)),
-        *_adaptive_rows(read_runs(folder, "table2", "adaptive", noises)),
+        *_fixed_rows(read_runs(folder, "table2", "sweep")),
+        *_adaptive_rows(read_runs(folder, "table2", "adaptive")),
     ]
     return _beside_paper("table2", rows)
 
@@ -118,8 +116,7 @@ def gains_of_best_lambdas(sweep: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_sweep(folder: Path, target: str) -> pd.DataFrame:
     """The sweeps of every noise, all severities together."""
-    sweep = read_runs(folder, target, "sweep", noises_of(target, preset_of(folder)))
-    return _severities_together(sweep, ["lambda", "lambda0"])
+    return _severities_together(read_runs(folder, target, "sweep"), ["lambda", "lambda0"])
 
 
 def _severities_together(counts: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -131,7 +128,7 @@ def _severities_together(counts: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _mean_adaptive(folder: Path, target: str, variants: Sequence[str] = ()) -> pd.DataFrame:
     """Algorithm 1 under every noise, all severities together; of some of its variants, or of all."""
-    adaptive = read_runs(folder, target, "adaptive", noises_of(target, preset_of(folder)))
+    adaptive = read_runs(folder, target, "adaptive")
     chosen = adaptive.variant.isin(variants) if variants else True
     return adaptive[(adaptive.severity == "mean") & chosen]
 
@@ -211,13 +208,13 @@ def _adaptive_rows(adaptive: pd.DataFrame) -> list[dict]:
 
 def _renormalised_rows(folder: Path) -> list[dict]:
     """Networks with the batch norms' statistics of the noisy images, all severities together."""
-    preset = preset_of(folder)
+    systems = preset_of(folder).systems
     settings = {"trained": "fixed, renormalised", "algorithm1": "adaptive, renormalised"}
-    counts = read_runs(folder, "control", "renormalised", noises_of("control", preset))
+    counts = read_runs(folder, "control", "renormalised")
     groups = _severities_together(counts, ["choice"]).groupby(["dataset", "system", "noise", "choice"], sort=False)
     return [
         _common(group)
-        | {"setting": settings[choice] if has_lambda(preset.systems[system].model) else "renormalised"}
+        | {"setting": settings[choice] if has_lambda(systems[system].model) else "renormalised"}
         | {"severity": "mean"}
         | accuracy(group)
         for (_, system, _, choice), group in groups

@@ -122,7 +122,7 @@ def calibrate(
             for row in _test_rows(fit, estimates[variant], predicted[variant], fixed, swept)
         ]
     run = run_columns(spec) | {"noise": noise.name}
-    sources = {"data_source": test.data_source, "noise_source": test.noise_source(noise)}
+    tested = run | test.columns(noise)
     calibration = [
         run | {"level": level, "images": len(train)} | row
         for level, one in zip(chosen_levels, sweeps, strict=True)
@@ -133,7 +133,7 @@ def calibrate(
     results.write(folder / f"calibration-{noise.name}.csv", "calibration", calibration)
     results.write(folder / f"peaks-{noise.name}.csv", "peaks", peaks)
     results.write(folder / f"lines-{noise.name}.csv", "lines", lines)
-    results.write(folder / f"adaptive-{noise.name}.csv", "adaptive", [run | sources | row for row in adaptive])
+    results.write(folder / f"adaptive-{noise.name}.csv", "adaptive", [tested | row for row in adaptive])
     parts.clear()
     print(f"{folder}/lines-{noise.name}.csv: lambda as a function of the residual\n{_page(lines, LINE)}\n")
     print(f"{folder}/adaptive-{noise.name}.csv: its lambda for clean images (severity 0) and each severity")

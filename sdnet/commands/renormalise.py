@@ -36,11 +36,7 @@ def renormalise(folder: Path, data_path: Path | None, noise: Noise, limit: int |
                 rows.append(
                     {"severity": severity, "choice": choice, "lambda": lmbd, "correct": correct, "total": len(images)}
                 )
-    common = run_columns(spec) | {
-        "data_source": images.data_source,
-        "noise": noise.name,
-        "noise_source": images.noise_source(noise),
-    }
+    common = run_columns(spec) | images.columns(noise)
     path = folder / f"renormalised-{noise.name}.csv"
     results.write(path, "renormalised", [common | row for row in rows])
     page = pd.DataFrame(rows).assign(percent=lambda row: 100 * row.correct / row.total)

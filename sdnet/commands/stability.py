@@ -56,10 +56,8 @@ def stability(
             batches = ((clean, noisy) for (clean, _), (noisy, _) in pairs)
             feature_maps = partial(_feature_maps, model, tried, solved if severity == ITERATED_AT else [])
             found[severity] = stability_under(model, feature_maps, batches)
-    common = run_columns(spec) | {
-        "data_source": images.data_source,
-        "noise": noise.name,
-        "noise_source": images.noise_source(noise),
+    common = run_columns(spec) | images.columns(noise)
+    common |= {
         "lambda0": lambda0,
         "n_iter0": None if lambda0 is None else model[1].conv1.n_iter,
         "images": len(images),

@@ -44,11 +44,7 @@ def sweep(
             return vars(found)
 
         sweeps = [Sweep(**parts.get(str(severity), partial(at, severity))) for severity in SEVERITIES]
-    common = run_columns(spec) | {
-        "data_source": images.data_source,
-        "noise": noise.name,
-        "noise_source": images.noise_source(noise),
-    }
+    common = run_columns(spec) | images.columns(noise)
     rows = [
         common | {"severity": severity, "lambda0": lambda0} | row
         for severity, one in zip(SEVERITIES, sweeps, strict=True)

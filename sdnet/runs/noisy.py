@@ -83,6 +83,10 @@ class Split(ABC):
             return self._official_source(noise)
         return f"generated, {noise.scale} severities" + (", JPEG" if self._compressed(noise) else "")
 
+    def columns(self, noise: Noise) -> dict[str, str]:
+        """The columns that say which noisy images a row of a result file is of."""
+        return {"data_source": self.data_source, "noise": noise.name, "noise_source": self.noise_source(noise)}
+
     @abstractmethod
     def contents(self, noise: Noise) -> str:
         """A digest of the clean images, and of official noisy ones."""

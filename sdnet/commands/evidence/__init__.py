@@ -38,7 +38,6 @@ def effects(folder: Path) -> pd.DataFrame:
     ours = pd.DataFrame(rows, columns=[name for name in COLUMNS["effects"] if name != "paper"])
     ours[["estimate", "low", "high"]] = ours[["estimate", "low", "high"]].astype(float).round(9)
     # The paper does not say in which reading of the layer its numbers were made.
-    names = {f"the paper's {name}": ours[name].map(as_text) for name in ("subject", "over")}
-    keys = [f"the paper's {name}" if name in ("subject", "over") else name for name in KEYS]
-    joined = ours.assign(**names).merge(paper_effects(), left_on=keys, right_on=KEYS, how="left", suffixes=("", "_"))
-    return joined[list(COLUMNS["effects"])]
+    keys = ours[KEYS].assign(subject=ours.subject.map(as_text), over=ours.over.map(as_text))
+    papers = keys.merge(paper_effects(), how="left", on=KEYS, validate="many_to_one").paper
+    return ours.assign(paper=papers)[list(COLUMNS["effects"])]

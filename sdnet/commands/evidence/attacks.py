@@ -85,8 +85,8 @@ def _weaker(runs: Runs, seed: int, norm: str) -> str:
     """Which of the weaker attacks leave ResNet-18 about what the paper prints (A2)."""
     printed = paper_values("table4")
     printed = printed[(printed.system == "resnet18") & printed.condition.str.startswith(norm)].value.iloc[0]
-    rows = runs.read("resnet18", seed, "attack-adaptive")
-    rows = rows[(rows.norm == norm) & (rows.step == "a'") & (rows.attack != TOGETHER)]
+    rows = _rows(runs, "resnet18", seed, norm, "attack-adaptive")
+    rows = rows[(rows.step == "a'") & (rows.attack != TOGETHER)]
     share = 100 * rows.correct / rows.total
     near = [
         f"{attack} ({left:.0f}%)" for attack, left in zip(rows.attack, share, strict=True) if abs(left - printed) < 5
@@ -100,10 +100,10 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
     both = [system, "resnet18"]
     if seeds := [seed for seed in _seeds(runs, both, norm, *files) if _same_images(runs, both, seed)]:
         for choice in ("fixed", "tuned"):
-            both = [
+            pairs = [
                 (_robust(runs, system, seed, norm, choice), _robust(runs, "resnet18", seed, norm)) for seed in seeds
             ]
-            found = [percent(paired_difference(*pair)) for pair in both]
+            found = [percent(paired_difference(*pair)) for pair in pairs]
             yield runs.row(("robust", f"{system} {choice}", "resnet18", norm, "paper"), found, seeds, label)
     if seeds := _seeds(runs, [system], norm, *files):
         prices, distances = [], []
@@ -112,8 +112,8 @@ def _tuning(runs: Runs, system: str, norm: str, label: str) -> Iterator[Row]:
                 _attacked(runs, system, seed, norm, "paper", choice)["lambda"] for choice in ("tuned", "algorithm1")
             )
             arrays = results.read_arrays(runs.path(system, seed, "attack-paper.npz"))
-            both = [nearest(arrays["lambdas"], value) for value in (tuned, _lambda0(runs, system, seed))]
-            prices.append(percent(paired_difference(*arrays["correct"][both])))
+            at = [nearest(arrays["lambdas"], value) for value in (tuned, _lambda0(runs, system, seed))]
+            prices.append(percent(paired_difference(*arrays["correct"][at])))
             distances.append(point(abs(predicted - tuned)))
         yield runs.row(("accuracy", f"{system} tuned", f"{system} fixed", norm, "clean"), prices, seeds, label)
         yield runs.row(("lambda", f"{system} algorithm1", f"{system} tuned", norm, "paper"), distances, seeds, label)

@@ -45,11 +45,10 @@ def _paper_pairs(values: pd.DataFrame, pairs: list[tuple[str, str]]) -> Iterator
         if subject not in by_subject or over not in by_subject:
             continue
         both = pd.concat([by_subject[subject], by_subject[over]], axis=1, join="inner", keys=["first", "second"])
-        for key, first, second in both.itertuples():
-            dataset, quantity, condition, level = key
-            ratio = quantity in COSTS
+        for (dataset, quantity, condition, level), first, second in both.itertuples():
             if quantity == "lambda":
                 continue
+            ratio = quantity in COSTS
             yield {
                 "dataset": dataset,
                 "quantity": quantity,

@@ -108,8 +108,8 @@ def _remedy(claim: Claim, dataset: str, nothing: bool, preset: Preset, root: str
 
 def _absent(claim: Claim, dataset: str, preset: Preset) -> dict:
     """The row of a claim that the preset can never make results for."""
-    networks = {name for effect in claim.effects for name in networks_of(effect)}
-    lacking = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in networks - set(preset.systems_on(dataset)))
+    networks = networks_of(" ".join(claim.effects)) - set(preset.systems_on(dataset))
+    lacking = ", ".join(SYSTEMS[name] for name in SYSTEMS if name in networks)
     what = _not_tested(claim, dataset, preset) or f"{lacking} on {DATASETS[dataset]}"
     return _about(claim, dataset) | {"reading": "", "verdict": "not run", "reason": f"this preset has no {what}"}
 
@@ -154,7 +154,7 @@ def _about(claim: Claim, dataset: str) -> dict:
 
 def _reading(expected: set[str], given: str, preset: Preset) -> str:
     """Which reading of the CSC layer these effects are of; empty if no network among them has one."""
-    networks = [name for effect in expected for name in networks_of(effect) if has_lambda(name)]
+    networks = [name for name in networks_of(" ".join(expected)) if has_lambda(name)]
     if given == "released" or not networks:
         return given if networks else ""
     return "released" if all(preset.systems[name].options.nonnegative for name in networks) else given

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,11 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from sdnet.data.datasets import INFO
 from sdnet.experiments import results
 from sdnet.experiments.claims.claim import COSTS, RELEASED, SIZE_EPOCHS, SIZE_WIDTH, TEXT, as_released
 from sdnet.experiments.labels import dataset_label, scale_label, system_label
 from sdnet.experiments.places import run_name
-from sdnet.experiments.settings.datasets import NUMBER_OF_CLASSES
 from sdnet.experiments.settings.networks import has_lambda
 from sdnet.experiments.settings.preset import Preset
 from sdnet.robustness.statistics import Interval
@@ -123,7 +122,7 @@ def _unequal(quantity: str, trained: dict[str, list[pd.Series]]) -> str:
         return ""
     for name, of_seeds in trained.items():
         lowest = min(run.correct / run.total for run in of_seeds)
-        if lowest < ABOVE_CHANCE / NUMBER_OF_CLASSES.get(of_seeds[0].dataset, math.inf):
+        if lowest < ABOVE_CHANCE / (INFO[of_seeds[0].dataset].num_classes or np.inf):
             return f"{system_label(name)} has hardly learned, it classifies {lowest:.1%} of the clean images correctly"
         if len(scales := _scales(of_seeds)) > 1:
             return f"seeds of {system_label(name)} differ: {'; '.join(scales)}"

@@ -9,7 +9,6 @@ from sdnet.experiments.settings.names import Noise, NoiseLevels, NoiseScale
 
 GREY = ("digits",)  # of one channel; the other data sets have three
 
-NUMBER_OF_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 NUMBER_OF_IMAGES = {
     "digits": {"train_images": 1437, "test_images": 360},
     "cifar10": {"train_images": 50000, "test_images": 10000},

@@ -32,12 +32,13 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
         measured: estimate the hours, from a short measurement of each network on this machine.
         gpus: how many work side by side; 0 for the CPU.
     """
-    site = None if site_file else load_site()
     if site_file:
         from snakemake.utils import update_config  # what `snakemake --configfile` does; it takes a second to import
 
         update_config(values := read_yaml(SITE_FILE), read_yaml(site_file))
         site = load_site(values, f"{SITE_FILE} or {site_file}")
+    else:
+        site = load_site()
     preset = load_preset(name)
     planned = plan.runs(name, preset, site)
     jobs = {run.name: list(work.jobs(run, planned, preset, site)) for run in planned}

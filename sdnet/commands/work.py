@@ -86,7 +86,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
         yield Job("invert", passed=INVERTED_IMAGES)
     adjustable = run.has_lambda
     grid = len(robustness.lambdas) if adjustable else 1
-    swept, calibrated = _noises(run, targets & set(catalogue.SWEPT), preset), []
+    swept, calibrated = _noises(run, targets & set(catalogue.SWEPT), preset), set()
     if adjustable:
         calibrated = _noises(run, targets & set(catalogue.CALIBRATED), preset)
         if targets & set(catalogue.ATTACKED):
@@ -94,7 +94,7 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
     noisy_images = min(robustness.test_images or test_images, test_images)
     fitted_images = min(robustness.calibration_images, train_images)
     released = sum(value <= RELEASED_LAMBDA_MAX for value in robustness.lambdas)
-    for _ in swept | set(calibrated):
+    for _ in swept | calibrated:
         yield Job("sweep", passed=len(SEVERITIES) * noisy_images * grid)
     for noise in calibrated:
         passed = noisy_images + len(CALIBRATION_LEVELS[images.noise_levels][noise]) * fitted_images * grid

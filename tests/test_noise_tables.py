@@ -243,14 +243,7 @@ def test_table_3_has_the_mean_over_severities_of_each_noise_with_a_lambda_and_wi
 
 
 def test_the_best_lambda_gains_over_that_of_training():
-    cell = {
-        "dataset": "digits",
-        "system": "sdnet18",
-        "seed": 0,
-        "noise": "shot",
-        "lambda0": 0.1,
-        "total": 200,
-    }
+    cell = {"dataset": "digits", "system": "sdnet18", "seed": 0, "noise": "shot", "lambda0": 0.1, "total": 200}
     sweep = pd.DataFrame(
         cell | {"severity": severity, "lambda": 0.1 * k, "correct": count}
         for severity, counts in {2: (100, 150, 120), 3: (80, 90, 110)}.items()

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdnet.robustness.statistics import (
-    adaptive_difference,
-    mcnemar_p_value,
-    paired_difference,
-    split_half,
-)
+from sdnet.robustness.statistics import adaptive_difference, mcnemar_p_value, paired_difference, split_half
 
 
 def two_models(n, rng, difference=0.05):

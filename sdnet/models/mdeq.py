@@ -278,13 +278,7 @@ def _resample(channels: Sequence[int], j: int, i: int, groups: int) -> nn.Module
     return nn.Sequential(*layers)
 
 
-def mdeq(
-    num_classes: int,
-    *,
-    width: int = 64,
-    small_input: bool = True,
-    in_channels: int = 3,
-) -> MDEQ:
+def mdeq(num_classes: int, *, width: int = 64, small_input: bool = True, in_channels: int = 3) -> MDEQ:
     """MDEQ of four branches, "large" at width 64 (11.1M parameters); all channel numbers scale with the width.
 
     Raises:

@@ -23,12 +23,7 @@ from torch import Tensor, nn
 from sdnet.csc import evaluation_mode, training_lambda, use_lambda
 from sdnet.csc.network import required_csc_layers
 from sdnet.robustness.batches import as_input, labelled
-from sdnet.robustness.calibration import (
-    Calibration,
-    LambdaEstimate,
-    fit_calibration,
-    image_residuals,
-)
+from sdnet.robustness.calibration import Calibration, LambdaEstimate, fit_calibration, image_residuals
 from sdnet.robustness.peaks import best_lambdas
 from sdnet.robustness.sweep import evaluate_at, logits_and_residuals
 
@@ -72,12 +67,8 @@ def calibrate(
     residuals = np.concatenate([[image_residuals(sweep.residuals) for sweep in batch] for batch in sweeps], axis=-1)
     if not np.isfinite(residuals).all():
         raise ValueError("calibrate: the residual of an image is not finite; does corrupt give images in [0, 1]?")
-    return fit_calibration(
-        residuals.mean(axis=-1),
-        best_lambdas(correct.mean(axis=-1), lambdas),
-        lambdas,
-        lambda0=lambda0,
-    )
+    best = best_lambdas(correct.mean(axis=-1), lambdas)
+    return fit_calibration(residuals.mean(axis=-1), best, lambdas, lambda0=lambda0)
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
             another name: that of another experiment.
     """
     with open(path, "rb") as file:
-        header, digest, content = (
-            file.readline(),
-            file.readline().strip().decode(errors="replace"),
-            file.read(),
-        )
+        header, digest, content = file.readline(), file.readline().strip().decode(errors="replace"), file.read()
     if header != HEADER or _digest(path.parent, content) != digest:
         raise DamagedCheckpoint(
             f"{path} is damaged, or of another experiment than {path.parent.name}: "

@@ -7,11 +7,14 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
+PROJECT = Path(__file__).parents[1]
 NOT_NEEDED = ("mlflow", "pydantic", "snakemake", "papermill", "seaborn", "statsmodels")  # by a run
 
 torch.set_num_threads(1)  # tiny tensors can be far slower on several threads
@@ -91,6 +94,31 @@ def trained(tmp_path_factory):
         train(folder / "spec.json", None, 0)
         evaluate(folder, None, 0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """uint8 (1797, 8, 8, 1) and labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images * 255 / 16).astype(np.uint8)[..., None], data.target
+
+
+@pytest.fixture
+def tiny_project(tmp_path, monkeypatch):
+    """Makes a project with a preset `tiny`, the working directory from then on, and gives its empty results folder."""
+
+    def make(preset):
+        presets = tmp_path / "config/presets"
+        presets.mkdir(parents=True)
+        (presets / "tiny.yaml").write_text(preset)
+        for name in ("claims.yaml", "paper_values.csv"):
+            shutil.copy(PROJECT / "config" / name, tmp_path / "config")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "results/tiny"
+
+    return make
 
 
 @pytest.fixture

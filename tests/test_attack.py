@@ -682,21 +682,17 @@ adversarial: {datasets: [digits], linf: 25.5, l2: 0.8}
 
 
 @pytest.fixture
-def folder(attacked, tmp_path, monkeypatch):
+def folder(attacked, tiny_project):
     """A results folder with the attacked runs."""
-    project = Path(__file__).parents[1]
-    (tmp_path / "config/presets").mkdir(parents=True)
-    (tmp_path / "config/presets/tiny.yaml").write_text(PRESET)
-    (tmp_path / "config/paper_values.csv").write_bytes((project / "config/paper_values.csv").read_bytes())
-    monkeypatch.chdir(tmp_path)
+    folder = tiny_project(PRESET)
     for model, run in attacked.items():
-        copy = tmp_path / f"results/tiny/runs/digits/{model}/seed0"
+        copy = folder / f"runs/digits/{model}/seed0"
         copy.mkdir(parents=True)
         (copy / "accuracy.csv").touch()  # it was tested
         for path in run.glob("attack-*.csv"):
             text = path.read_text().replace("digits,sdnet18,", f"digits,{model},")
             (copy / path.name).write_text(text)
-    return tmp_path / "results/tiny"
+    return folder
 
 
 def test_table_4_says_what_the_result_files_say(folder, attacked):

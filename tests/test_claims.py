@@ -294,19 +294,15 @@ CORRECT = {"resnet18": [1000], "sdnet18": [1100, 1500, 1200], "sdnet18-nonnegati
 
 
 @pytest.fixture(params=["cifar10"])
-def folder(tmp_path, monkeypatch, request):
+def folder(tiny_project, monkeypatch, request):
     """Two seeds of three networks; images are classified correctly in order, so that differences are exact.
 
     The paper is one of two noises.
     """
-    (tmp_path / "config" / "presets").mkdir(parents=True)
-    (tmp_path / "config" / "presets" / "tiny.yaml").write_text(PRESET.replace("cifar10", request.param))
-    shutil.copy(PROJECT / "config/claims.yaml", tmp_path / "config")
-    values = pd.read_csv(PROJECT / "config/paper_values.csv")
-    values[~values.condition.isin(["speckle", "impulse"])].to_csv(tmp_path / "config/paper_values.csv", index=False)
-    monkeypatch.chdir(tmp_path)
+    folder = tiny_project(PRESET.replace("cifar10", request.param))
+    values = pd.read_csv("config/paper_values.csv")
+    values[~values.condition.isin(["speckle", "impulse"])].to_csv("config/paper_values.csv", index=False)
     monkeypatch.setattr("sdnet.commands.evidence.noise.RESAMPLES", 100)  # of 1000: no verdict here is that close
-    folder = tmp_path / "results" / "tiny"
     for system, correct in CORRECT.items():
         for seed in (0, 1):
             for noise in ("gaussian", "shot"):

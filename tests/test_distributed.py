@@ -16,13 +16,12 @@ import small_run
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from small_run import edited
+from small_run import edited, history, weights
 
 from sdnet.commands.train import train
 from sdnet.csc import update_dictionaries
 from sdnet.data.folders import FolderLoader
 from sdnet.data.loaders import DeviceLoader
-from sdnet.experiments import results
 from sdnet.models import build
 from sdnet.runs.device import recipe_on
 from sdnet.runs.images import open_data
@@ -118,14 +117,6 @@ def running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def weights(folder):
-    return torch.load(folder / "model.pt", weights_only=True)
-
-
-def history(folder):
-    return results.read(folder / "history.csv", "history").drop(columns="train_seconds")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Tables 2, 3 and 5, the two readings and the control from hand-made result files."""
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.labels import DATASETS
 from sdnet.experiments.tables import noise as noise_tables
 
-PROJECT = Path(__file__).parents[1]
 PRESET = """\
 description: hand-made
 width: 64
@@ -44,13 +42,9 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 @pytest.fixture(params=["cifar10"])
-def folder(tmp_path, monkeypatch, request):
+def folder(tiny_project, request):
     """The results folder of two seeds of four networks; the second seed has 10 more correct everywhere."""
-    (tmp_path / "config" / "presets").mkdir(parents=True)
-    (tmp_path / "config" / "presets" / "tiny.yaml").write_text(PRESET.replace("cifar10", request.param))
-    shutil.copy(PROJECT / "config" / "paper_values.csv", tmp_path / "config")
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "results" / "tiny"
+    folder = tiny_project(PRESET.replace("cifar10", request.param))
     for system in CLEAN:
         for seed in (0, 1):
             write_run(folder, request.param, system, seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.datasets import load_digits
+from small_network import small_network, trained_on
 from torch import nn
 
 from sdnet.csc import CSCConv2d, csc_layers, use_lambda
@@ -25,30 +25,8 @@ NORMS = pytest.mark.parametrize("settings", [LINF, L2], ids=["linf", "l2"])
 
 
 @pytest.fixture(scope="module")
-def digits():
-    """uint8 (1797, 8, 8, 1) and labels."""
-    data = load_digits()
-    return (data.images * 255 / 16).astype(np.uint8)[..., None], data.target
-
-
-@pytest.fixture(scope="module")
 def trained(digits):
-    """A small sparse coding network that reads nearly all of the digits it was trained on, in a few seconds."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        CSCConv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(128, 10)
-    )
-    x, y = torch.from_numpy(digits[0][:1200]).permute(0, 3, 1, 2) / 255.0, torch.from_numpy(digits[1][:1200])
-    optimizer, generator = torch.optim.Adam(model.parameters(), lr=0.01), torch.Generator().manual_seed(0)
-    for _ in range(8):
-        for rows in torch.randperm(1200, generator=generator).split(100):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimizer.step()
-            model[0].project_()
-            model[0].update_step_size()
-    model.zero_grad()
-    return model.eval()
+    return trained_on(digits, small_network(atoms=8))
 
 
 @pytest.fixture

@@ -10,14 +10,11 @@ from sdnet.experiments.columns import COLUMNS
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tiny_project):
     """The results folder of a preset of which a data set is tested, one was begun and one was not."""
-    (tmp_path / "config" / "presets").mkdir(parents=True)
     datasets = {"digits": {}, "imagenet": {}, "cifar100": {}}
     preset = PRESET | {"seeds": [0], "systems": {"sdnet18": {"model": "sdnet18"}}, "datasets": datasets}
-    (tmp_path / "config" / "presets" / "tiny.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "results" / "tiny"
+    folder = tiny_project(yaml.safe_dump(preset, sort_keys=False))
     add(folder, "digits")
     begun = folder / "runs" / "imagenet" / "sdnet18" / "seed0"
     begun.mkdir(parents=True)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits, load_sample_image
+from sklearn.datasets import load_sample_image
+from small_network import small_network, trained_on
 from torch import nn
 
 from sdnet.csc import CSCConv2d, use_lambda
@@ -17,40 +18,9 @@ from sdnet.robustness.sweep import evaluate_at
 LAMBDAS = [0.1, 0.3, 0.6, 1.0]
 
 
-def small_network(in_channels=1, atoms=16, classes=10, seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        CSCConv2d(in_channels, atoms, 3, padding=1),
-        nn.BatchNorm2d(atoms),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(16 * atoms, classes),
-    )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """uint8 (1797, 8, 8, 1) and labels."""
-    data = load_digits()
-    return (data.images * 255 / 16).astype(np.uint8)[..., None], data.target
-
-
 @pytest.fixture(scope="module")
 def trained(digits):
-    """A small network that reads 95% of the digits it was trained on, in a few seconds."""
-    model, (images, labels) = small_network(), digits
-    x, y = torch.from_numpy(images[:1200]).permute(0, 3, 1, 2) / 255.0, torch.from_numpy(labels[:1200])
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(8):
-        for rows in torch.randperm(1200, generator=generator).split(100):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimizer.step()
-            model[0].project_()
-            model[0].update_step_size()
-    return model.eval()
+    return trained_on(digits, small_network())
 
 
 def batches_of(images, labels, *sizes):

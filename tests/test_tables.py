@@ -2,7 +2,6 @@
 
 import csv
 import math
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -35,13 +34,9 @@ SPEED = {"sdnet18": 1200.0, "resnet18": 1600.0}
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tiny_project):
     """The results folder of a small project: 3 seeds of 2 networks on CIFAR-10 and digits; no ImageNet."""
-    (tmp_path / "config" / "presets").mkdir(parents=True)
-    (tmp_path / "config" / "presets" / "tiny.yaml").write_text(PRESET)
-    shutil.copy(PROJECT / "config" / "paper_values.csv", tmp_path / "config")
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "results" / "tiny"
+    folder = tiny_project(PRESET)
     for dataset in ("cifar10", "digits"):
         for system, counts in CORRECT.items():
             for seed, correct in enumerate(counts):

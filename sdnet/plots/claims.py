@@ -35,7 +35,7 @@ def scoreboard(judged: pd.DataFrame) -> Figure:
     size = (STATEMENTS + COLUMN * len(columns), ROW * (len(lines) + 6))
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     for place, (claim, statement, style) in enumerate(lines):
-        axis.text(-0.6, place, statement, ha="right", va="center", fontsize="x-small", linespacing=1, **style)
+        axis.text(-0.6, place, statement, ha="right", va="center", fontsize="x-small", linespacing=1.2, **style)
         axis.axhline(place + 0.5, color="0.9", linewidth=0.5)
         for row in judged[judged.claim == claim].itertuples():
             released = row.reading == "released"
@@ -48,7 +48,7 @@ def scoreboard(judged: pd.DataFrame) -> Figure:
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     marks = [Line2D([], [], label=name, linestyle="", markersize=LARGE, **look) for name, look in MARKS.items()]
-    note = "small: by the layer as in the authors' code; italics: implied by the paper, not said"
+    note = "smaller: by the layer as in the authors' code; italics: implied by the paper, not said; no mark: not run"
     look = {"frameon": False, "fontsize": "x-small", "title_fontsize": "xx-small"}
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), title=note, **look)
     return figure

@@ -519,6 +519,30 @@ def test_each_severity_is_compared_with_itself(folder):
     assert gaussian["r_squared", "sdnet18 adaptive lambda", "noise variance", ""] == pytest.approx(1)
 
 
+def test_two_networks_at_the_lambdas_of_algorithm_1_are_compared_by_their_counts_and_paired(folder, monkeypatch):
+    """Its lambda, 0.7, is between two that were tried, at which 1,500 and 1,200 images are correct; counted are 1,400.
+
+    With 4 iterations 1,490 are correct: of 2,000 images 290 differ by half an image, 10 by half in the other direction.
+    """
+    preset = folder.parents[1] / "config/presets/tiny.yaml"
+    iter4 = "  sdnet18-iter4: {model: sdnet18, options: {n_iter: 4}}\n"
+    preset.write_text(preset.read_text().replace("recipes:", f"{iter4}recipes:"))
+    for seed in (0, 1):
+        write_noisy(folder, "cifar10", "sdnet18-iter4", seed, "gaussian", [1000, 1490, 1200])
+        write_accuracy(folder, "cifar10", "sdnet18-iter4", seed)
+        path = folder / f"runs/cifar10/sdnet18/seed{seed}/adaptive-gaussian.csv"
+        rows = results.read(path, "adaptive").assign(**{"lambda": 0.7, "lambda_low": 0.7, "lambda_high": 0.7})
+        rows["correct"] = 1400 * rows.total // IMAGES
+        results.write(path, "adaptive", rows.to_dict("records"))
+    pairs = [("sdnet18-iter4 adaptive", "sdnet18 adaptive")]
+    monkeypatch.setitem(evidence.noisy.__globals__, "NOISE_PAIRS", pairs)
+    found = pd.DataFrame(evidence.noisy(runs_of(folder))).set_index("level")
+    assert found.index.tolist() == [*"12345", "mean"]
+    assert found.estimate.tolist() == pytest.approx([100 * 90 / 2000] * 6)
+    half_width = 100 * 1.96 * math.sqrt((300 / 4 / 2000 - (280 / 2 / 2000) ** 2) / 2000)
+    assert (found.high - found.low).to_numpy() / 2 == pytest.approx(half_width, rel=0.2)  # of 100 resamples
+
+
 def test_the_best_lambda_of_each_severity_is_compared_with_both_ends_and_with_those_before(folder):
     """The parabola through 1,100, 1,500 and 1,200 has its vertex at 0.5 + 0.4 * 100 / 1,400; the others are convex."""
     sdnet = [[1000, 1100, 1500], [1100, 1500, 1200], [1100, 1500, 1200], [1500, 1100, 1000], [1480, 1100, 1000]]

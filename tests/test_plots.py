@@ -97,8 +97,9 @@ def test_where_a_data_set_lacks_a_noise_figure_2_keeps_its_labels_and_the_legend
 def test_figure_5_shows_zero_as_mid_grey_and_every_atom_at_full_contrast():
     atoms = np.array([[0, 1, 0, -1], [0.5, 0, 0, 0]])
     entries = pd.DataFrame(
-        RUN | {"seed": 0, "layer": "conv1", "atom": k, "channel": 0, "row": i // 2, "column": i % 2, "value": value}
-        for k, atom in enumerate(atoms)
+        RUN | {"seed": seed, "layer": "conv1", "atom": k, "channel": 0, "row": i // 2, "column": i % 2, "value": value}
+        for seed, of_seed in ((1, atoms), (2, 1 - atoms))  # the first one is drawn
+        for k, atom in enumerate(of_seed)
         for i, value in enumerate(atom)
     )
     (axis,) = plots.dictionaries(entries, "note").axes
@@ -120,6 +121,11 @@ def test_figure_6_shows_the_share_of_each_bin_and_of_exact_zeros():
     assert (steps.get_data().values.tolist(), steps.get_data().edges.tolist()) == ([20, 30], [-1, 0, 1])
     assert axis.lines[0].get_ydata()[1] == 50
     assert axis.texts[0].get_text() == "exactly zero: 50.0%"
+    more = codes.assign(seed=1, count=np.where(codes.bin_low == codes.bin_high, 4, 2) * codes["count"])
+    (axis,) = plots.code_histograms(pd.concat([codes, more]), "note").axes
+    shares = [steps.get_data().values.tolist() for steps in axis.patches]
+    assert shares == [[20, 30], pytest.approx([40 / 3, 20])], "of each seed's own entries"
+    assert axis.texts[0].get_text() == "exactly zero: 58.3 ± 11.8%"
 
 
 def inversion(generator, layers=1, images=1):
@@ -226,6 +232,42 @@ def test_the_worst_of_all_attacks_is_drawn_where_every_seed_was_attacked():
     (axis,) = plots.attack_curves(pd.concat([attacks, *others]), "note").axes
     drawn = {line.get_label(): line.get_ydata()[0] for line in axis.lines if ", worst" in line.get_label()}
     assert drawn == {"ResNet-18, worst of all attacks": 25, "unlabelled, worst of all attacks": 31}
+
+
+def test_accuracy_under_attack_is_drawn_in_its_norm_by_what_the_attacker_knows():
+    """Of images crafted at another lambda than that of the prediction, and at a tuned one, 99 are left: not drawn."""
+    lambdas = (0.1, 0.5)
+    attacks = pd.DataFrame(
+        RUN
+        | {"seed": seed, "norm": norm, "eps": eps, "choice": choice, "step": step, "total": 100}
+        | {"lambda_attack": crafted, "lambda": lmbd, "clean_correct": 95 - 10 * k + seed, "correct": correct + seed}
+        for seed in (0, 4)
+        for (norm, eps), less in {("linf", 8 / 255): 0, ("l2", 0.5): 5}.items()
+        for k, lmbd in enumerate(lambdas)
+        for choice, step, crafted, correct in [
+            ("given", "a", np.nan, 20 + 30 * k - less),
+            *(("given", "b", other, 10 + 20 * k - less if other == lmbd else 99) for other in lambdas),
+            ("given", "worst", np.nan, 5 + 10 * k - less),
+            ("tuned", "a", np.nan, 99),
+        ]
+    )
+    expected = {
+        "not attacked": [97, 87],
+        "crafted at the λ of training": [22, 52],
+        "crafted at the λ of the prediction": [12, 32],
+        "worst of all attacks": [7, 17],
+    }
+    linf, l2 = plots.attack_curves(attacks, "note").axes
+    for axis, title, less in ((linf, "L∞ 8/255", 0), (l2, "L2 0.5", 5)):
+        assert axis.get_title(loc="left") == title
+        drawn = {line.get_label(): line for line in axis.lines}
+        assert drawn.keys() == expected.keys()
+        for (label, line), bands in zip(drawn.items(), axis.collections, strict=True):
+            heights = [y - less * (label != "not attacked") for y in expected[label]]
+            assert line.get_xydata().tolist() == [[0.1, heights[0]], [0.5, heights[1]]]
+            ends = bands.get_paths()[0].vertices[:, 1]
+            spread = 4 / 2**0.5  # the standard deviation of two seeds
+            assert (ends.min(), ends.max()) == pytest.approx((min(heights) - spread, max(heights) + spread))
 
 
 def test_each_attackers_lambda_is_drawn_against_each_that_classifies():

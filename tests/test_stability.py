@@ -207,6 +207,19 @@ def test_gains_are_over_the_images_own_and_the_figure_shows_each_network():
     assert (dot.get_ydata()[0], atoms.get_ydata()[0]) == (pytest.approx(0.2), pytest.approx(0.1))
 
 
+def test_iterations_are_compared_at_the_severities_that_have_them_and_bands_are_over_seeds():
+    """The severities multiply a gain by 2 in the geometric mean, the third one by 1; the second seed's is double."""
+    table = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.1], (0.1, 0.5)))
+    table["noise_to_signal"] *= table.severity.map({1: 1, 2: 2, 3: 1, 4: 4, 5: 4})
+    table = pd.concat([table, table.assign(seed=1, noise_to_signal=2 * table.noise_to_signal)])
+    layer, _, iterations = plots.stability_curves(table, "note").axes
+    assert layer.lines[0].get_ydata() == pytest.approx([0.6, 0.3])
+    ends = layer.collections[0].get_paths()[0].vertices[:, 1]
+    spread = np.std([1, 2], ddof=1) * np.array([0.4, 0.2])
+    assert (ends.min(), ends.max()) == pytest.approx((0.3 - spread[1], 0.6 + spread[0]))
+    assert iterations.lines[0].get_ydata() == pytest.approx([0.15, 0.3, 2.4])
+
+
 def test_each_network_has_a_dot_at_its_own_lambda_of_training():
     table = pd.DataFrame(rows("sdnet18", 0, [0.2, 0.1], (0.1, 0.5)) + rows("sdnet18-all", 0, [0.4, 0.3], (0.5, 0.9)))
     for axis, k in zip(plots.stability_curves(table, "note").axes[:2], (1, 3), strict=True):

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from small_run import edited, make_spec
 
 from sdnet.__main__ import cli
-from sdnet.commands.benchmark import PAPER, against, paper_ratios
+from sdnet.commands.benchmark import PAPER, against, benchmark, paper_ratios
 from sdnet.commands.contender import Contender
 from sdnet.commands.speed import leased_machine
 from sdnet.csc import csc_layers
@@ -73,6 +74,29 @@ def test_a_machine_that_slows_between_turns_is_in_no_ratio_and_one_that_slows_wi
     assert mean == pytest.approx(np.exp(np.log(ratios).mean()))
     spread = 3.182 * np.log(ratios).std(ddof=1) / 2  # Student's t of four turns
     assert np.log([low, high]) == pytest.approx(np.log(mean) + np.array([-spread, spread]), abs=1e-4)
+
+
+def test_the_ratios_are_of_training_by_processor_time_without_the_first_turn_and_slow_networks_sit_out(
+    tmp_path, monkeypatch
+):
+    """Images per second by the clock and by processor time, of which the latter are twice, and with CSC layers half."""
+    turns = Counter()
+
+    def rates(step, contender):
+        system, training = contender.spec["system"], step.__name__ == "train_step"
+        turns[system, training] += 1
+        first, slow = turns[system, training] == 1, system == "sdnet18"
+        by_clock = (1 if first else 80) * (1 if training else 5) / (40 if slow else 1)
+        return by_clock, (1 if slow else 2) * by_clock
+
+    monkeypatch.setattr("sdnet.commands.benchmark.rates", rates)
+    specs = [edited(make_spec(tmp_path / name), system=name, model__name=name) for name in ("sdnet18", "resnet18")]
+    benchmark(tuple(specs), tmp_path / "benchmark.csv", 4, gpus=0)
+    rows = results.read(tmp_path / "benchmark.csv", "benchmark").set_index("system")
+    assert rows.train_images_per_second.to_dict() == {"sdnet18": 2, "resnet18": 80}
+    assert rows.inference_images_per_second.to_dict() == {"sdnet18": 10, "resnet18": 400}
+    assert rows.train_rate_ratio.to_dict() == pytest.approx({"sdnet18": 1 / 80, "resnet18": 1})
+    assert [turns[name, True] for name in ("sdnet18", "resnet18")] == [5, 13], "4 images take it 2.4 s"
 
 
 def test_what_noise_and_attacks_will_take_is_measured_in_float32(tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def test_the_ratios_are_of_training_by_processor_time_without_the_first_turn_and
         system, training = contender.spec["system"], step.__name__ == "train_step"
         turns[system, training] += 1
         first, slow = turns[system, training] == 1, system == "sdnet18"
-        by_clock = (1 if first else 80) * (1 if training else 5) / (40 if slow else 1)
+        by_clock = 1 if first else 80 * (1 if training else 5) / (40 if slow else 1)
         return by_clock, (1 if slow else 2) * by_clock
 
     monkeypatch.setattr("sdnet.commands.benchmark.rates", rates)

@@ -146,15 +146,20 @@ def drawn(axis):
 
 def test_figure_1_shows_how_the_code_s_channels_add_up_to_the_image_beside_the_input():
     arrays = inversion(np.random.default_rng(0))
-    axes = {axis.get_title(): axis for axis in plots.operator([("digits", "sdnet18", arrays)], "note").axes}
-    assert np.array_equal(drawn(axes["input $x$"]), arrays["images"][0, ..., 0])
-    assert np.array_equal(drawn(axes["$A(z)$: the sum of all 5"]), arrays["sums"][4, ..., 0])
-    assert np.array_equal(drawn(axes["sum so far"]), arrays["sums"][0, ..., 0])
-    assert np.array_equal(drawn(axes["code $\\zeta_c$"]), arrays["codes"][0])
-    atom, term = drawn(axes["atom $\\alpha_c$"]), drawn(axes["$\\alpha_c * \\zeta_c$"])
-    assert atom == pytest.approx((1 + arrays["atoms"][0, 0] / np.abs(arrays["atoms"][0]).max()) / 2)
-    assert term == pytest.approx((1 + arrays["terms"][0, 0] / np.abs(arrays["terms"]).max()) / 2)
-    assert axes["code $\\zeta_c$"].get_ylabel() == "c = 3"
+    axes = {axis.get_label(): axis for axis in plots.operator([("digits", "sdnet18", arrays)], "note").axes}
+    assert np.array_equal(drawn(axes["x"]), arrays["images"][0, ..., 0])
+    assert np.array_equal(drawn(axes["A(z)"]), arrays["sums"][4, ..., 0])
+    strongest = np.abs(arrays["terms"]).max()
+    for row, channel in enumerate((3, 1)):
+        assert axes[f"code{row}"].get_ylabel() == f"c = {channel}"
+        assert np.array_equal(drawn(axes[f"code{row}"]), arrays["codes"][row])
+        assert np.array_equal(drawn(axes[f"sum{row}"]), arrays["sums"][row, ..., 0])
+        atom, term = arrays["atoms"][row, 0], arrays["terms"][row, 0]
+        assert drawn(axes[f"atom{row}"]) == pytest.approx((1 + atom / np.abs(atom).max()) / 2)
+        assert drawn(axes[f"term{row}"]) == pytest.approx((1 + term / strongest) / 2), "all on one scale"
+    titles = [axes[name].get_title() for name in ("code0", "atom0", "term0", "sum0", "A(z)", "x")]
+    of_channels = ["code $\\zeta_c$", "atom $\\alpha_c$", "$\\alpha_c * \\zeta_c$", "sum so far"]
+    assert titles == [*of_channels, "$A(z)$: the sum of all 5", "input $x$"]
 
 
 def test_of_a_code_of_zeros_figure_1_shows_white_and_what_it_adds_as_mid_grey():

@@ -442,6 +442,36 @@ def test_imagenet_joins_with_its_root_on_four_gpus_under_three_noises(own_fresh,
     assert "--batch-size 128 " in benchmark, "the part that one of 4 GPUs has of 512"
 
 
+def test_every_measurement_is_asked_for_what_the_preset_says(own_fresh, snakemake):
+    """Attacks on a network with a lambda try the images against ResNet-18, too."""
+    asked = "noises: [shot], seed: 3"
+    (own_fresh / "config/presets/quick.yaml").write_text(TINY_PRESET.replace("noises: [gaussian]", asked))
+    targets = [str(RESULTS / name) for name in ("table4.csv", "control.csv", "figure_stability.pdf")]
+    printed = snakemake.succeed(own_fresh, "--cores", "1", *targets, "-n", "-p")
+    commands = {" ".join(words.split()) for words in re.findall(r"-m sdnet (.*model\.pt\) .*) --gpus", printed)}
+    images, lambdas = "--scale cifar --noise-seed 3 --images 20", "--lambdas 0.1,0.5"
+    attacked = f"{lambdas} --linf 64 --l2 2 --noise shot"
+    of_each = {
+        "sweep": f"--noise shot {lambdas} {images}",
+        "renormalise": f"--noise shot {images}",
+        "stability": f"--noise shot {lambdas} {images}",
+        "attack": f"{attacked} --images 20",
+        "attack-adaptive": f"{attacked} --images 10 --steps 3 --restarts 1 --attack-lambdas 0.1"
+        " --autoattack '' --autoattack-images 1",
+        "diagnose": f"{attacked} --images 5 --steps 3 --no-square",
+    }
+    fitted = f"{of_each['sweep']} --levels interleaved --calibration-images 20 --variants paper"
+    undefended, defended = (f"{RESULTS}/runs/digits/{system}/seed0" for system in ("resnet18", "sdnet18"))
+    reference = dict.fromkeys(("attack-adaptive", "diagnose"), f" --reference {undefended}")
+    assert {command for command in commands if not command.startswith("evaluate")} == {
+        *(f"{name} $(dirname {undefended}/model.pt) {words}" for name, words in of_each.items()),
+        *(
+            f"{name} $(dirname {defended}/model.pt) {words}{reference.get(name, '')}"
+            for name, words in (of_each | {"calibrate": fitted}).items()
+        ),
+    }
+
+
 def test_imported_weights_are_tested_and_never_trained(own_fresh, snakemake):
     """Figure 2 of the preset `released` from a checkpoint in the authors' layout; without it, what to do is said."""
     preset = own_fresh / "config/presets/released.yaml"

@@ -170,20 +170,20 @@ def test_of_a_code_of_zeros_figure_1_shows_white_and_what_it_adds_as_mid_grey():
     assert (drawn(axes["$\\alpha_c * \\zeta_c$"]) == 0.5).all()
 
 
-def test_figure_4_shows_each_image_then_what_each_layer_gives_back_of_it_with_its_scores():
-    arrays = inversion(np.random.default_rng(0), layers=3, images=2)
+def test_figure_4_shows_each_image_then_what_some_layers_give_back_of_it_with_its_scores():
+    arrays, depths = inversion(np.random.default_rng(0), layers=6, images=2), (1, 2, 3, 5)
     scores = pd.DataFrame(
         RUN | {"seed": seed, "depth": depth, "image": 7 + i, "psnr_db": 10 * depth + i, "correlation": 0.9 - seed}
         for seed in (0, 1)
-        for depth in (1, 2, 3)
+        for depth in range(1, 7)
         for i in (0, 1)
     )
     axes = plots.reconstructions([("cifar10", "sdnet18", arrays)], scores, "note").axes
-    assert [axis.get_title() for axis in axes[:4]] == ["image", "layer 1", "layer 2", "layer 3"]
-    for i, line in enumerate((axes[:4], axes[4:])):
-        expected = np.stack([arrays["images"][i], *arrays["pictures"][:, i]])[..., 0]
-        assert np.array_equal([drawn(axis) for axis in line], expected)
-        labels = [f"{10 * depth + i}.0 dB, 0.90" for depth in (1, 2, 3)]
+    assert [axis.get_title() for axis in axes[:5]] == ["image", *(f"layer {depth}" for depth in depths)]
+    for i, line in enumerate((axes[:5], axes[5:])):
+        expected = [arrays["images"][i], *(arrays["pictures"][depth - 1, i] for depth in depths)]
+        assert np.array_equal([drawn(axis) for axis in line], np.stack(expected)[..., 0])
+        labels = [f"{10 * depth + i}.0 dB, 0.90" for depth in depths]
         assert [axis.get_xlabel() for axis in line] == ["", *labels]
 
 

@@ -3,8 +3,10 @@
 import re
 import shlex
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from sdnet.__main__ import cli
 from sdnet.commands import work
 from sdnet.data.datasets import load
 from sdnet.experiments import arguments, plan
+from sdnet.experiments.labels import duration
 from sdnet.experiments.settings.files import read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.preset import Preset
@@ -240,6 +243,21 @@ def test_hours_are_estimated_from_a_measurement(monkeypatch, capsys, tmp_path):
     (row,) = [line for line in page.splitlines() if line.startswith("all ")]
     assert re.search(r" \d+ (s|min)$", row), row
     assert "at once on an otherwise idle machine" in page
+
+
+def test_the_hours_are_those_of_every_job(monkeypatch, capsys):
+    speed = work.Speed(trained=100, passed=1000, differentiated=10)
+    machine = SimpleNamespace(speed=lambda *_: speed, start=2, name="a machine", unit="job", at_once=4)
+    monkeypatch.setattr("sdnet.commands.speed.leased_machine", lambda gpus: nullcontext(machine))
+    monkeypatch.chdir(PROJECT)
+    cli.main(["plan", "--preset", "quick", "--measure"], standalone_mode=False)
+    page, planned = capsys.readouterr().out, plan.runs("quick", PRESETS["quick"], SITE)
+    jobs = [job for run in planned for job in work.jobs(run, planned, PRESETS["quick"], SITE)]
+    of_runs = sum(2 + job.trained / 100 + job.passed / 1000 + job.differentiated / 10 for job in jobs)
+    (row,) = [line for line in page.splitlines() if line.startswith("all ")]
+    assert row.endswith(f"  {duration(of_runs)}")
+    total = of_runs + 2 * len(work.shared_jobs(planned, PRESETS["quick"]))
+    assert f"a machine: {duration(total)} of one job; {duration(total / 4)} with 4 at once" in page
 
 
 def test_a_file_of_one_s_own_settings_wins_key_by_key(monkeypatch, capsys, tmp_path):

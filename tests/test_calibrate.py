@@ -241,7 +241,8 @@ def test_what_is_written_recounts(tmp_path, monkeypatch):
         assert 100 * gain.high - 1e-9 <= mean.gain_high
 
 
-def test_the_released_fit_is_on_test_images_and_the_running_mean_of_their_squared_residuals(swept):
+def test_the_released_fit_is_on_test_images_and_the_running_mean_of_their_squared_residuals(swept, monkeypatch):
+    monkeypatch.setattr("sdnet.runs.noisy.EVALUATION_BATCH", 10)  # in two batches
     model, _, test = files_of(swept, IMAGES, ["paper", "released"], LAMBDAS)
     seen, expected = [], []
     for position, level in enumerate(CALIBRATION_LEVELS["released"]["gaussian"][1:]):  # no clean images

@@ -568,6 +568,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
             "snakemake results/quick/table1.csv --forcerun ...",
         ),
         ("-n --omit-from figure4 quick", "--omit-from takes quick for its own, and no target is left"),
+        ("-n --prioritize train quick", "--prioritize takes quick for its own, and no target is left"),
     ],
 )
 def test_what_is_mistyped_is_answered_in_one_sentence(fresh, snakemake, typed, sentence):

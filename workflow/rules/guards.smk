@@ -14,7 +14,7 @@ def refuse_swallowed_targets():
     """These options take every word behind them: a target typed there is read as one of their values."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
     roots = [Path(places.results_of(name)) for name in PRESETS if name != "paper"]
-    for option in ("forcerun", "until", "omit_from"):
+    for option in ("forcerun", "prioritize", "until", "omit_from"):
         taken = [
             word
             for word in getattr(given, option) or ()

@@ -377,6 +377,8 @@ def test_robust_inference_without_images_or_levels_is_refused_in_a_sentence(dete
             calibrate(detector, empty, add_noise, levels=[0, 0.2], lambdas=lambdas)
     with pytest.raises(ValueError, match="the residual of an image is not finite"):
         calibrate(detector, [(x, y)], lambda images, level: images * float("nan"), levels=[0, 0.2], lambdas=lambdas)
+    with pytest.raises(ValueError, match="images are NoneType; give a tensor or an array"):
+        calibrate(detector, [(x, y)], lambda images, std: None, levels=[0, 0.2], lambdas=lambdas)
     for wrong in ((x, y), [x], [(x, y, y)]):
         with pytest.raises(ValueError, match="each of the batches must be a pair, images and labels"):
             calibrate(detector, wrong, add_noise, levels=[0, 0.2], lambdas=lambdas)
@@ -385,7 +387,7 @@ def test_robust_inference_without_images_or_levels_is_refused_in_a_sentence(dete
     line = calibrate(detector, [(x, y)], add_noise, levels=[0, 0.2], lambdas=lambdas)
     with pytest.raises(ValueError, match=r"calibration is 0\.5; give what `calibrate` returns"):
         predict(detector, x, 0.5)
-    with pytest.raises(ValueError, match="a batch is dict; give images as a tensor"):
+    with pytest.raises(ValueError, match="images are dict; give a tensor or an array"):
         predict(detector, [{"image": x}], line)
     for mode, batches in (("batch", []), ("dataset", []), ("dataset", x[:0]), ("batch", x[:0])):
         with pytest.raises(ValueError, match="there is no batch of images"):

@@ -30,11 +30,14 @@ def as_input(images: Tensor | np.ndarray, model: nn.Module) -> Tensor:
     uint8 is read as (N, H, W, channels) in 0 to 255, floats as (N, channels, H, W) in [0, 1]. Noise may leave [0, 1].
 
     Raises:
-        ValueError: for bytes with the channels first, other integers, and floats that are grey levels.
+        ValueError: for what is no tensor or array, bytes with the channels first, other integers, and floats that are
+            grey levels.
     """
     parameter = next(model.parameters())
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images.copy())  # torch cannot share what is read-only, as a mapped file is
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images are {type(images).__name__}; give a tensor or an array, alone or first in a tuple")
     images = images.to(parameter.device, non_blocking=True)
     if images.dtype == torch.uint8:
         if images.dim() != 4 or (images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3)):

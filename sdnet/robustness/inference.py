@@ -135,12 +135,7 @@ def predict(
 
 
 def _images(batch: Tensor | Sequence, model: nn.Module) -> Tensor:
-    images = batch[0] if isinstance(batch, tuple | list) else batch
-    if not isinstance(images, Tensor | np.ndarray):
-        raise ValueError(
-            f"a batch is {type(batch).__name__}; give images as a tensor, or a tuple that begins with them"
-        )
-    return as_input(images, model)
+    return as_input(batch[0] if isinstance(batch, tuple | list) else batch, model)
 
 
 def _clean(batch: Sequence, model: nn.Module) -> tuple:

@@ -34,7 +34,8 @@ def build(name: str, num_classes: int, *, width: int = 64, small_input: bool = T
         **options: of the network, e.g. lmbd, n_iter, nonnegative, shortcut (SDNet), in_channels.
 
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: if the name is unknown, or a number does not suit the network.
+        TypeError: for an option that the network does not have.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")

@@ -50,7 +50,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_model(folder: Path, spec: dict, num_classes: int, device: torch.device) -> nn.Sequential:
-    """The trained network of a run's folder, in evaluation mode.
+    """The trained network of a run's folder, in evaluation mode; it takes images (N, channels, H, W) in [0, 1].
+
+    Args:
+        folder: the run's, in which model.pt is.
+        spec: its spec.json, from `read_spec`.
+        num_classes: size of the output; of the data set.
+        device: where the network is to be.
 
     Raises:
         FileNotFoundError, ValueError: if there are no weights, or they are not this network's, or another training

@@ -55,6 +55,17 @@ def test_what_shifts_and_scales_all_pixels_changes_nothing_behind_them():
         assert not torch.allclose(model.eval()(0.3 * x - 1.0), noisy, atol=0.1), "as it does without"
 
 
+def test_every_image_counts_alike_however_they_are_batched():
+    """An empty batch and a last one of a single image, as a loader of 33 images in batches of 16 gives."""
+    x = torch.cat([images for images, _ in batches()])[:33]
+    x[32:] += 5
+    parts = [(part, torch.zeros(len(part))) for part in (x[:0], x[:16], x[16:32], x[32:], x[:0])]
+    found = renormalised(nn.Sequential(nn.BatchNorm2d(3)), parts)[0]
+    torch.testing.assert_close(found.running_mean, x.mean(dim=(0, 2, 3)))
+    variances = torch.stack([part.var(dim=(0, 2, 3)) for part in (x[:16], x[16:32], x[32:])])
+    torch.testing.assert_close(found.running_var, (16 * variances[0] + 16 * variances[1] + variances[2]) / 33)
+
+
 def test_a_network_without_batch_norms_and_nothing_to_see_are_refused():
     with pytest.raises(ValueError, match="Linear has no batch norm whose statistics"):
         renormalised(nn.Linear(2, 2), batches())

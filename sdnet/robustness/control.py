@@ -35,14 +35,14 @@ def renormalised_correct(model: nn.Module, batches: Callable[[], Batches], lmbd:
 def renormalised(model: nn.Module, batches: Batches) -> nn.Module:
     """A copy of a network in evaluation mode whose batch norms have the statistics of some images.
 
-    Their means and variances are averages over the batches, each of which should have many images.
+    Their means and variances are averages over the batches, by their numbers of images, which should be large.
 
     Args:
         model: takes images in [0, 1], (N, channels, H, W).
         batches: of images and labels, as for `sweep.evaluate_at`; labels are not looked at.
 
     Raises:
-        ValueError: if the network has no batch norm, or there is no batch.
+        ValueError: if the network has no batch norm, or there is no image.
     """
     model = copy.deepcopy(model).eval()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -50,13 +50,16 @@ def renormalised(model: nn.Module, batches: Batches) -> nn.Module:
         raise ValueError(f"renormalised: {type(model).__name__} has no batch norm whose statistics could be taken anew")
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average over all batches, and not of the last ones
         norm.train()
     seen = 0
     for batch in batches:
         images, _ = labelled(batch, "renormalised")
-        model(as_input(images, model))
+        if not len(images):
+            continue
         seen += len(images)
+        for norm in norms:
+            norm.momentum = len(images) / seen  # an average in which every image counts alike
+        model(as_input(images, model))
     if not seen:
         raise ValueError("renormalised: there is no batch; give images, and no iterator that is used up already")
     return model.eval()

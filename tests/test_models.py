@@ -1,5 +1,6 @@
 """The networks have the paper's sizes and shapes."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -128,6 +129,15 @@ def test_normalize_standardises_each_channel():
     x = torch.rand(4, 2, 8, 8)
     out = Normalize((0.5, 0.25), (0.1, 0.2))(x)
     torch.testing.assert_close(out[:, 1], (x[:, 1] - 0.25) / 0.2)
+
+
+@pytest.mark.parametrize("numbers", [list, np.array, lambda values: np.array(values, dtype=np.float32), torch.tensor])
+@pytest.mark.parametrize("values", [[0.5, 0.25], [1, 2]])
+def test_normalize_computes_as_the_network_does_whatever_its_statistics_come_from(numbers, values):
+    x, normalize = torch.rand(1, 2, 4, 4), Normalize(numbers(values), numbers(values))
+    assert normalize(x).dtype == torch.float32
+    assert normalize.double()(x.double()).dtype == torch.float64
+    assert {buffer.dtype for buffer in normalize.buffers()} == {torch.float64}
 
 
 def test_an_unknown_model_is_named():

@@ -7,12 +7,17 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, for images (N, M, H, W) in [0, 1]."""
+    """(x - mean) / std per channel, for images (N, M, H, W) in [0, 1].
+
+    Args:
+        mean: of the pixels in [0, 1], one number for each of the M channels.
+        std: as mean.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        for name, values in {"mean": mean, "std": std}.items():  # numpy's would be float64, and so all that follows
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.get_default_dtype()).clone().view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised images, of the same shape."""

@@ -134,6 +134,20 @@ def test_levels_that_do_not_differ_in_residual_are_refused():
         fit([1.0, 1.0], [0.1, 0.3])
 
 
+@pytest.mark.parametrize(
+    ("residuals", "best"), [([1.0, np.nan], [0.1, 0.2]), ([1.0, 2.0], [0.1, np.inf]), ([1.0, 2.0], [0.1]), ([], [])]
+)
+def test_what_is_no_point_for_each_level_is_refused(residuals, best):
+    with pytest.raises(ValueError, match="give each noise level one finite number of both"):
+        fit(residuals, best)
+
+
+@pytest.mark.parametrize("accuracy", [np.ones((15, 2)), np.ones((2, 16)), np.full((2, 15), np.nan), np.ones(())])
+def test_accuracies_that_are_none_of_each_lambda_are_refused(accuracy):
+    with pytest.raises(ValueError, match="give a finite number for each of the 15 lambdas"):
+        best_lambdas(accuracy, GRID)
+
+
 def test_unknown_choices_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'mean' is unknown; choose one of argmax, parabola"):
         best_lambdas(np.ones((2, 15)), GRID, "mean")

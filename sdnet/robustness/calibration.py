@@ -82,9 +82,15 @@ def fit_calibration(
         definition: of the residuals, see `image_residuals`.
 
     Raises:
-        ValueError: if fewer than two residuals differ.
+        ValueError: if there is not one residual and one best lambda for each level, one of them is not finite, or fewer
+            than two residuals differ.
     """
     residuals, best, grid = np.asarray(residuals, dtype=float), np.asarray(best, dtype=float), check_grid(lambdas)
+    if not (residuals.size and residuals.shape == best.shape and np.isfinite([residuals, best]).all()):
+        raise ValueError(
+            f"the residuals are {residuals.tolist()} and the best lambdas {best.tolist()}; "
+            "give each noise level one finite number of both"
+        )
     slope, intercept = _fit_line(residuals, best)
     errors, spread = best - (slope * residuals + intercept), best - best.mean()
     flat = np.ptp(best) == 0  # by this, since rounding leaves equal values a spread about their mean

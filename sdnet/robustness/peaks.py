@@ -115,8 +115,14 @@ def best_lambdas(accuracy: np.ndarray, lambdas: Sequence[float], estimator: str 
         estimator: "argmax" (the paper's) or "parabola".
 
     Raises:
-        ValueError: for an unknown estimator, or lambdas that are not ascending.
+        ValueError: for an unknown estimator, lambdas that are not ascending, or accuracies that are not finite or not
+            of these lambdas.
     """
+    accuracy, lambdas = np.asarray(accuracy), check_grid(lambdas)
+    if accuracy.shape[-1:] != lambdas.shape or not np.isfinite(accuracy).all():
+        raise ValueError(
+            f"accuracies of shape {accuracy.shape}; give a finite number for each of the {lambdas.size} lambdas"
+        )
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator {estimator!r} is unknown; choose one of {', '.join(ESTIMATORS)}")
-    return ESTIMATORS[estimator](accuracy, check_grid(lambdas))
+    return ESTIMATORS[estimator](accuracy, lambdas)

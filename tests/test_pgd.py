@@ -347,6 +347,8 @@ def test_an_attack_can_start_from_given_images_which_are_projected(trained, few)
         ({"norm": "l2", "eps": float("inf")}, "eps is inf"),
         ({"steps": 0}, "steps is 0; give a whole number of at least 1"),
         ({"steps": 2.5}, "steps is 2.5"),
+        ({"steps": 2.0}, "steps is 2.0; give a whole number"),
+        ({"steps": float("nan")}, "steps is nan"),
         ({"restarts": 0}, "restarts is 0"),
         ({"seed": -1}, "seed is -1; give a whole number of at least 0"),
         ({"step_size": 0}, "step_size is 0; give a positive length"),

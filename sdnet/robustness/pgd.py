@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class PGD:
         check_radius("PGD", self.eps, self.norm)
         counts = {"steps": (self.steps, 1), "restarts": (self.restarts, 1), "seed": (self.seed, 0)}
         for field, (given, least) in counts.items():
-            if given != int(given) or given < least:
+            if not isinstance(given, Integral) or given < least:
                 raise ValueError(f"PGD: {field} is {given}; give a whole number of at least {least}")
         if not (0 < self.step_size < math.inf or self.eps == self.step_size == 0):
             raise ValueError(f"PGD: step_size is {self.step_size}; give a positive length, such as 2.5 * eps / steps")

@@ -558,6 +558,7 @@ class Same(nn.Conv2d):
         (lambda: CSCConv2d(2, 4, 0), "4 x 2 x 0 x 0 entries; channels and kernel_size must be at least 1"),
         (lambda: replace_conv2d(nn.LazyConv2d(4, 3)), "LazyConv2d they are known once the network has run"),
         (lambda: fista(image(), dictionary(), lmbd=-1, step_size=0.1, n_iter=1, nonnegative=True), "lmbd is -1"),
+        (lambda: fista(image(), dictionary(), lmbd=math.nan, step_size=0.1, n_iter=1, nonnegative=True), "lmbd is nan"),
         (
             lambda: fista(image(), dictionary(), lmbd=torch.tensor(0.1, requires_grad=True), step_size=0.1, n_iter=1),
             r"lmbd asks for a gradient, and codes have none by it; give lmbd\.detach\(\)",

@@ -67,8 +67,8 @@ def fista(
         codes, (N, C, H', W') with H' = (H + 2 * padding - k) // stride + 1.
 
     Raises:
-        ValueError: if x and the dictionary disagree on the number of channels M, n_iter < 1, lmbd < 0, or lmbd or
-            step_size asks for a gradient.
+        ValueError: if x and the dictionary disagree on the number of channels M, n_iter < 1, lmbd is negative or not
+            a number, or lmbd or step_size asks for a gradient.
     """
     if x.dim() != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -80,8 +80,8 @@ def fista(
     for name, value in {"lmbd": lmbd, "step_size": step_size}.items():
         if isinstance(value, Tensor) and value.requires_grad:
             raise ValueError(f"fista: {name} asks for a gradient, and codes have none by it; give {name}.detach()")
-    if lmbd < 0:
-        raise ValueError(f"fista: lmbd is {lmbd}; it must not be negative")
+    if not lmbd >= 0:
+        raise ValueError(f"fista: lmbd is {lmbd}; it must be a number of at least 0")
     # Autocast leaves float64 alone, and knows no device "meta".
     if not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)

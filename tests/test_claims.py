@@ -1113,6 +1113,11 @@ def test_every_claim_of_the_evaluation_is_there():
             "effects: [accuracy of sdnet81 over medq]",
             "claim P6: effects.0: given 'accuracy of sdnet81 over medq'; must be <quantity> of <network>",
         ),
+        (
+            "effects: [accuracy of sdnet18 over mdeq]",
+            "effects: [accuracy of sdnet18 over medq]",
+            "claim P6: effects.0: given 'accuracy of sdnet18 over medq'; must be <quantity> of <network>",
+        ),
         ("claims:\n", "claim:\n", "claims.yaml: claims: Field required"),
         ("- id: P2\n", "- id: P1\n", "ids must be distinct; given twice: P1"),
     ],

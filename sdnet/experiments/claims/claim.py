@@ -29,6 +29,8 @@ QUANTITIES = (
     *("accuracy", "robust", "speed", "memory", "parameters", "lambda", "zeros", "new"),
     *("noise_to_signal", "correlation", "kendall", "spearman", "inversions", "r_squared"),
 )
+# What may stand behind "over" in place of a network.
+OTHERS = ("severity", "depth", "residual", "noise variance", "the lines of other noises", "both ends of the grid")
 COSTS = ("parameters", "speed", "memory")  # which no training changes
 MEASURED_ONCE = ("speed of ", "memory of ")  # effects that are measured once for each network, not for each seed
 COMPARE = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
@@ -55,11 +57,15 @@ def _listed(given: Any) -> Any:
 
 
 def _effect(name: str) -> str:
-    """An effect of one known network at least; or a misspelt one would pass for one that is not measured yet."""
-    if name.partition(" of ")[0] not in QUANTITIES or not networks_of(name):
+    """An effect of known networks; or a misspelt one would pass for one that is not measured yet."""
+    quantity, _, compared = name.partition(" of ")
+    subject, *over = compared.split(" over ")
+    known = all(one in OTHERS or one.split(" ")[0] in SYSTEMS for one in over)
+    if quantity not in QUANTITIES or subject.split(" ")[0] not in SYSTEMS or not known:
         raise ValueError(
-            f"given {name!r}; must be <quantity> of <network> ..., with a quantity of {', '.join(QUANTITIES)} and a "
-            f"network of {', '.join(SYSTEMS)}"
+            f"given {name!r}; must be <quantity> of <network> ... [over <network> ...], with a quantity of "
+            f"{', '.join(QUANTITIES)} and networks that SYSTEMS of sdnet/experiments/labels.py has: {', '.join(SYSTEMS)}; "
+            f"or over {', '.join(OTHERS)}"
         )
     return name
 

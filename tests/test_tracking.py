@@ -268,6 +268,19 @@ def test_of_a_run_that_was_killed_and_is_not_gone_on_with_nobody_thinks_that_it_
     assert [client.get_run(run).info.status for run in (again, run_id(folder))] == ["KILLED", "FINISHED"]
 
 
+def test_two_addresses_in_turn_have_one_run_each(client, database, tmp_path, monkeypatch):
+    other = f"sqlite:///{tmp_path}/other.db"
+    shutil.copy(database.removeprefix("sqlite:///"), tmp_path / "other.db")  # making one takes seconds
+    folder = new_folder(tmp_path, SPEC | {"preset": "in-turn"})
+    for epochs, address in enumerate((database, other, database, other), start=1):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        Tracker(folder, {}).log_epochs(history(epochs))
+    for at, count in ((client, 3), (MlflowClient(other), 4)):
+        _, (run,) = tree(at, "sdnet in-turn")
+        curve = at.get_metric_history(run.info.run_id, "test_accuracy")
+        assert [point.step for point in curve] == list(range(1, count + 1))
+
+
 def test_other_settings_are_another_run(client, folder):
     Tracker(folder, {}).close()
     first = run_id(folder)

@@ -21,7 +21,7 @@ from sdnet.files import write_text
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is
+MARKER = "mlflow.json"  # in a run's folder: which MLflow run it is, and which at other addresses
 NOTE = (
     "Curves are those of seeds, at the end of the chart view: click a network's `+` and, as that view shows but ten "
     "runs, the eye of others. "
@@ -130,8 +130,9 @@ class Tracker:
         tags = tags | group | {"model": spec["model"]["name"], "seed": str(spec["seed"])} | place
         marker = {"spec": spec} | ({} if regular else place)  # elsewhere a copy of the folder is another run
         before, of = self._marked()
-        found = client.search_runs([experiment], f"attributes.run_id = '{before}'") if before else []
-        self._id, self._last_epoch = before if found and of == marker else None, 0
+        listed = ", ".join(f"'{run_id}'" for run_id in before)
+        found = client.search_runs([experiment], f"attributes.run_id IN ({listed})") if before else []
+        self._id, self._last_epoch = found[0].info.run_id if found and of == marker else None, 0
         if self._id:
             known = client.get_metric_history(self._id, "test_accuracy")
             self._last_epoch = max((metric.step for metric in known), default=0)
@@ -140,27 +141,30 @@ class Tracker:
                 client.set_tag(self._id, name, value)
         if not self._id or (from_start and self._last_epoch):
             if found and found[0].info.status == "RUNNING" and of.get("folder") == marker.get("folder"):
-                client.set_terminated(before, "KILLED")  # nothing goes on with it
+                client.set_terminated(found[0].info.run_id, "KILLED")  # nothing goes on with it
             name = "/".join(folder.parts[-3:])
-            self._id, self._last_epoch = self._create(client, experiment, name, marker, tags), 0
+            elsewhere = before if of == marker and not from_start else []
+            self._id, self._last_epoch = self._create(client, experiment, name, marker, tags, elsewhere), 0
         client.update_run(self._id, status="RUNNING")
         self._client = client
 
-    def _marked(self) -> tuple[str | None, dict]:
-        """The run that was recorded for this folder last, and what of."""
+    def _marked(self) -> tuple[list[str], dict]:
+        """The runs that were recorded for this folder, one at each MLflow, the last one first; and what of."""
         try:
             known = dict(json.loads((self._folder / MARKER).read_text()))
-            return known.pop("run_id"), known
+            return [known.pop("run_id"), *known.pop("elsewhere", [])], known
         except (FileNotFoundError, ValueError, TypeError, KeyError):  # or damaged: whose run it was is not known
-            return None, {}
+            return [], {}
 
-    def _create(self, client, experiment: str, name: str, marker: dict, tags: dict[str, str]) -> str:
+    def _create(
+        self, client, experiment: str, name: str, marker: dict, tags: dict[str, str], elsewhere: list[str]
+    ) -> str:
         from mlflow.entities import Param
 
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         parameters = [Param(key, str(value)) for key, value in _flat(marker["spec"]).items()]
         client.log_batch(run_id, params=parameters)
-        write_text(self._folder / MARKER, json.dumps({"run_id": run_id} | marker))
+        write_text(self._folder / MARKER, json.dumps({"run_id": run_id, "elsewhere": elsewhere} | marker))
         return run_id
 
 

@@ -35,8 +35,18 @@ def accuracy(runs: pd.DataFrame) -> dict:
 
 
 def paper_values(table: str | None = None) -> pd.DataFrame:
-    """What the paper prints in a table, or in all of them, one number a row."""
-    values = pd.read_csv(project_folder() / "config" / "paper_values.csv")
+    """What the paper prints in a table, or in all of them, one number a row.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    path = project_folder() / "config" / "paper_values.csv"
+    try:
+        values = pd.read_csv(path)
+        if lacking := {f"table{number}" for number in range(1, 7)} - set(values.table):
+            raise ValueError(f"it has no number of {', '.join(sorted(lacking))}")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).strip()}); mend it, or put the published one back") from None
     return values if table is None else values[values.table == table]
 
 

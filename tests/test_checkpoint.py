@@ -143,6 +143,13 @@ def test_the_ten_thousandth_epoch_comes_after_the_one_before(folder):
     assert_is(latest_checkpoint(folder), 10_001)
 
 
+def test_a_copy_that_somebody_keeps_beside_the_checkpoints_is_none_of_them(folder):
+    shutil.copy(folder / "epoch0002.pt", folder / "epoch0002-copy.pt")
+    save_checkpoint(folder, 4, state(4))
+    assert names(folder) == ["epoch0002-copy.pt", "epoch0003.pt", "epoch0004.pt"]
+    assert_is(latest_checkpoint(folder), 4)
+
+
 def test_saving_again_after_damage_leaves_two_good_ones(folder):
     for path in folder.iterdir():
         path.write_bytes(truncated(path.read_bytes()))

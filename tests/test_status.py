@@ -130,6 +130,7 @@ def test_a_training_that_died_in_the_workflow_is_as_far_as_its_last_checkpoint(t
     kept = spec.parent / "checkpoints" / experiment(read_spec(spec)) / "epoch0005.pt"
     kept.parent.mkdir()
     kept.touch()
+    kept.with_name("epoch0005-copy.pt").touch()  # somebody's own
     found = status(tmp_path, RUN)
     assert (found.state, found.epoch) == ("stopped", 5)
 

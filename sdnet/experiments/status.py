@@ -148,7 +148,8 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 def _kept(checkpoints: Path) -> int:
     """The epoch of the last one."""
-    return max((int(path.stem.removeprefix("epoch")) for path in checkpoints.glob("epoch*.pt")), default=0)
+    numbers = [path.stem.removeprefix("epoch") for path in checkpoints.glob("epoch*.pt")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _locked(path: Path) -> bool:

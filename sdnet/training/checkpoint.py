@@ -41,7 +41,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict) -> None:
     with whole(path) as file:
         file.write(HEADER + _digest(folder, content).encode() + b"\n")
         file.write(content)
-    earlier = [other for other in _by_epoch(folder) if _order(other) <= _order(path)]
+    earlier = [other for other in _by_epoch(folder) if _epoch(other) <= epoch]
     killed_while_writing = folder.glob(".epoch*.pt.*")
     for old in (*earlier[:-KEPT], *killed_while_writing):
         old.unlink(missing_ok=True)
@@ -78,12 +78,12 @@ def latest_checkpoint(folder: Path, device: torch.device | str = "cpu") -> dict 
 
 
 def _by_epoch(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch*.pt"), key=_order)
+    """Without what somebody put beside them, such as epoch0003-copy.pt."""
+    return sorted((path for path in folder.glob("epoch*.pt") if path.stem[len("epoch") :].isdecimal()), key=_epoch)
 
 
-def _order(path: Path) -> tuple[int, str]:
-    """Numbers of more digits, as from the ten-thousandth epoch on, come behind."""
-    return len(path.name), path.name
+def _epoch(path: Path) -> int:
+    return int(path.stem.removeprefix("epoch"))
 
 
 def _digest(folder: Path, content: memoryview | bytes) -> str:

@@ -18,6 +18,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.jobs import Job
 
 sys.path.insert(0, str(workflow.basedir))
+from sdnet.data.corruptions import check_noise
 from sdnet.experiments import (
     arguments,
     catalogue,
@@ -27,7 +28,7 @@ from sdnet.experiments import (
     plan,
     tracking,
 )
-from sdnet.experiments.settings.files import SettingsError, read_yaml
+from sdnet.experiments.settings.files import read_yaml
 from sdnet.experiments.settings.loading import load_presets, load_site
 from sdnet.experiments.settings.names import DatasetName, Noise
 
@@ -47,7 +48,9 @@ try:
     SITE = load_site(config, " or ".join(SITE_FILES + typed))
     PRESETS = load_presets()
     RUNS = {name: plan.runs(name, preset, SITE) for name, preset in PRESETS.items()}
-except SettingsError as error:
+    for noise in get_args(Noise):
+        check_noise(noise)
+except ValueError as error:
     raise WorkflowError(str(error))
 
 # By the results folder and path that Snakemake asks for.

@@ -164,6 +164,23 @@ def test_calibration_levels_grow_in_noise(levels, noise):
     assert np.all(np.diff(powers) > 0)
 
 
+@pytest.mark.parametrize(
+    ("table", "entry", "message"),
+    [
+        (STRENGTHS["imagenet"], (1, 2, 3, 4), r"'shot' has not five severities in STRENGTHS\['imagenet'\] of"),
+        (CALIBRATION_LEVELS["released"], None, r"'shot' is not in CALIBRATION_LEVELS\['released'\] of sdnet/data"),
+    ],
+)
+def test_a_noise_that_is_not_whole_in_every_table_is_refused(monkeypatch, table, entry, message):
+    """By `corrupt` and, before any job, by the workflow."""
+    if entry:
+        monkeypatch.setitem(table, "shot", entry)
+    else:
+        monkeypatch.delitem(table, "shot")
+    with pytest.raises(ValueError, match=message):
+        corrupt(random_images(), "shot", 1, seed=0)
+
+
 @pytest.mark.parametrize("noise", NOISES)
 def test_no_interleaved_calibration_level_is_a_test_level(noise):
     assert not set(CALIBRATION_LEVELS["interleaved"][noise]) & set(STRENGTHS["cifar"][noise])

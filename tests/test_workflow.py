@@ -548,6 +548,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
             "all is the preset paper), "
             "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv",
         ),
+        ("-n notebooks/table2.ipynb", "nothing makes notebooks/table2.ipynb; what does is a preset"),
         (
             "-n results/quick/runs/digits/sdnet19/seed0/accuracy.csv",
             "results/quick/runs/digits/sdnet19/seed0 is no run of any preset; config/presets/ lists",
@@ -574,6 +575,19 @@ def test_a_wrong_setting_is_refused_in_one_sentence_before_any_job(own_fresh, sn
 def test_what_is_mistyped_is_answered_in_one_sentence(fresh, snakemake, typed, sentence):
     printed = snakemake.fail(fresh, *typed.format(project=fresh).split())
     assert printed.count(sentence) == 1, printed
+    assert "Traceback" not in printed
+
+
+def test_what_a_table_or_figure_of_one_s_own_lacks_is_said(own_fresh, snakemake):
+    (own_fresh / "workflow/report/figure6.rst").unlink()
+    printed = snakemake.fail(own_fresh, "-n", "quick")
+    assert "figure6 is no whole table or figure: add it to workflow/report/, as an .rst" in printed
+
+
+def test_a_noise_of_one_s_own_is_checked_before_any_job(own_fresh, snakemake):
+    edit(own_fresh / "Snakefile", "get_args(Noise)", "('fog',)")
+    printed = snakemake.fail(own_fresh, "-n", "quick")
+    assert "noise 'fog' is unknown; choose one of gaussian, shot, speckle, impulse (sdnet/data/" in printed
     assert "Traceback" not in printed
 
 

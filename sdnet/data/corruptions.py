@@ -128,7 +128,7 @@ def corrupt_level(
             or shape.
     """
     images = np.asarray(images)
-    _check_noise(noise)
+    check_noise(noise)
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"corrupt: images are {images.dtype} of shape {images.shape}; give uint8, (N, H, W, channels)")
     if level is not None and not (level > 0 if noise == "shot" else level >= 0):
@@ -163,14 +163,22 @@ def jpeg(images: np.ndarray) -> np.ndarray:
 
 def check_cell(noise: str, severity: int) -> None:
     """Refuse, with a ValueError, what is no noise or no severity of the benchmarks."""
-    _check_noise(noise)
+    check_noise(noise)
     if severity not in SEVERITIES:
         raise ValueError(f"severity {severity!r} is not one of 1, 2, 3, 4, 5 (the paper's level 0 is severity 1)")
 
 
-def _check_noise(noise: str) -> None:
+def check_noise(noise: str) -> None:
+    """Refuse, with a ValueError, what is no noise, or one of one's own that a table of this file lacks."""
     if noise not in NOISES:
-        raise ValueError(f"noise {noise!r} is unknown; choose one of {', '.join(NOISES)}")
+        raise ValueError(f"noise {noise!r} is unknown; choose one of {', '.join(NOISES)} (sdnet/data/corruptions.py)")
+    tables = {f"STRENGTHS[{scale!r}]": table for scale, table in STRENGTHS.items()}
+    few = [name for name, table in tables.items() if len(table.get(noise, SEVERITIES)) != len(SEVERITIES)]
+    tables |= {f"CALIBRATION_LEVELS[{levels!r}]": table for levels, table in CALIBRATION_LEVELS.items()}
+    lacking = [name for name, table in (tables | {"_DRAW": _DRAW}).items() if noise not in table]
+    if lacking or few:
+        what = f"is not in {', '.join(lacking)}" if lacking else f"has not five severities in {', '.join(few)}"
+        raise ValueError(f"noise {noise!r} {what} of sdnet/data/corruptions.py; add what is missing there")
 
 
 def _gaussian(u: np.ndarray, c: float, generator: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,23 @@ def refuse_missing_profile():
         )
 
 
+def refuse_half_added_targets():
+    """A table or figure of one's own is named in several files."""
+    named = {
+        "TABLES or FIGURES of sdnet/experiments/catalogue.py": catalogue.SYSTEMS_OF,
+        "READS of sdnet/experiments/catalogue.py": catalogue.READS,
+        "TITLES of sdnet/experiments/labels.py": labels.TITLES,
+        "workflow/report/, as an .rst": {
+            path.stem for path in Path("workflow/report").glob("*.rst")
+        },
+    }
+    for target in catalogue.SYSTEMS_OF | catalogue.READS | labels.TITLES:
+        if lacking := [place for place, names in named.items() if target not in names]:
+            raise WorkflowError(
+                f"{target} is no whole table or figure: add it to {'; '.join(lacking)} (see docs/extending.md)"
+            )
+
+
 def refuse_swallowed_targets():
     """These options take every word behind them: a target typed there is read as one of their values."""
     given = get_argument_parser().parse_known_args(sys.argv[1:])[0]
@@ -60,7 +77,7 @@ def refuse_unknown_targets():
         # Snakemake does not know its files by absolute paths.
         typed = target if os.path.isabs(target) else path
         made = any(rule.is_producer(typed) for rule in workflow.rules)
-        if target not in presets and not made and not Path(path).is_file():
+        if target not in presets and not made:
             raise WorkflowError(
                 f"nothing makes {target}; what does is a preset ({', '.join(sorted(presets))}; all is the preset paper), "
                 "or a file such as results/table2.csv or, of the preset quick, results/quick/table2.csv"

@@ -1,5 +1,7 @@
 """Tables and figures, each written by a notebook, which papermill executes; and the verdict on the paper's claims."""
 
+refuse_half_added_targets()
+
 for target, reads in catalogue.READS.items():
     label = labels.TITLES[target].partition(":")[0]
     table = target in catalogue.TABLES

@@ -64,8 +64,8 @@ def _effect(name: str) -> str:
     if quantity not in QUANTITIES or subject.split(" ")[0] not in SYSTEMS or not known:
         raise ValueError(
             f"given {name!r}; must be <quantity> of <network> ... [over <network> ...], with a quantity of "
-            f"{', '.join(QUANTITIES)} and networks that SYSTEMS of sdnet/experiments/labels.py has: {', '.join(SYSTEMS)}; "
-            f"or over {', '.join(OTHERS)}"
+            f"{', '.join(QUANTITIES)} and networks of SYSTEMS in sdnet/experiments/labels.py, {', '.join(SYSTEMS)}; or "
+            f"over {', '.join(OTHERS)}"
         )
     return name
 

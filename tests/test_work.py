@@ -14,6 +14,7 @@ from small_project import PROJECT, copy_project
 
 from sdnet.__main__ import cli
 from sdnet.commands import work
+from sdnet.data.corruptions import CALIBRATION_LEVELS
 from sdnet.data.datasets import load
 from sdnet.experiments import arguments, plan
 from sdnet.experiments.labels import duration
@@ -243,6 +244,12 @@ def test_hours_are_estimated_from_a_measurement(monkeypatch, capsys, tmp_path):
     (row,) = [line for line in page.splitlines() if line.startswith("all ")]
     assert re.search(r" \d+ (s|min)$", row), row
     assert "at once on an otherwise idle machine" in page
+
+
+def test_a_noise_that_is_not_whole_is_refused(monkeypatch, error_of):
+    monkeypatch.delitem(CALIBRATION_LEVELS["released"], "shot")
+    monkeypatch.chdir(PROJECT)
+    assert error_of("plan", "--preset", "small").startswith("noise 'shot' is not in CALIBRATION_LEVELS['released'] of")
 
 
 def test_the_hours_are_those_of_every_job(monkeypatch, capsys):

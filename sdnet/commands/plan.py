@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from sdnet.commands import work
 from sdnet.commands.work import KINDS, Job
+from sdnet.data.corruptions import check_noise
 from sdnet.experiments import catalogue, places, plan
 from sdnet.experiments.labels import duration
 from sdnet.experiments.plan import Run
@@ -40,6 +41,8 @@ def show(name: str, site_file: Path | None, measured: bool, gpus: int) -> None:
     else:
         site = load_site()
     preset = load_preset(name)
+    for noise in preset.robustness.noises:
+        check_noise(noise)
     planned = plan.runs(name, preset, site)
     jobs = {run.name: list(work.jobs(run, planned, preset, site)) for run in planned}
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdnet.data.corruptions import CALIBRATION_LEVELS, RELEASED_LAMBDA_MAX, SEVERITIES, check_noise
+from sdnet.data.corruptions import CALIBRATION_LEVELS, RELEASED_LAMBDA_MAX, SEVERITIES
 from sdnet.data.datasets import INFO
 from sdnet.experiments import catalogue, plan
 from sdnet.experiments.plan import IMAGE_SUFFIXES, Run
@@ -86,8 +86,6 @@ def jobs(run: Run, planned: list[Run], preset: Preset, site: Site) -> Iterator[J
         yield Job("invert", passed=INVERTED_IMAGES)
     adjustable = run.has_lambda
     grid = len(robustness.lambdas) if adjustable else 1
-    for noise in preset.noises_on(run.dataset):
-        check_noise(noise)
     swept, calibrated = _noises(run, targets & set(catalogue.SWEPT), preset), set()
     if adjustable:
         calibrated = _noises(run, targets & set(catalogue.CALIBRATED), preset)

@@ -143,8 +143,8 @@ class Tracker:
             if found and found[0].info.status == "RUNNING" and of.get("folder") == marker.get("folder"):
                 client.set_terminated(found[0].info.run_id, "KILLED")  # nothing goes on with it
             name = "/".join(folder.parts[-3:])
-            elsewhere = before if of == marker and not from_start else []
-            self._id, self._last_epoch = self._create(client, experiment, name, marker, tags, elsewhere), 0
+            marker["elsewhere"] = before if of == marker and not from_start else []
+            self._id, self._last_epoch = self._create(client, experiment, name, marker, tags), 0
         client.update_run(self._id, status="RUNNING")
         self._client = client
 
@@ -156,15 +156,13 @@ class Tracker:
         except (FileNotFoundError, ValueError, TypeError, KeyError):  # or damaged: whose run it was is not known
             return [], {}
 
-    def _create(
-        self, client, experiment: str, name: str, marker: dict, tags: dict[str, str], elsewhere: list[str]
-    ) -> str:
+    def _create(self, client, experiment: str, name: str, marker: dict, tags: dict[str, str]) -> str:
         from mlflow.entities import Param
 
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         parameters = [Param(key, str(value)) for key, value in _flat(marker["spec"]).items()]
         client.log_batch(run_id, params=parameters)
-        write_text(self._folder / MARKER, json.dumps({"run_id": run_id, "elsewhere": elsewhere} | marker))
+        write_text(self._folder / MARKER, json.dumps({"run_id": run_id} | marker))
         return run_id
 
 

@@ -43,9 +43,9 @@ def paper_values(table: str | None = None) -> pd.DataFrame:
     path = project_folder() / "config" / "paper_values.csv"
     try:
         values = pd.read_csv(path)
-        if lacking := {f"table{number}" for number in range(1, 7)} - set(values.table):
+        if lacking := {f"table{number}" for number in range(1, 7)}.difference(values.get("table", ())):
             raise ValueError(f"it has no number of {', '.join(sorted(lacking))}")
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({str(error).strip()}); mend it, or put the published one back") from None
     return values if table is None else values[values.table == table]
 

@@ -61,6 +61,17 @@ def test_a_root_is_that_of_the_config_file_unless_the_variable_says_that_there_i
     assert image_folder("imagenet_root") is None
 
 
+def test_below_the_project_its_settings_and_folders_are_found(tmp_path, monkeypatch):
+    (tmp_path / "config" / "presets").mkdir(parents=True)
+    (tmp_path / "config/config.yaml").write_text("data_dir: images\nimagenet_root: /images\n")
+    (tmp_path / "results/quick").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "results/quick")
+    for name in ("SDNET_DATA_DIR", "SDNET_IMAGENET_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    assert image_folder("data_dir") == Path("../../images")
+    assert image_folder("imagenet_root") == Path("/images")
+
+
 @pytest.mark.parametrize(("name", "write"), [("cifar10", "cifar.convert"), ("cifar10-c", "cifar_c.extract")])
 def test_a_data_set_is_downloaded_to_where_commands_look_for_it(tmp_path, monkeypatch, name, write):
     monkeypatch.setenv("SDNET_DATA_DIR", str(tmp_path))

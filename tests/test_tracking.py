@@ -21,7 +21,7 @@ from sdnet.commands.train import train
 from sdnet.experiments import results
 from sdnet.experiments.columns import COLUMNS
 from sdnet.experiments.places import results_of as results_folder
-from sdnet.experiments.tracking import Tracker
+from sdnet.experiments.tracking import Tracker, address
 
 PROJECT = Path(__file__).parents[1]
 SPEC = small_run.SPEC | {
@@ -272,8 +272,8 @@ def test_two_addresses_in_turn_have_one_run_each(client, database, tmp_path, mon
     other = f"sqlite:///{tmp_path}/other.db"
     shutil.copy(database.removeprefix("sqlite:///"), tmp_path / "other.db")  # making one takes seconds
     folder = new_folder(tmp_path, SPEC | {"preset": "in-turn"})
-    for epochs, address in enumerate((database, other, database, other), start=1):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    for epochs, uri in enumerate((database, other, database, other), start=1):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         Tracker(folder, {}).log_epochs(history(epochs))
     for at, count in ((client, 3), (MlflowClient(other), 4)):
         _, (run,) = tree(at, "sdnet in-turn")
@@ -320,6 +320,21 @@ def test_a_run_in_the_results_is_known_by_its_place_however_it_is_called(client,
     monkeypatch.chdir(folder)
     Tracker(Path(), {}).close()
     assert run_id(folder) == first
+
+
+def test_below_the_project_the_record_is_that_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "config" / "presets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert address() == "sqlite:///mlflow.db"
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir("results")
+    assert address() == "sqlite:///../mlflow.db"
+    for typed in ("sqlite:////srv/mlflow.db", "http://127.0.0.1:5000"):
+        (tmp_path / "config" / "config.yaml").write_text(f"mlflow_uri: {typed}\n")
+        assert address() == typed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")  # MLflow's own, as MLflow takes it
+    assert address() == "sqlite:///here.db"
 
 
 def test_a_run_that_the_database_does_not_know_is_made_anew(client, folder, capsys):

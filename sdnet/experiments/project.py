@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from sdnet.experiments import places
-from sdnet.experiments.settings.files import PRESETS
+from sdnet.experiments.settings.files import PRESETS, project
 from sdnet.experiments.settings.loading import load_preset, preset_files
 from sdnet.experiments.settings.preset import Preset
 
@@ -15,10 +15,10 @@ def project_folder() -> Path:
     Raises:
         FileNotFoundError: if neither the working directory nor one above it is the project.
     """
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / PRESETS).is_dir():
-            return folder
-    raise FileNotFoundError(f"{Path.cwd()} is not inside the project's folder; work there")
+    folder = project().resolve()
+    if not (folder / PRESETS).is_dir():
+        raise FileNotFoundError(f"{Path.cwd()} is not inside the project's folder; work there")
+    return folder
 
 
 def results_folder(given: str) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from sdnet.experiments.places import results_of, run_name
-from sdnet.experiments.settings.files import site_setting
+from sdnet.experiments.settings.files import project, site_setting
 from sdnet.files import write_text
 
 if TYPE_CHECKING:
@@ -167,11 +167,10 @@ class Tracker:
 
 
 def in_results(folder: Path, spec: dict) -> bool:
-    """Whether a run's folder is where the workflow puts it, in the project of the working directory or one above."""
+    """Whether a run's folder is where the workflow puts it."""
     name = run_name(spec["dataset"]["name"], spec["system"], spec["seed"])
-    place = Path(results_of(spec["preset"]), "runs", name)
-    places = (project / place for project in (Path.cwd(), *Path.cwd().parents))
-    return any(path.exists() and path.samefile(folder) for path in places)
+    place = project() / results_of(spec["preset"]) / "runs" / name
+    return place.exists() and place.samefile(folder)
 
 
 def log_summary(preset: str, numbers: dict[str, dict[str, list[float]]], files: list[Path]) -> None:
@@ -212,8 +211,11 @@ def _log_numbers(client: "MlflowClient", run_id: str, numbers: dict[str, float])
 
 
 def address() -> str:
-    """Where MLflow's record is: a server, or a database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or site_setting("mlflow_uri")
+    """Where MLflow's record is: a server, or a database, whose path is named from the project's folder."""
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    scheme, slashes, path = site_setting("mlflow_uri").partition("sqlite:///")
+    return f"{scheme}{slashes}{project() / path}" if slashes else scheme
 
 
 @contextlib.contextmanager

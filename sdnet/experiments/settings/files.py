@@ -8,6 +8,13 @@ SITE_FILE, PRESETS = Path("config/config.yaml"), Path("config/presets")
 DEFAULTS = {"data_dir": "data", "jobs_per_gpu": "1", "mlflow_uri": "sqlite:///mlflow.db"}  # of the site
 
 
+def project() -> Path:
+    """The project's folder, as named from the working directory: that one or one above it; by itself where none is."""
+    here = Path.cwd()
+    found = next((folder for folder in (here, *here.parents) if (folder / PRESETS).is_dir()), here)
+    return Path(os.path.relpath(found))
+
+
 class SettingsError(ValueError):
     """A setting that is not allowed; the message says which, what was given and what is allowed."""
 
@@ -43,12 +50,12 @@ def read_yaml(path: Path) -> dict:
 def site_setting(name: str) -> str | None:
     """A setting of the site, for a command: `data_dir`, `imagenet_root`, `folder_root`, `jobs_per_gpu` or `mlflow_uri`.
 
-    The variable SDNET_<NAME>, which the Snakefile sets, wins over the working directory's config/config.yaml, and that
-    over the default. Without PyYAML, which training does not need, the file is not read.
+    The variable SDNET_<NAME>, which the Snakefile sets, wins over the project's config/config.yaml, and that over the
+    default. Without PyYAML, which training does not need, the file is not read.
     """
-    given = os.environ.get(f"SDNET_{name.upper()}")
-    if given is None and SITE_FILE.is_file() and find_spec("yaml"):
-        given = read_yaml(SITE_FILE).get(name)
+    given, file = os.environ.get(f"SDNET_{name.upper()}"), project() / SITE_FILE
+    if given is None and file.is_file() and find_spec("yaml"):
+        given = read_yaml(file).get(name)
     return DEFAULTS.get(name) if given in (None, "") else str(given)
 
 
@@ -65,8 +72,8 @@ def expanded(path: str) -> str:
 
 
 def image_folder(setting: str) -> Path | None:
-    """A folder of images: `data_dir`, `imagenet_root` or `folder_root`, as `site_setting` has it."""
-    return Path(expanded(given)) if (given := site_setting(setting)) else None
+    """A folder of images: `data_dir`, `imagenet_root` or `folder_root`, as `site_setting` has it, from the project."""
+    return project() / expanded(given) if (given := site_setting(setting)) else None
 
 
 def data_dir() -> Path:

@@ -14,6 +14,7 @@ import torch.nn.utils.prune
 from hypothesis import given, settings
 from sklearn.linear_model import Lasso
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from sdnet.csc import (
     CSCConv2d,
@@ -459,6 +460,37 @@ def test_saved_layers_load_into_new_ones_and_go_on_alike():
     step(layer)
     step(other)
     assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_weights_can_be_averaged_from_before_the_first_step_on():
+    """When the layer does not know the size of its images yet."""
+    model = nn.Sequential(CSCConv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4))
+    average = AveragedModel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = image(8, size=(12, 10)).float()
+    for _ in range(3):
+        model(x).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        update_dictionaries(model)
+        average.update_parameters(model)
+    (layer,), (averaged,) = csc_layers(model), csc_layers(average)
+    assert layer.eigenvector.shape[-2:] == (12, 10)
+    assert averaged.step_size == layer.step_size
+    assert (averaged.weight.flatten(1).norm(dim=1) < 1).any()
+    averaged.project_()
+    torch.testing.assert_close(averaged.weight.flatten(1).norm(dim=1), torch.ones(4))
+    assert average.eval()(x).isfinite().all()
+
+
+def test_the_eigenvector_goes_where_the_layer_goes():
+    layer = CSCConv2d(2, 4, 3).double()
+    assert layer.eigenvector.dtype == torch.float64
+    assert layer.to("meta").eigenvector.is_meta
+    layer.load_state_dict(CSCConv2d(2, 4, 3).state_dict(), assign=True)
+    assert not layer.eigenvector.is_meta
+    layer(image().float()).sum().backward()
+    update_dictionaries(layer)
 
 
 def test_a_layer_that_was_loaded_or_updated_in_inference_mode_can_be_trained():

@@ -58,6 +58,7 @@ def recording(monkeypatch, device):
     def graph(tape, capture_error_mode):
         training = trainings[-1]
         state = [*training.network.parameters(), *training.network.buffers()]
+        state += [layer.eigenvector for layer in csc_layers(training.network)]
         state += [value for held in training.optimiser.state.values() for value in held.values()]
         before = [value.clone() for value in state]
         with tape:

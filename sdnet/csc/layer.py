@@ -72,7 +72,9 @@ class CSCConv2d(nn.Module):
         self.image_size = tuple(3 * k for k in pair(kernel_size))
         self._largest = self._seen = (0, 0)
         self.register_buffer("step_size", torch.empty(()))
-        self.register_buffer("eigenvector", torch.empty(1, in_channels, 0, 0))
+        # No buffer, though saved, loaded and moved like one: it comes to be of the images' size, and buffers that are
+        # averaged or broadcast (AveragedModel, DistributedDataParallel) have to keep theirs.
+        self.eigenvector = torch.empty(1, in_channels, 0, 0)
         self.project_()
         self.update_step_size()
 
@@ -165,15 +167,24 @@ class CSCConv2d(nn.Module):
             f"lmbd={self.lmbd:g}, n_iter={self.n_iter}, nonnegative={self.nonnegative}"
         )
 
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.eigenvector = fn(self.eigenvector)
+        return self
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "eigenvector"] = self.eigenvector
+
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        weight, eigenvector = (state_dict.get(prefix + name) for name in ("weight", "eigenvector"))
-        fits = weight is None or weight.shape == self.weight.shape
-        if eigenvector is not None and fits:  # its size is that of the images which the saved layer was trained on
-            like = {"device": self.weight.device, "dtype": self.weight.dtype}
+        weight, eigenvector = state_dict.get(prefix + "weight"), state_dict.pop(prefix + "eigenvector", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if weight is not None and weight.shape != self.weight.shape:
+            return  # torch says so
+        if eigenvector is not None:  # its size is that of the images which the saved layer was trained on
             with torch.inference_mode(False):  # a training writes into it later
-                self.eigenvector = torch.empty_like(eigenvector, **like)  # in the same layout, or other bits follow
+                self.eigenvector = eigenvector.to(self.weight, copy=True)  # in the same layout, or other bits follow
             self.image_size = tuple(eigenvector.shape[-2:])
             self._largest = self._seen = (0, 0)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if weight is not None and eigenvector is None:  # a dictionary from elsewhere
+        elif weight is not None:  # a dictionary from elsewhere
             self.update_step_size()

@@ -306,8 +306,10 @@ def test_a_layer_that_codes_several_sizes_has_the_step_size_of_the_largest(monke
 
 
 def test_a_compiled_training_step_is_compiled_once():
+    from torch._dynamo.testing import CompileCounter  # here, since it takes seconds to import
+
     layer, x = CSCConv2d(2, 4, 3, padding=1), image(size=(8, 8)).float()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(layer, backend=counter, fullgraph=True)
     for _ in range(3):
         compiled(x)
